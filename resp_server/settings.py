@@ -1,0 +1,215 @@
+"""Every setting, once. Flags, variables, the file, CONFIG and the documentation are all read off `FIELDS`.
+
+A setting has one text form everywhere, Redis's own where Redis has the
+setting: ``--tcp-backlog 511``, ``SEPAKAT_TCP_BACKLOG=511``, ``tcp-backlog =
+511`` in the file and ``CONFIG SET`` all go through the same `Field.parse`. To
+add a setting, add a field to `Settings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.storage.contract import SyncPolicy
+from resp_server.logs import LogFormat, LogLevel
+from resp_server.setting_kinds import (
+    ADDRESSES,
+    BUFFER_LIMIT,
+    OPTIONAL_PATH,
+    PATH,
+    PERMISSIONS,
+    SECRET,
+    WORD,
+    BufferLimit,
+    Kind,
+    choice,
+    integer,
+    size,
+)  # fmt: skip
+
+T = TypeVar("T")
+
+
+class SettingError(Exception):
+    """A setting is not allowed.
+
+    ``str(error)`` is one line for a person: where it came from, what is
+    allowed, what was given. ``reason`` is what Redis's CONFIG SET says of it.
+    """
+
+    def __init__(self, line: str, reason: str = "") -> None:
+        super().__init__(line)
+        self.reason = reason
+
+
+def setting(kind: Kind[T], default: str, group: str, summary: str, *, live: bool = False) -> T:
+    """Declares a field of `Settings`: ``default`` as text, ``group`` a heading of the help, ``live`` for CONFIG SET."""
+    about = {"kind": kind, "default": default, "group": group, "summary": summary, "live": live}
+    field: T = dataclasses.field(default=kind.parse(default), repr=kind is not SECRET, metadata=about)
+    return field
+
+
+NETWORK, DATA, LIMITS, FEATURES, LOGGING = "Network", "Data folder", "Limits", "Locks and caches", "Logs"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this process is to run; names are Redis's where Redis has the setting. `load` makes one from all sources."""
+
+    bind: tuple[str, ...] = setting(
+        ADDRESSES, "127.0.0.1", NETWORK, "Addresses to listen on, with blanks between them."
+    )
+    port: int = setting(integer(0, 65535), "6379", NETWORK, "TCP port; 0 opens none.")
+    unixsocket: str = setting(OPTIONAL_PATH, "", NETWORK, "Path of a Unix socket to listen on as well.")
+    unixsocketperm: int = setting(PERMISSIONS, "0", NETWORK, "Its permissions in octal; 0 leaves them to the umask.")
+    tcp_backlog: int = setting(integer(1, 2**31 - 1), "511", NETWORK, "Connections the system holds until accepted.")
+    tcp_keepalive: int = setting(
+        integer(0, 2**31 - 1), "300", NETWORK, "Seconds of silence before a TCP peer is probed; 0 never.", live=True
+    )
+    timeout: int = setting(
+        integer(0, 2**31 - 1), "0", NETWORK, "Seconds after which an idle client is closed; 0 never.", live=True
+    )
+    requirepass: str = setting(
+        SECRET, "", NETWORK, "Password clients must give with AUTH; empty asks for none.", live=True
+    )
+
+    dir: str = setting(PATH, "./sepakat-data", DATA, "Folder for all data; one server at a time may use it.")
+    appendfsync: SyncPolicy = setting(
+        choice(SyncPolicy), "always", DATA, "When writes reach the disk; only always is before the reply.", live=True
+    )
+    checkpoint_log_bytes: int = setting(size("64kb"), "64mb", DATA, "Log size that starts a checkpoint.", live=True)
+    node_id: str = setting(WORD, "n1", DATA, "Name of this node, the same for the life of its folder.")
+
+    maxclients: int = setting(integer(1, 2**32 - 1), "10000", LIMITS, "Clients connected at once.", live=True)
+    proto_max_bulk_len: int = setting(size("1mb"), "512mb", LIMITS, "Longest argument or value.", live=True)
+    client_query_buffer_limit: int = setting(
+        size("1mb"), "1gb", LIMITS, "Longest request not yet complete; past it the client is closed.", live=True
+    )
+    client_output_buffer_limit: BufferLimit = setting(
+        BUFFER_LIMIT,
+        "normal 1gb 256mb 60",
+        LIMITS,
+        "Replies a client may leave unread: closed past the first size, or past the second for so many seconds; 0 is"
+        " no limit.",
+        live=True,
+    )
+
+    lock_default_ttl: int = setting(
+        integer(1), "30000", FEATURES, "Milliseconds a lock is held when PX is not given.", live=True
+    )
+    cache_max_bytes: int = setting(size("0"), "256mb", FEATURES, "Size past which cache lines are evicted.", live=True)
+    cache_writeback_ms: int = setting(
+        integer(0), "100", FEATURES, "Milliseconds after which a CACHE.SET without SYNC is durable.", live=True
+    )
+
+    loglevel: LogLevel = setting(choice(LogLevel), "warning", LOGGING, "How much is logged.", live=True)
+    logfile: str = setting(OPTIONAL_PATH, "", LOGGING, "File to log to; empty is standard error.")
+    log_format: LogFormat = setting(choice(LogFormat), "text", LOGGING, "How a line is written.")
+    slowlog_log_slower_than: int = setting(
+        integer(-1), "10000", LOGGING, "Microseconds from which a command is in SLOWLOG; -1 keeps none.", live=True
+    )
+    slowlog_max_len: int = setting(integer(0), "128", LOGGING, "Commands SLOWLOG keeps.", live=True)
+
+    def changed(self, name: str, text: str) -> Settings:
+        """These settings with one of them different, as CONFIG SET gives it; raises `SettingError`."""
+        field = named(name.lower())
+        if not field.live:
+            raise SettingError(f"{field.name} is fixed while the server runs", "can't set immutable config")
+        return dataclasses.replace(self, **{field.attribute: field.parse(text, field.name)})
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting as everything outside sees it; ``default`` is text, ``summary`` one sentence."""
+
+    attribute: str
+    kind: Kind[Any]
+    default: str
+    group: str
+    summary: str
+    live: bool
+
+    @property
+    def name(self) -> str:
+        """As CONFIG, the file and, after two dashes, the flag have it."""
+        return self.attribute.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"SEPAKAT_{self.attribute.upper()}"
+
+    def parse(self, text: str, source: str) -> Any:
+        """The value of ``text``; `SettingError` names ``source``, such as the flag it came from."""
+        try:
+            return self.kind.parse(text)
+        except ValueError as error:
+            raise SettingError(f"{source} must be {self.kind.allowed}, not {text!r}", str(error)) from None
+
+    def text(self, settings: Settings) -> str:
+        """The value in force, as CONFIG GET answers it."""
+        return self.kind.render(getattr(settings, self.attribute))
+
+
+FIELDS: tuple[Field, ...] = tuple(Field(field.name, **field.metadata) for field in dataclasses.fields(Settings))
+_BY_NAME = {field.name: field for field in FIELDS}
+
+
+def named(name: str, source: str = "") -> Field:
+    """The field of that name; `SettingError` says which name is near it."""
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    near = difflib.get_close_matches(name, _BY_NAME, 1)
+    hint = f", did you mean {near[0]}?" if near else ""
+    raise SettingError(f"{source}unknown setting {name!r}{hint}", "unknown setting")
+
+
+def load(flags: Mapping[str, str], variables: Mapping[str, str], file: Path | None = None) -> Settings:
+    """The settings in force: ``flags`` (by attribute) over ``variables`` (the environment) over ``file``.
+
+    Raises `SettingError`. Variables that name no setting are let be: the
+    environment is shared, and Kubernetes adds ``SEPAKAT_…`` ones of its own.
+    """
+    values: dict[str, Any] = {}
+    for name, text in (_read_file(file) if file else {}).items():
+        field = named(name, f"{file}: ")
+        values[field.attribute] = field.parse(text, f"{field.name} in {file}")
+    for field in FIELDS:
+        for source, given in (
+            (field.variable, variables.get(field.variable)),
+            (f"--{field.name}", flags.get(field.attribute)),
+        ):
+            if given is not None:
+                values[field.attribute] = field.parse(given, source)
+    settings = Settings(**values)
+    if not settings.port and not settings.unixsocket:
+        raise SettingError("port 0 without a unixsocket leaves nothing to listen on: set one of them")
+    return settings
+
+
+def _read_file(file: Path) -> dict[str, str]:
+    """Setting names and texts of a TOML file; numbers need no quotes there."""
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"cannot read the settings in {file}: {error}") from None
+    for name, value in table.items():
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise SettingError(f"{name} in {file} must be a text or a whole number, not {value!r}")
+    return {name: str(value) for name, value in table.items()}
+
+
+def example() -> str:
+    """Every setting at its default, explained: a file for ``set -a; . ./.env`` or for Docker Compose."""
+    return "\n".join(f"# {field.summary}\n{_example_line(field)}\n" for field in FIELDS)
+
+
+def _example_line(field: Field) -> str:
+    quoted = f'"{field.default}"' if " " in field.default else field.default
+    return f"{field.variable}={quoted}"
