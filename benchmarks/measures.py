@@ -1,0 +1,237 @@
+"""The measures: each one record with its target, and how both of its sides are taken.
+
+A measure is a context manager that prepares two samplers, ours and what it is
+compared with; the runner calls them in turn, round after round.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from benchmarks import memtier
+from benchmarks.probes import (
+    Endpoint,
+    Load,
+    MeasureFailed,
+    checkpointing,
+    closed_loop,
+    command,
+    load_keys,
+    memory_bytes,
+    request,
+    wait_for_checkpoint,
+)  # fmt: skip
+from tests.redis_binaries import redis_server
+from tests.servers import HOST, sepakat_server
+
+Sampler = Callable[[], float]
+REDIS = "redis"
+VALUE_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a run was asked for: an outside server as ours, if any, and by how much work is divided."""
+
+    outside: Endpoint | None
+    divisor: int
+
+    @property
+    def many_keys(self) -> int:
+        """The size of the large keyspace."""
+        return 1_000_000 // self.divisor
+
+    @contextmanager
+    def ours(self, *flags: str) -> Iterator[Endpoint]:
+        """Our server, durable on every reply, with an empty folder; or the outside one, emptied."""
+        if self.outside:
+            command(self.outside, "FLUSHALL")
+            yield self.outside
+            return
+        with tempfile.TemporaryDirectory(prefix="sepakat-bench-") as folder:
+            home = Path(folder)
+            with sepakat_server(home / "data", home / "log", *flags) as server:
+                yield Endpoint(HOST, server.port)
+
+    @contextmanager
+    def redis(self) -> Iterator[Endpoint]:
+        """A redis-server as durable as ours."""
+        with redis_server("--appendonly", "yes", "--appendfsync", "always") as server:
+            yield Endpoint(HOST, server.port)
+
+
+Samplers = Iterator[tuple[Sampler, Sampler | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One line of the table.
+
+    ``beside`` names what ours is divided by ("" when ours stands alone);
+    ``target`` is a bound on the ratio, or on ours when it stands alone;
+    ``repeats`` is false where a second round would only repeat the first.
+    ``samplers`` yields the two that are called in turn, ours first.
+    """
+
+    name: str
+    title: str
+    unit: str
+    beside: str
+    target: float | None
+    at_least: bool
+    samplers: Callable[[Bench], AbstractContextManager[tuple[Sampler, Sampler | None]]]
+    repeats: bool = True
+
+
+def throughput(name: str, test: str, clients: int, requests: int, target: float, pipeline: int = 1) -> Measure:
+    """A redis-benchmark test against both servers; GET finds every key it asks for."""
+
+    @contextmanager
+    def samplers(bench: Bench) -> Samplers:
+        load = Load(test, clients, requests // bench.divisor, pipeline)
+        with bench.ours() as ours, bench.redis() as theirs:
+            for endpoint in (ours, theirs):
+                load_keys(endpoint, load.keys, 3)
+            yield lambda: load.run(ours)["rps"], lambda: load.run(theirs)["rps"]
+
+    depth = f" -P {pipeline}" if pipeline > 1 else ""
+    return Measure(name, f"{test.upper()} -c {clients}{depth}", "/s", REDIS, target, True, samplers)
+
+
+@contextmanager
+def lock_pairs(bench: Bench) -> Samplers:
+    """50 connections, each with a lock of its own, against 50 that each set a key, through the same loop."""
+    names = [str(number) for number in range(50)]
+    pairs = [(request("LOCK.ACQUIRE", f"lock:{n}", n), request("LOCK.RELEASE", f"lock:{n}", n)) for n in names]
+    sets = [(request("SET", f"key:{n}", "xxx"),) for n in names]
+    rounds = 1_000 // bench.divisor
+    with bench.ours() as ours:
+        yield lambda: closed_loop(ours, pairs, rounds), lambda: closed_loop(ours, sets, 2 * rounds)
+
+
+@contextmanager
+def memtier_mix(bench: Bench) -> Samplers:
+    """memtier_benchmark's own mix against both servers, where memtier_benchmark is installed."""
+    if not memtier.installed():
+        raise MeasureFailed(f"{memtier.PROGRAM} is not on the PATH")
+    requests = 200_000 // bench.divisor
+    with bench.ours() as ours, bench.redis() as theirs:
+        yield (
+            lambda: memtier.run(ours, requests).ops_per_second,
+            lambda: memtier.run(theirs, requests).ops_per_second,
+        )
+
+
+@contextmanager
+def reads_during_checkpoint(bench: Bench) -> Samplers:
+    """p99 of GET while every key is written to a checkpoint, against the same number of such runs without it."""
+    load = Load("get", 50, 20_000 // bench.divisor, keys=bench.many_keys)
+    runs = 1
+
+    def p99_ms() -> float:
+        return load.run(ours)["p99_latency_ms"]
+
+    def busy() -> float:
+        nonlocal runs
+        load_keys(ours, bench.many_keys, VALUE_BYTES)
+        wait_for_checkpoint(ours)
+        command(ours, "BGSAVE")
+        taken: list[float] = []
+        while checkpointing(ours):
+            taken.append(p99_ms())
+        if not taken:
+            raise MeasureFailed(f"the checkpoint of {bench.many_keys} keys was over before one could look")
+        runs = len(taken)
+        return mean(taken)
+
+    def idle() -> float:
+        wait_for_checkpoint(ours)
+        return mean(p99_ms() for _ in range(runs))
+
+    with bench.ours("--checkpoint-log-bytes", "100gb") as ours:
+        yield busy, idle
+
+
+def startup(*, killed: bool) -> Callable[[Bench], AbstractContextManager[tuple[Sampler, Sampler | None]]]:
+    """Seconds from starting the process to PONG, with many keys in the folder, after a clean stop or a kill -9."""
+
+    @contextmanager
+    def samplers(bench: Bench) -> Samplers:
+        if bench.outside:
+            raise MeasureFailed("an outside server cannot be restarted")
+        with tempfile.TemporaryDirectory(prefix="sepakat-bench-") as folder:
+            data, log = Path(folder) / "data", Path(folder) / "log"
+            with sepakat_server(data, log) as server:
+                load_keys(Endpoint(HOST, server.port), bench.many_keys, VALUE_BYTES)
+                if killed:
+                    server.process.kill()
+
+            def seconds() -> float:
+                started = time.perf_counter()
+                with sepakat_server(data, log) as server:
+                    taken = time.perf_counter() - started
+                    keys = command(Endpoint(HOST, server.port), "DBSIZE")
+                    if killed:
+                        server.process.kill()
+                if keys != f":{bench.many_keys}":
+                    raise MeasureFailed(f"{keys} keys came back of {bench.many_keys}")
+                return taken
+
+            yield seconds, None
+
+    return samplers
+
+
+@contextmanager
+def memory_per_key(bench: Bench) -> Samplers:
+    """Growth of resident memory by each key, in bytes."""
+
+    def grown(endpoint: Endpoint) -> float:
+        before = memory_bytes(endpoint)
+        load_keys(endpoint, bench.many_keys, VALUE_BYTES)
+        wait_for_checkpoint(endpoint)
+        return (memory_bytes(endpoint) - before) / bench.many_keys
+
+    with bench.ours() as ours, bench.redis() as theirs:
+        yield lambda: grown(ours), lambda: grown(theirs)
+
+
+def flat(name: str, test: str) -> Measure:
+    """The rate of a command in a large keyspace against a small one, both ours."""
+
+    @contextmanager
+    def samplers(bench: Bench) -> Samplers:
+        if bench.outside:
+            raise MeasureFailed("two servers of ours are compared: leave out --server")
+        small, large = (Load(test, 50, 100_000 // bench.divisor, keys=keys) for keys in (1_000, bench.many_keys))
+        with bench.ours() as few, bench.ours() as many:
+            for endpoint, load in ((few, small), (many, large)):
+                load_keys(endpoint, load.keys, VALUE_BYTES)
+                wait_for_checkpoint(endpoint)
+            yield lambda: large.run(many)["rps"], lambda: small.run(few)["rps"]
+
+    return Measure(name, f"{test.upper()} -c 50, 1M keys", "/s", "1,000 keys", 0.8, True, samplers)
+
+
+MEASURES = (
+    throughput("get-50", "get", clients=50, requests=200_000, target=1.0),
+    throughput("get-1", "get", clients=1, requests=50_000, target=0.8),
+    throughput("set-50", "set", clients=50, requests=100_000, target=1.0),
+    throughput("set-200", "set", clients=200, requests=100_000, target=1.0),
+    throughput("set-50-p16", "set", clients=50, requests=400_000, target=0.7, pipeline=16),
+    throughput("get-50-p16", "get", clients=50, requests=800_000, target=0.7, pipeline=16),
+    Measure("lock-pairs", "LOCK pairs -c 50", "/s", "our SET", 0.5, True, lock_pairs),
+    Measure("checkpoint-p99", "GET p99 in a checkpoint", "ms", "without", 3.0, False, reads_during_checkpoint),
+    Measure("startup", "start-up, 1M keys", "s", "", 10.0, False, startup(killed=False)),
+    Measure("startup-killed", "the same after kill -9", "s", "", 10.0, False, startup(killed=True)),
+    Measure("memory", "memory per key", "B", REDIS, 3.0, False, memory_per_key, repeats=False),
+    flat("flat-get", "get"),
+    flat("flat-set", "set"),
+    Measure("memtier", "memtier 1:10 -c 50", "/s", REDIS, None, True, memtier_mix),
+)
