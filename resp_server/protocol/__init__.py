@@ -1,0 +1,1 @@
+"""The Redis wire protocol: bytes to commands, and replies to bytes. No sockets."""
