@@ -1,0 +1,27 @@
+"""Where a node keeps its log and its checkpoint: the contract, SQLite, and the twin in memory."""
+
+from cluster.storage.contract import (
+    Entry,
+    FolderError,
+    HardState,
+    Recovered,
+    Row,
+    Storage,
+    StorageError,
+    SyncPolicy,
+)
+from cluster.storage.memory import MemoryStorage
+from cluster.storage.sqlite import SqliteStorage
+
+__all__ = [
+    "Entry",
+    "FolderError",
+    "HardState",
+    "MemoryStorage",
+    "Recovered",
+    "Row",
+    "SqliteStorage",
+    "Storage",
+    "StorageError",
+    "SyncPolicy",
+]

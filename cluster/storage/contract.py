@@ -1,0 +1,172 @@
+"""What the core asks of a disk.
+
+Two things are kept. The *log*: entries in the order they were proposed, made
+durable before anything is acknowledged. The *checkpoint*: the keyspace as it
+stood after one entry, so that the log behind it can be cut.
+
+Who calls what, in order:
+
+1. `Storage.load` once, then `rows` and `entries` to rebuild the state.
+2. `append` once a turn with that turn's entries. When it returns they are as
+   durable as the sync policy says; when it raises `StorageError` none of them
+   is there to be read, and after a crash only those of an error that is not
+   definite may be. Then `reopen` until it returns, and look again at `load`
+   and `entries`, before anything else is appended.
+3. Now and then a checkpoint: `begin_checkpoint`, any number of `write_rows`,
+   then `finish_checkpoint`, which makes all of it visible at once. A crash or
+   a `StorageError` before that leaves the checkpoint before it in force; the
+   one under way is then gone and the next begins anew.
+4. `cut_log` in small slices behind the finished checkpoint.
+
+The checkpoint calls come from one worker thread at a time, `sync` and `rows`
+from any, everything else from the loop's thread; all of these may overlap.
+Reading what turns out to be damaged raises `FolderError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+
+class SyncPolicy(Enum):
+    """When an append reaches the disk itself: Redis's ``appendfsync``."""
+
+    ALWAYS = "always"  # before it returns
+    EVERYSEC = "everysec"  # by `sync`, called once a second
+    NO = "no"  # when the operating system likes
+
+
+class StorageError(Exception):
+    """The disk did not take it. ``message`` is one line for the client and the log.
+
+    ``definite`` is true when the entries are certainly not on the disk (it was
+    full before anything was committed), false when they may be: then only
+    `Storage.reopen` can tell.
+    """
+
+    def __init__(self, message: str, *, definite: bool) -> None:
+        super().__init__(message)
+        self.message = message
+        self.definite = definite
+
+
+class FolderError(Exception):
+    """The data folder cannot be used: in use, foreign, unwritable or too new."""
+
+
+class Entry(NamedTuple):
+    """One log entry. ``payload`` is opaque here and to Raft."""
+
+    shard: int
+    index: int  # type: ignore[assignment]  # an entry's index, not tuple.index
+    term: int
+    payload: bytes
+
+
+class Row(NamedTuple):
+    """One row of a checkpoint.
+
+    A plain value is one row with an empty ``part``; a large value (a queue) is
+    that row, its header, and one row per part. ``body`` None deletes the row.
+    """
+
+    key: bytes
+    part: bytes
+    kind: bytes
+    deadline_ms: int | None
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class HardState:
+    """What Raft must never forget: the current term and the vote in it."""
+
+    term: int = 0
+    vote: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a shard's storage held when it was opened.
+
+    ``checkpoint_index`` and ``checkpoint_term`` name the last entry the
+    checkpoint contains (0 for none) and ``ledger`` is the machine's own small
+    state at that entry; ``last_index`` is the last log entry's index, or
+    ``checkpoint_index`` when the log is empty.
+    """
+
+    hard_state: HardState
+    checkpoint_index: int
+    checkpoint_term: int
+    ledger: bytes
+    last_index: int
+
+
+class Storage(Protocol):
+    """One node's disk. Methods raise `StorageError` where they write."""
+
+    def load(self, shard: int) -> Recovered:
+        """What is there for this shard."""
+        ...
+
+    def rows(self, shard: int) -> Iterator[Row]:
+        """Every row of the last finished checkpoint, by key and then part, so the header comes first.
+
+        A checkpoint finished meanwhile does not show. Close the iterator if you
+        stop early: it holds that view, and with it space, on the disk.
+        """
+        ...
+
+    def entries(self, shard: int, first: int) -> Iterator[Entry]:
+        """The log from index ``first`` on, in order."""
+        ...
+
+    def append(self, entries: Sequence[Entry], hard_state: tuple[int, HardState] | None = None) -> None:
+        """Adds entries, in one transaction, durable as the policy says.
+
+        An entry whose index is already there replaces it and everything after
+        it in its shard. ``hard_state`` is (shard, state), written with them.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Makes durable everything appended so far (for ``everysec``; any thread)."""
+        ...
+
+    def set_policy(self, policy: SyncPolicy) -> None:
+        """Changes when appends reach the disk, from the next one on."""
+        ...
+
+    def reopen(self) -> None:
+        """After a `StorageError`: opens the log afresh and proves that it takes a durable write.
+
+        Until it returns, the log can be neither written nor read.
+        """
+        ...
+
+    def begin_checkpoint(self, shard: int, *, cleared: bool, erased: Iterable[bytes]) -> None:
+        """Starts a checkpoint; ``cleared`` drops every row first, ``erased`` all rows of those keys."""
+        ...
+
+    def write_rows(self, shard: int, rows: Sequence[Row]) -> None:
+        """Adds, replaces or deletes rows in the checkpoint under way."""
+        ...
+
+    def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes) -> None:
+        """Makes the checkpoint under way the one in force, durably."""
+        ...
+
+    def abandon_checkpoint(self) -> None:
+        """Drops the checkpoint under way, if there is one."""
+        ...
+
+    def cut_log(self, shard: int, last: int, limit: int) -> bool:
+        """Deletes up to ``limit`` entries with an index of at most ``last``; whether any are left to cut."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        ...

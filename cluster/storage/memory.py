@@ -1,0 +1,191 @@
+"""The disk in memory: the laws of the one in SQLite, and faults on request.
+
+The log is kept twice, as the files would show it and as it has reached the
+disk itself; the commits between the two are what a power cut may lose.
+`MemoryStorage.crash` is that power cut.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import attrgetter
+from typing import Literal, TypeAlias
+
+from cluster.storage.contract import Entry, HardState, Recovered, Row, StorageError, SyncPolicy
+
+Fault: TypeAlias = Literal["append", "sync", "reopen", "cut_log", "begin_checkpoint", "write_rows", "finish_checkpoint"]
+entry_index = attrgetter("index")
+
+
+@dataclass(slots=True)
+class LogImage:
+    """Every shard's entries, in order, and hard state."""
+
+    entries: dict[int, list[Entry]] = field(default_factory=dict)
+    hard_states: dict[int, HardState] = field(default_factory=dict)
+
+    def add(self, entries: Sequence[Entry], hard_state: tuple[int, HardState] | None) -> None:
+        for entry in entries:
+            kept = self.entries.setdefault(entry.shard, [])
+            del kept[bisect_left(kept, entry.index, key=entry_index) :]
+            kept.append(entry)
+        if hard_state is not None:
+            shard, self.hard_states[shard] = hard_state
+
+    def cut(self, shard: int, count: int) -> None:
+        del self.entries.get(shard, [])[:count]
+
+
+Commit: TypeAlias = Callable[[LogImage], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One shard's rows by (key, part), as of an entry."""
+
+    index: int = 0
+    term: int = 0
+    ledger: bytes = b""
+    rows: dict[tuple[bytes, bytes], Row] = field(default_factory=dict)
+
+
+class MemoryStorage:
+    """`cluster.storage.contract.Storage` without files.
+
+    ``fail_next`` maps a method's name to the error its next call raises, once.
+    When ``append`` fails with an error that is not definite, `reopen` and
+    `crash` find its entries on the disk if ``uncertain_survives`` is true.
+    """
+
+    def __init__(self, policy: SyncPolicy = SyncPolicy.ALWAYS) -> None:
+        self.fail_next: dict[Fault, StorageError] = {}
+        self.uncertain_survives = False
+        self._policy = policy
+        self._log = LogImage()
+        self._disk = LogImage()
+        self._unsynced: list[Commit] = []
+        self._uncertain: Commit | None = None
+        self._checkpoints: dict[int, Checkpoint] = {}
+        self._under_way: tuple[int, Checkpoint] | None = None
+
+    def crash(self, surviving: int = 0) -> MemoryStorage:
+        """The storage that the next start finds: what was synced, and the first ``surviving`` commits after that."""
+        found = MemoryStorage(self._policy)
+        found._disk = deepcopy(self._disk)
+        for commit in self._unsynced[:surviving]:
+            commit(found._disk)
+        if self._uncertain is not None and self.uncertain_survives and surviving >= len(self._unsynced):
+            self._uncertain(found._disk)
+        found._log = deepcopy(found._disk)
+        found._checkpoints = dict(self._checkpoints)
+        return found
+
+    def load(self, shard: int) -> Recovered:
+        checkpoint = self._checkpoints.get(shard, Checkpoint())
+        entries = self._log.entries.get(shard)
+        return Recovered(
+            hard_state=self._log.hard_states.get(shard, HardState()),
+            checkpoint_index=checkpoint.index,
+            checkpoint_term=checkpoint.term,
+            ledger=checkpoint.ledger,
+            last_index=max(checkpoint.index, entries[-1].index if entries else 0),
+        )
+
+    def rows(self, shard: int) -> Iterator[Row]:
+        rows = self._checkpoints.get(shard, Checkpoint()).rows
+        for place in sorted(rows):
+            yield rows[place]
+
+    def entries(self, shard: int, first: int) -> Iterator[Entry]:
+        kept = self._log.entries.get(shard, [])
+        yield from kept[bisect_left(kept, first, key=entry_index) :]
+
+    def append(self, entries: Sequence[Entry], hard_state: tuple[int, HardState] | None = None) -> None:
+        commit = partial(LogImage.add, entries=tuple(entries), hard_state=hard_state)
+        error = self.fail_next.pop("append", None)
+        if error is not None:
+            self._uncertain = None if error.definite else commit
+            raise error
+        self._commit(commit)
+
+    def sync(self) -> None:
+        self._fail_if_asked("sync")
+        self._flush()
+
+    def set_policy(self, policy: SyncPolicy) -> None:
+        self._policy = policy
+
+    def reopen(self) -> None:
+        self._fail_if_asked("reopen")
+        if self._uncertain is not None and self.uncertain_survives:
+            self._commit(self._uncertain)
+        self._uncertain = None
+        self._flush()
+
+    def begin_checkpoint(self, shard: int, *, cleared: bool, erased: Iterable[bytes]) -> None:
+        if self._under_way is not None:
+            raise RuntimeError(f"a checkpoint of shard {self._under_way[0]} is under way")
+        self._fail_if_asked("begin_checkpoint")
+        former = self._checkpoints.get(shard, Checkpoint())
+        gone = frozenset(erased)
+        rows = {} if cleared else {place: row for place, row in former.rows.items() if place[0] not in gone}
+        self._under_way = (shard, replace(former, rows=rows))
+
+    def write_rows(self, shard: int, rows: Sequence[Row]) -> None:
+        checkpoint = self._checkpoint_of(shard)
+        self._drop_if_asked("write_rows")
+        for row in rows:
+            if row.body is None:
+                checkpoint.rows.pop((row.key, row.part), None)
+            else:
+                checkpoint.rows[row.key, row.part] = row
+
+    def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes) -> None:
+        checkpoint = self._checkpoint_of(shard)
+        self._drop_if_asked("finish_checkpoint")
+        self._checkpoints[shard] = replace(checkpoint, index=index, term=term, ledger=ledger)
+        self._under_way = None
+
+    def abandon_checkpoint(self) -> None:
+        self._under_way = None
+
+    def cut_log(self, shard: int, last: int, limit: int) -> bool:
+        self._fail_if_asked("cut_log")
+        behind = bisect_left(self._log.entries.get(shard, []), last + 1, key=entry_index)
+        self._commit(partial(LogImage.cut, shard=shard, count=min(behind, limit)))
+        return behind > limit
+
+    def close(self) -> None:
+        self._under_way = None
+        self._flush()
+
+    def _commit(self, commit: Commit) -> None:
+        commit(self._log)
+        self._uncertain = None
+        self._unsynced.append(commit)
+        if self._policy is SyncPolicy.ALWAYS:
+            self._flush()
+
+    def _flush(self) -> None:
+        for commit in self._unsynced:
+            commit(self._disk)
+        self._unsynced.clear()
+
+    def _checkpoint_of(self, shard: int) -> Checkpoint:
+        if self._under_way is None or self._under_way[0] != shard:
+            raise RuntimeError(f"no checkpoint of shard {shard} is under way")
+        return self._under_way[1]
+
+    def _fail_if_asked(self, method: Fault) -> None:
+        error = self.fail_next.pop(method, None)
+        if error is not None:
+            raise error
+
+    def _drop_if_asked(self, method: Fault) -> None:
+        if method in self.fail_next:
+            self._under_way = None
+        self._fail_if_asked(method)

@@ -1,0 +1,321 @@
+"""The disk in two SQLite files: ``log.sqlite`` and ``keyspace.sqlite``.
+
+SQLite has one writer per file. A checkpoint is one long transaction, filled in
+slices and made visible by its commit; in a file of its own it never stands in
+the way of the log, which commits every turn.
+
+- The log has one connection, used by the loop's thread alone. An entry's row
+  number is its shard and index in one integer, so entries lie in one B-tree in
+  the order they are read, and adding one touches the fewest pages.
+- Each checkpoint, and each reading of one, opens a connection of its own and
+  closes it: an abandoned checkpoint leaves nothing behind, a reader keeps its
+  view while the next checkpoint commits, and no thread shares a connection.
+
+Weak spot: a commit copies the write-ahead log into its file every thousand
+pages, on the loop's thread. That costs a few milliseconds each time, and keeps
+the write-ahead log short where copying beside the loop let it grow.
+
+docs/decisions/0002-two-sqlite-files.md has the measurements.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from cluster.storage import folder as data_folder
+from cluster.storage.contract import Entry, FolderError, HardState, Recovered, Row, StorageError, SyncPolicy
+from cluster.storage.folder import FORMAT, damage_refused, refused, transaction
+
+LOG: Final = "log.sqlite"
+KEYSPACE: Final = "keyspace.sqlite"
+
+LOG_SCHEMA: Final = (
+    # The upper 15 bits of a position are the shard, the lower 48 the index.
+    "CREATE TABLE log (position INTEGER PRIMARY KEY, term INTEGER NOT NULL, payload BLOB NOT NULL)",
+    "CREATE TABLE hard_state (shard INTEGER PRIMARY KEY, term INTEGER NOT NULL, vote TEXT NOT NULL)",
+)
+KEYSPACE_SCHEMA: Final = (
+    """CREATE TABLE keyspace (
+        shard INTEGER, key BLOB, part BLOB, kind BLOB NOT NULL, deadline_ms INTEGER, body BLOB NOT NULL,
+        PRIMARY KEY (shard, key, part)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE checkpoint (
+        shard INTEGER PRIMARY KEY, last_index INTEGER NOT NULL, term INTEGER NOT NULL, ledger BLOB NOT NULL
+    )""",
+)
+
+INDEX_BITS: Final = 48
+INDEX_MAX: Final = (1 << INDEX_BITS) - 1
+ENTRIES_AT_ONCE: Final = 32
+WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
+CHECKPOINT_CACHE_KIB: Final = 64 * 1024
+
+SYNCHRONOUS: Final = {SyncPolicy.ALWAYS: "FULL", SyncPolicy.EVERYSEC: "NORMAL", SyncPolicy.NO: "NORMAL"}
+
+INSERT_ENTRY: Final = "INSERT INTO log VALUES (?, ?, ?)"
+DELETE_ENTRIES: Final = "DELETE FROM log WHERE position BETWEEN ? AND ?"
+UPSERT_ROW: Final = "INSERT OR REPLACE INTO keyspace VALUES (?, ?, ?, ?, ?, ?)"
+DELETE_KEY: Final = "DELETE FROM keyspace WHERE shard = ? AND key = ?"
+DELETE_ROW: Final = "DELETE FROM keyspace WHERE shard = ? AND key = ? AND part = ?"
+
+
+class SqliteStorage:
+    """`cluster.storage.contract.Storage` in a folder, which it alone uses until `close`.
+
+    Raises `FolderError` when the folder is in use, foreign, damaged, not
+    writable or written by a newer version.
+    """
+
+    def __init__(self, folder: Path, policy: SyncPolicy) -> None:
+        self._log_path = folder / LOG
+        self._keyspace_path = folder / KEYSPACE
+        self._policy = policy
+        self._tails: dict[int, int] = {}  # each shard's last index in the log, as far as known
+        self._log_files = threading.Lock()  # `sync` may run while `reopen` replaces them
+        self._finished: dict[int, tuple[int, int, bytes]] = {}  # each shard's checkpoint: index, term, ledger
+        self._checkpoint: tuple[int, sqlite3.Connection] | None = None
+        self._lock = data_folder.claim(folder, (LOG, KEYSPACE))
+        try:
+            self._prepare()
+            with damage_refused(self._log_path):
+                self._open_log()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def load(self, shard: int) -> Recovered:
+        index, term, ledger = self._finished.get(shard, (0, 0, b""))
+        with damage_refused(self._log_path):
+            state = self._log.execute("SELECT term, vote FROM hard_state WHERE shard = ?", (shard,)).fetchone()
+            last_index = max(index, self._tail(shard))
+        return Recovered(HardState(*state or ()), index, term, ledger, last_index)
+
+    def rows(self, shard: int) -> Iterator[Row]:
+        statement = "SELECT key, part, kind, deadline_ms, body FROM keyspace WHERE shard = ? ORDER BY key, part"
+        with damage_refused(self._keyspace_path), closing(self._keyspace()) as keyspace:
+            # Not Row._make: a million rows want no Python between SQLite and their reader.
+            yield from map(partial(tuple.__new__, Row), keyspace.execute(statement, (shard,)))
+
+    def entries(self, shard: int, first: int) -> Iterator[Entry]:
+        statement = "SELECT position, term, payload FROM log WHERE position BETWEEN ? AND ? ORDER BY position LIMIT ?"
+        start, end = _position(shard, first), _position(shard, INDEX_MAX)
+        while True:
+            # Fetched by the piece, as a statement left open would keep the write-ahead log from being reused.
+            with damage_refused(self._log_path):
+                found = self._log.execute(statement, (start, end, ENTRIES_AT_ONCE)).fetchall()
+            for position, term, payload in found:
+                yield Entry(shard, position & INDEX_MAX, term, payload)
+                start = position + 1
+            if len(found) < ENTRIES_AT_ONCE:
+                return
+
+    def append(self, entries: Sequence[Entry], hard_state: tuple[int, HardState] | None = None) -> None:
+        if not entries and hard_state is None:
+            return
+        log, tails = self._log, self._tails
+        try:
+            with transaction(log, LOG):
+                for shard, index, term, payload in entries:
+                    position = _position(shard, index)
+                    if index <= self._tail(shard):
+                        log.execute(DELETE_ENTRIES, (position, _position(shard, INDEX_MAX)))
+                    log.execute(INSERT_ENTRY, (position, term, payload))
+                    tails[shard] = index
+                if hard_state is not None:
+                    shard, state = hard_state
+                    log.execute("INSERT OR REPLACE INTO hard_state VALUES (?, ?, ?)", (shard, state.term, state.vote))
+        except BaseException:
+            tails.clear()
+            raise
+
+    def sync(self) -> None:
+        # Through a descriptor of its own, which leaves the loop's connection alone. It is one of the
+        # write-ahead log: closing one of log.sqlite itself would drop the locks SQLite holds on that
+        # file. What has left the write-ahead log was synced by SQLite as it copied it.
+        with self._log_files:
+            if self._wal < 0:
+                raise StorageError(f"{LOG}: closed since it failed", definite=False)
+            try:
+                os.fsync(self._wal)
+            except OSError as error:
+                raise refused(error, LOG, definite=False) from error
+
+    def set_policy(self, policy: SyncPolicy) -> None:
+        self._policy = policy
+        if self._wal >= 0:  # else `reopen` will see to it
+            self._log.execute(f"PRAGMA synchronous = {SYNCHRONOUS[policy]}")
+
+    def reopen(self) -> None:
+        with self._log_files:
+            self._close_log()
+            try:
+                with damage_refused(self._log_path):
+                    self._open_log()
+                self._log.execute("PRAGMA synchronous = FULL")
+                with transaction(self._log, LOG):
+                    self._log.execute(f"PRAGMA user_version = {FORMAT}")
+                self._log.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._policy]}")
+            except FolderError as error:
+                raise StorageError(str(error), definite=False) from error
+
+    def begin_checkpoint(self, shard: int, *, cleared: bool, erased: Iterable[bytes]) -> None:
+        if self._checkpoint is not None:
+            raise RuntimeError(f"a checkpoint of shard {self._checkpoint[0]} is under way")
+        try:
+            keyspace = data_folder.connect(self._keyspace_path)
+        except sqlite3.Error as error:
+            raise refused(error, KEYSPACE, definite=True) from error
+        self._checkpoint = (shard, keyspace)
+        with self._dropped_on_error():
+            keyspace.execute(f"PRAGMA cache_size = {-CHECKPOINT_CACHE_KIB}")
+            keyspace.execute("PRAGMA synchronous = FULL")
+            keyspace.execute("PRAGMA wal_autocheckpoint = 0")
+            keyspace.execute("BEGIN IMMEDIATE")
+            if cleared:
+                keyspace.execute("DELETE FROM keyspace WHERE shard = ?", (shard,))
+            keyspace.executemany(DELETE_KEY, ((shard, key) for key in erased))
+
+    def write_rows(self, shard: int, rows: Sequence[Row]) -> None:
+        keyspace = self._under_way(shard)
+        with self._dropped_on_error():
+            for deleted, group in groupby(rows, _is_deletion):
+                if deleted:
+                    keyspace.executemany(DELETE_ROW, ((shard, row.key, row.part) for row in group))
+                else:
+                    keyspace.executemany(UPSERT_ROW, ((shard, *row) for row in group))
+
+    def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes) -> None:
+        keyspace = self._under_way(shard)
+        with self._dropped_on_error():
+            keyspace.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)", (shard, index, term, ledger))
+            keyspace.execute("COMMIT")
+        self._finished[shard] = (index, term, ledger)
+        # In force already: where the copy into the file fails, the next checkpoint makes it.
+        with suppress(sqlite3.OperationalError):
+            keyspace.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.abandon_checkpoint()
+
+    def abandon_checkpoint(self) -> None:
+        if self._checkpoint is not None:
+            _, keyspace = self._checkpoint
+            self._checkpoint = None
+            keyspace.close()
+
+    def cut_log(self, shard: int, last: int, limit: int) -> bool:
+        start, end = _position(shard, 0), _position(shard, last)
+        with transaction(self._log, LOG):
+            (first,) = self._log.execute(
+                "SELECT min(position) FROM log WHERE position BETWEEN ? AND ?", (start, end)
+            ).fetchone()
+            if first is None:
+                return False
+            self._log.execute(DELETE_ENTRIES, (first, min(end, first + limit - 1)))
+            (left,) = self._log.execute(
+                "SELECT EXISTS (SELECT 1 FROM log WHERE position BETWEEN ? AND ?)", (start, end)
+            ).fetchone()
+        return bool(left)
+
+    def close(self) -> None:
+        self.abandon_checkpoint()
+        with self._log_files:
+            self._close_log()
+        os.close(self._lock)
+
+    def _prepare(self) -> None:
+        log_there, keyspace_there = _has_content(self._log_path), _has_content(self._keyspace_path)
+        if log_there and not keyspace_there:
+            raise _missing(self._keyspace_path)
+        data_folder.prepare(self._keyspace_path, KEYSPACE_SCHEMA)
+        with damage_refused(self._keyspace_path), closing(self._keyspace()) as keyspace:
+            found = keyspace.execute("SELECT shard, last_index, term, ledger FROM checkpoint").fetchall()
+        # Without one, an earlier start may have ended between making the one file and the other.
+        if found and not log_there:
+            raise _missing(self._log_path)
+        self._finished = {shard: (index, term, ledger) for shard, index, term, ledger in found}
+        data_folder.prepare(self._log_path, LOG_SCHEMA)
+
+    def _open_log(self) -> None:
+        log = data_folder.connect(self._log_path)
+        try:
+            log.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
+            log.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._policy]}")
+            log.execute("SELECT count(*) FROM hard_state").fetchone()  # SQLite makes the -wal file at the first read
+            wal = os.open(f"{self._log_path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            _sync_folder(self._log_path.parent)
+        except BaseException:
+            log.close()
+            raise
+        self._log, self._wal = log, wal
+        self._tails.clear()
+
+    def _close_log(self) -> None:
+        self._log.close()
+        if self._wal >= 0:
+            os.close(self._wal)
+            self._wal = -1
+
+    def _keyspace(self) -> sqlite3.Connection:
+        keyspace = data_folder.connect(self._keyspace_path)
+        keyspace.execute("PRAGMA query_only = ON")
+        return keyspace
+
+    def _tail(self, shard: int) -> int:
+        """The last index in the shard's log, 0 for none."""
+        tail = self._tails.get(shard)
+        if tail is None:
+            (position,) = self._log.execute(
+                "SELECT max(position) FROM log WHERE position BETWEEN ? AND ?",
+                (_position(shard, 0), _position(shard, INDEX_MAX)),
+            ).fetchone()
+            tail = self._tails[shard] = 0 if position is None else position & INDEX_MAX
+        return tail
+
+    def _under_way(self, shard: int) -> sqlite3.Connection:
+        if self._checkpoint is None or self._checkpoint[0] != shard:
+            raise RuntimeError(f"no checkpoint of shard {shard} is under way")
+        return self._checkpoint[1]
+
+    @contextmanager
+    def _dropped_on_error(self) -> Iterator[None]:
+        """Abandons the checkpoint when the block fails: what it left unwritten must never be finished."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            self.abandon_checkpoint()
+            raise refused(error, KEYSPACE, definite=False) from error
+        except BaseException:
+            self.abandon_checkpoint()
+            raise
+
+
+def _position(shard: int, index: int) -> int:
+    return shard << INDEX_BITS | index
+
+
+def _is_deletion(row: Row) -> bool:
+    return row.body is None
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _missing(path: Path) -> FolderError:
+    return FolderError(f"{path} is missing beside its twin: restore the folder from a copy or choose another --dir")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the names of new files in it durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
