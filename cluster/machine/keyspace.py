@@ -1,0 +1,354 @@
+"""The keys of one shard and what they hold.
+
+Strings are plain ``bytes``; every other type is an object with the methods of
+`Value`. All changes go through `put`, `touch`, `remove` and `clear`, because
+each of them does three things a handler must never forget: it marks the key
+for the next checkpoint, hands the old value to a checkpoint under way, and
+tells those who watch the key. A key's deadline and its alarm change together.
+
+A checkpoint costs its readers nothing: values are not copied when it starts.
+It walks the keys that changed since the one before, a slice at a time, while
+commands go on; a value about to change before the walk reached it is stashed
+(immutable values by reference, parts of large ones as a finished row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Protocol, TypeAlias
+from zlib import crc32
+
+from cluster.machine.clockwork import Alarm, Clockwork
+from cluster.machine.reply import wrong_type
+from cluster.storage.contract import Row
+
+BUCKETS = 16384
+STRING = b"string"
+EXPIRY = 0  # the alarm of a key's deadline
+
+
+class Value(Protocol):
+    """A value that is not a string.
+
+    ``kind`` is what TYPE answers. The value is stored as ``header()`` plus one
+    row for each part that was touched; a small value has no parts.
+    """
+
+    kind: ClassVar[bytes]
+    encoding: ClassVar[bytes]
+
+    def header(self) -> bytes:
+        """All of the value but its parts."""
+        ...
+
+    def parts(self) -> Iterable[bytes]:
+        """The names of all its parts."""
+        ...
+
+    def part(self, part: bytes) -> bytes | None:
+        """One part, or None when it is gone."""
+        ...
+
+    def copy(self) -> Value:
+        """An independent copy, for COPY."""
+        ...
+
+    def size_bytes(self) -> int:
+        """About how much memory it takes, for MEMORY USAGE."""
+        ...
+
+
+Held: TypeAlias = "bytes | Value"
+Cell: TypeAlias = "bytes | tuple[bytes, bytes]"  # a key, or (key, part)
+
+_GONE: tuple[None, None] = (None, None)
+
+
+class Checkpoint:
+    """What one checkpoint has still to write.
+
+    ``cleared`` and ``erased`` go first; then `slice` until it is empty.
+    """
+
+    __slots__ = ("_deadlines", "_early", "_stash", "_values", "cleared", "erased", "pending")
+
+    def __init__(
+        self,
+        values: dict[bytes, Held],
+        deadlines: dict[bytes, int],
+        pending: dict[Cell, None],
+        cleared: bool,
+        erased: list[bytes],
+    ) -> None:
+        self._values = values
+        self._deadlines = deadlines
+        self.pending = pending
+        self.cleared = cleared
+        self.erased = erased
+        self._stash: dict[bytes, tuple[Held | None, int | None]] = {}
+        self._early: list[Row] = []
+
+    def about_to_replace(self, key: bytes) -> None:
+        """Keeps what ``key`` holds now, before something else takes its place."""
+        if key not in self._stash:
+            value = self._values.get(key)
+            # Only a value that has something to write is worth keeping: a plain
+            # one is its own only cell, a large one may have parts pending.
+            if key in self.pending or not isinstance(value, bytes | None):
+                self._stash[key] = (value, self._deadlines.get(key)) if value is not None else _GONE
+
+    def about_to_change(self, cell: Cell) -> None:
+        """Writes a cell of a large value now, before it changes in place."""
+        key = cell if isinstance(cell, bytes) else cell[0]
+        if cell in self.pending and key not in self._stash:
+            del self.pending[cell]
+            self._early.append(self._row(cell))
+
+    def slice(self, limit: int) -> list[Row]:
+        """Up to ``limit`` rows not written yet; empty when all are."""
+        rows, self._early = self._early, []
+        pending = self.pending
+        while pending and len(rows) < limit:
+            rows.append(self._row(pending.popitem()[0]))
+        return rows
+
+    def _row(self, cell: Cell) -> Row:
+        key, part = (cell, b"") if isinstance(cell, bytes) else cell
+        stashed = self._stash.get(key)
+        value, deadline_ms = stashed or (self._values.get(key), self._deadlines.get(key))
+        if value is None:
+            return Row(key, part, b"", None, None)
+        if isinstance(value, bytes):
+            return Row(key, part, STRING, deadline_ms, None if part else value)
+        return Row(key, part, value.kind, deadline_ms, value.part(part) if part else value.header())
+
+
+class Keyspace:
+    """Keys, their values and their deadlines.
+
+    ``values`` and ``deadlines`` may be read by anyone and are changed here only.
+    ``changes`` counts changes for INFO. ``vacated`` lists the keys whose
+    non-string value went away, ``touched`` the watched keys that changed;
+    whoever runs commands settles and empties both.
+    """
+
+    __slots__ = (
+        "_buckets",
+        "_changed",
+        "_checkpoint",
+        "_cleared",
+        "_clockwork",
+        "_erased",
+        "_observed",
+        "_watched",
+        "changes",
+        "deadlines",
+        "touched",
+        "vacated",
+        "values",
+    )
+
+    def __init__(self, clockwork: Clockwork) -> None:
+        self.values: dict[bytes, Held] = {}
+        self.deadlines: dict[bytes, int] = {}
+        self.changes = 0
+        self.vacated: list[bytes] = []
+        self.touched: dict[bytes, None] = {}
+        self._clockwork = clockwork
+        self._watched: dict[bytes, int] = {}
+        self._buckets: list[dict[bytes, None]] = [{} for _ in range(BUCKETS)]
+        self._changed: dict[Cell, None] = {}
+        self._erased: dict[bytes, None] = {}
+        self._cleared = False
+        self._checkpoint: Checkpoint | None = None
+        self._observed = False  # a checkpoint is under way or a key is watched
+
+    # Reading
+
+    def string(self, key: bytes) -> bytes | None:
+        """The string at ``key``, or None; ``-WRONGTYPE`` for another type."""
+        value = self.values.get(key)
+        if value is None or type(value) is bytes:
+            return value
+        raise wrong_type()
+
+    def scan(self, bucket: int, count: int) -> tuple[int, list[bytes]]:
+        """Keys from ``bucket`` on until there are ``count``, and the bucket to go on with (0: that was all).
+
+        A key never changes its bucket, so a key that is there during a whole
+        walk is met exactly once, whatever comes and goes meanwhile.
+        """
+        keys: list[bytes] = []
+        while bucket < BUCKETS:
+            keys += self._buckets[bucket]
+            bucket += 1
+            if len(keys) >= count:
+                break
+        return bucket % BUCKETS, keys
+
+    def bucket(self, number: int) -> list[bytes]:
+        """The keys of one bucket of `BUCKETS`."""
+        return list(self._buckets[number])
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    # Changing
+
+    def put(self, key: bytes, value: Held) -> None:
+        """Sets ``key`` to ``value``, leaving its deadline as it is."""
+        if self._observed:
+            self._notice(key)
+        values = self.values
+        old = values.get(key)
+        if old is None:
+            self._buckets[crc32(key) & (BUCKETS - 1)][key] = None
+        elif type(old) is not bytes:
+            self._displaced(key)
+        values[key] = value
+        self._changed[key] = None
+        self.changes += 1
+        if not isinstance(value, bytes):
+            for part in value.parts():
+                self._changed[key, part] = None
+
+    def touch(self, key: bytes, part: bytes = b"") -> None:
+        """Announces that the value at ``key`` (or one part of it) is about to change in place."""
+        cell: Cell = (key, part) if part else key
+        if self._observed:
+            if self._checkpoint is not None:
+                self._checkpoint.about_to_change(cell)
+            if key in self._watched:
+                self.touched[key] = None
+        self._changed[cell] = None
+        self.changes += 1
+
+    def remove(self, key: bytes) -> bool:
+        """Deletes ``key``; whether it was there."""
+        old = self.values.get(key)
+        if old is None:
+            return False
+        if self._observed:
+            self._notice(key)
+        if type(old) is not bytes:
+            self._displaced(key)
+        if key in self.deadlines:
+            self._clockwork.cancel(self.deadlines.pop(key), Alarm(EXPIRY, key, b""))
+        del self.values[key]
+        del self._buckets[crc32(key) & (BUCKETS - 1)][key]
+        self._changed[key] = None
+        self.changes += 1
+        return True
+
+    def move(self, key: bytes, to: bytes) -> None:
+        """Gives the value at ``key``, which is there, and its deadline the name ``to`` instead."""
+        value, deadline_ms = self.values[key], self.deadlines.get(key)
+        if not isinstance(value, bytes) and self._checkpoint is not None:
+            value = value.copy()  # the checkpoint may still have to write the old one as it is
+        self.remove(key)
+        self.put(to, value)
+        self.set_deadline(to, deadline_ms)
+
+    def set_deadline(self, key: bytes, deadline_ms: int | None) -> None:
+        """Makes ``key``, which is there, end at ``deadline_ms``, or never."""
+        old = self.deadlines.get(key)
+        if old == deadline_ms:
+            return
+        if self._observed:
+            self._notice(key)
+        alarm = Alarm(EXPIRY, key, b"")
+        if old is not None:
+            self._clockwork.cancel(old, alarm)
+        if deadline_ms is None:
+            del self.deadlines[key]
+        else:
+            self.deadlines[key] = deadline_ms
+            self._clockwork.set(deadline_ms, alarm)
+        self._changed[key] = None
+        self.changes += 1
+
+    def expire(self, key: bytes, due_ms: int) -> bool:
+        """Deletes ``key`` if ``due_ms`` is still its deadline; whether it did."""
+        return self.deadlines.get(key) == due_ms and self.remove(key)
+
+    def clear(self) -> None:
+        """Deletes every key at once."""
+        self.changes += len(self.values)
+        self.vacated += [key for key, value in self.values.items() if type(value) is not bytes]
+        for key in self._watched:
+            if key in self.values:
+                self.touched[key] = None
+        for key, deadline_ms in self.deadlines.items():
+            self._clockwork.cancel(deadline_ms, Alarm(EXPIRY, key, b""))
+        # New dictionaries: a checkpoint under way goes on with the old ones.
+        self.values = {}
+        self.deadlines = {}
+        self._buckets = [{} for _ in range(BUCKETS)]
+        self._changed = {}
+        self._erased = {}
+        self._cleared = True
+
+    def _notice(self, key: bytes) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.about_to_replace(key)
+        if key in self._watched:
+            self.touched[key] = None
+
+    def _displaced(self, key: bytes) -> None:
+        """A value with parts goes: its rows must go with it, and its waiters must hear of it."""
+        self._erased[key] = None
+        self.vacated.append(key)
+
+    # Watching
+
+    def watch(self, key: bytes) -> None:
+        """Lists ``key`` in ``touched`` whenever it changes, until `unwatch` was called as often."""
+        self._watched[key] = self._watched.get(key, 0) + 1
+        self._observed = True
+
+    def unwatch(self, key: bytes) -> None:
+        """Takes one `watch` back."""
+        count = self._watched.pop(key) - 1
+        if count:
+            self._watched[key] = count
+        self._observed = bool(self._watched) or self._checkpoint is not None
+
+    # Checkpoints
+
+    @property
+    def unsaved(self) -> int:
+        """How many cells changed since the last checkpoint began."""
+        return len(self._changed) + len(self._erased) + self._cleared
+
+    def begin_checkpoint(self) -> Checkpoint:
+        """Starts a checkpoint of the state as it is now."""
+        checkpoint = Checkpoint(self.values, self.deadlines, self._changed, self._cleared, list(self._erased))
+        self._changed, self._erased, self._cleared = {}, {}, False
+        self._checkpoint = checkpoint
+        self._observed = True
+        return checkpoint
+
+    def end_checkpoint(self, *, durable: bool) -> None:
+        """The checkpoint is durable, or it failed: then the next one writes everything."""
+        self._checkpoint = None
+        self._observed = bool(self._watched)
+        if not durable:
+            self._cleared = True
+            self._erased = {}
+            self._changed = dict.fromkeys(self.values)
+            for key, value in self.values.items():
+                if not isinstance(value, bytes):
+                    for part in value.parts():
+                        self._changed[key, part] = None
+
+    def restore(self, key: bytes, value: Held, deadline_ms: int | None) -> None:
+        """Puts a key back from a checkpoint's row."""
+        self.values[key] = value
+        if deadline_ms is not None:
+            self.deadlines[key] = deadline_ms
+            self._clockwork.set(deadline_ms, Alarm(EXPIRY, key, b""))
+        self._buckets[crc32(key) & (BUCKETS - 1)][key] = None
+
+    def keys(self) -> Iterator[bytes]:
+        """Every key, in no particular order."""
+        return iter(self.values)

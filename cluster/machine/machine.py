@@ -1,0 +1,336 @@
+"""The replicated state of one shard, and the only way to change it.
+
+A log entry is a time and the write commands of one turn. `apply` moves the
+clock to that time, rings whatever fell due, and executes one command after
+another. Every replica does this with the same entries and so arrives at the
+same state, the same replies and the same wake-ups. Nothing here reads a clock,
+rolls a die or iterates a set.
+
+A command is carried out by its *handler*, ``handler(machine, args)``, which
+returns a reply or raises `CommandError` with nothing changed. A handler that
+cannot answer yet calls `wait` and returns `WAITING`; when a key it waits for
+is `signal`-led, the command's *retry* is tried. Handlers are given from
+outside by name, so the command table stays the one list of commands.
+
+Reads run on the leader, in their place in `apply` or alone by `run`, and leave
+no trace.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+
+from cluster.machine import locks, queues
+from cluster.machine.clockwork import Alarm, Clockwork
+from cluster.machine.keyspace import EXPIRY, STRING, Checkpoint, Keyspace
+from cluster.machine.reply import NULL_ARRAY, WAITING, CommandError, Reply
+from cluster.machine.sessions import Session, Sessions
+from cluster.machine.waiters import WAIT, Waiter, Waiters
+from cluster.storage.contract import Row
+
+Handler: TypeAlias = "Callable[[Machine, list[bytes]], Reply]"
+Call: TypeAlias = "tuple[Handler, list[bytes], bytes]"
+"""One command of an entry: its handler, its arguments, and the session it came from (empty: none that matters)."""
+Retry: TypeAlias = "Callable[[Machine, Waiter], Reply]"
+
+ALARMS_PER_ENTRY = 1000
+"""How many alarms one entry rings; more that are due at once are left to the next."""
+
+END_SESSION = b"_SESSION.END"
+END_SESSIONS = b"_SESSION.ENDALL"
+UNBLOCK = b"_SESSION.UNBLOCK"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """What the machine can carry out: a handler for every command, a retry for those that wait."""
+
+    handlers: Mapping[bytes, Handler]
+    retries: Mapping[bytes, Retry]
+
+
+class Ledger(msgspec.Struct, array_like=True):
+    """The machine's own small state, saved with every checkpoint."""
+
+    now_ms: int
+    counter: int
+    waiters: list[Waiter]
+    sessions: dict[bytes, Session]
+    locks: locks.Issued
+
+
+class Machine:
+    """One shard's state. ``now_ms`` is the log's clock; ``origin`` names the session being served."""
+
+    def __init__(self, commands: Commands) -> None:
+        self.commands = commands
+        self.clockwork = Clockwork()
+        self.keyspace = Keyspace(self.clockwork)
+        self.waiters = Waiters(self.clockwork)
+        self.sessions = Sessions()
+        self.locks = locks.Issued()
+        self.lock_waits = locks.LockWaits(self.waiters)
+        self.now_ms = 0
+        self.counter = 0
+        self.origin = b""
+        self.may_wait = True
+        self.behind = False  # more was due than one entry rings: keys may outlive their deadline unseen
+        self.woken: list[tuple[bytes, Reply]] = []
+        self._ready: dict[bytes, None] = {}
+        self._internal: dict[bytes, Handler] = {
+            END_SESSION: _end_session,
+            END_SESSIONS: _end_sessions,
+            UNBLOCK: _unblock,
+        }
+
+    # Carrying out
+
+    def begin(self, time_ms: int) -> None:
+        """Moves the clock to an entry's time (never back) and rings what is due, at most `ALARMS_PER_ENTRY`."""
+        self.now_ms = max(self.now_ms, time_ms)
+        self.origin = b""
+        for _ in range(ALARMS_PER_ENTRY):
+            rung = self.clockwork.ring(self.now_ms)
+            if rung is None:
+                self.behind = False
+                break
+            due_ms, alarm = rung
+            _RINGS[alarm.kind](self, alarm, due_ms)
+            self.settle()
+        else:
+            self.behind = True
+
+    def apply(self, time_ms: int, calls: Iterable[Call]) -> list[Reply]:
+        """Carries out one entry: moves the clock to its time, then one call after another; their replies."""
+        self.begin(time_ms)
+        keyspace = self.keyspace
+        replies: list[Reply] = []
+        for handler, args, origin in calls:
+            self.origin = origin
+            if self.behind:
+                self._expire_named(args)
+            try:
+                reply = handler(self, args)
+            except CommandError as error:
+                reply = error
+            except Exception:  # noqa: BLE001 - see `bug`
+                reply = bug(args)
+            replies.append(reply)
+            if self._ready or keyspace.vacated or keyspace.touched:
+                self.settle()
+        return replies
+
+    def run(self, handler: Handler, args: list[bytes]) -> Reply:
+        """Carries out one command and whatever it sets free; its reply, or the error it ended with."""
+        reply = self.step(handler, args)
+        self.settle()
+        return reply
+
+    def step(self, handler: Handler, args: list[bytes]) -> Reply:
+        """Carries out one command of several: what it sets free is followed up by `run` after the last."""
+        if self.behind:
+            self._expire_named(args)
+        try:
+            return handler(self, args)
+        except CommandError as error:
+            return error
+        except Exception:  # noqa: BLE001 - see `bug`
+            return bug(args)
+
+    def handler(self, name: bytes) -> Handler:
+        """The handler of a command in the log, by its name in any case."""
+        handlers = self.commands.handlers
+        found = handlers.get(name) or handlers.get(name.upper()) or self._internal.get(name)
+        if found is None:
+            raise LookupError(f"the log holds a command this version does not know: {name!r}")
+        return found
+
+    # What handlers call
+
+    def next_id(self) -> int:
+        """A number that was never given before in this shard."""
+        self.counter += 1
+        return self.counter
+
+    def wait(
+        self,
+        keys: Iterable[bytes],
+        args: list[bytes],
+        block_ms: int,
+        *,
+        null_array: bool = False,
+        urgent: bool = False,
+    ) -> Reply:
+        """Makes the session wait for ``keys``, for ever when ``block_ms`` is 0.
+
+        Where waiting is not possible (inside EXEC, or nobody to answer) the
+        reply is the null that the end of the wait would bring.
+        """
+        if not self.may_wait or not self.origin:
+            return NULL_ARRAY if null_array else None
+        deadline_ms = self.now_ms + block_ms if block_ms else None
+        number = self.waiters.next_number()
+        self.waiters.add(Waiter(self.origin, number, list(keys), args, self.now_ms, deadline_ms, null_array, urgent))
+        return WAITING
+
+    def signal(self, key: bytes) -> None:
+        """Those who wait for ``key`` may be served now."""
+        self._ready[key] = None
+
+    def settle(self) -> None:
+        """Follows up a change: watched keys, values that went away, waiters that can be served."""
+        keyspace = self.keyspace
+        for key in keyspace.touched:
+            self.sessions.changed(key)
+        keyspace.touched.clear()
+        while self._ready or keyspace.vacated:
+            for key in keyspace.vacated:
+                self._ready[key] = None
+            keyspace.vacated.clear()
+            key = next(iter(self._ready))
+            del self._ready[key]
+            self._serve(key)
+
+    def _serve(self, key: bytes) -> None:
+        origin = self.origin
+        while (waiter := self.waiters.first(key)) is not None:
+            self.origin = waiter.origin
+            try:
+                reply = self.commands.retries[waiter.args[0].upper()](self, waiter)
+            except CommandError as error:
+                reply = error
+            if reply is WAITING:
+                break
+            self.waiters.remove(waiter)
+            self.woken.append((waiter.origin, reply))
+        self.origin = origin
+
+    def _expire_named(self, args: list[bytes]) -> None:
+        """Ends every overdue key or lock the command might mean: an argument that is one is overdue anyway."""
+        for arg in args:
+            if type(arg) is bytes:
+                deadline_ms = self.keyspace.deadlines.get(arg)
+                if deadline_ms is not None and deadline_ms <= self.now_ms:
+                    self.keyspace.remove(arg)
+                locks.expire_overdue(self, arg)
+        self.settle()
+
+    # Sessions
+
+    def end_session(self, origin: bytes) -> None:
+        """The session is over: its wait, its watches and the locks it took with SESSION end."""
+        waiter = self.waiters.of(origin)
+        if waiter is not None:
+            self.waiters.remove(waiter)
+            for key in waiter.keys:
+                self.signal(key)
+        session = self.sessions.get(origin)
+        if session is not None:
+            self.unwatch(origin)
+            for key in list(session.locks):
+                locks.drop(self, key, origin)
+            self.sessions.close(origin)
+
+    def watch(self, key: bytes) -> None:
+        """The session being served watches ``key``."""
+        if self.sessions.watch(self.origin, key):
+            self.keyspace.watch(key)
+
+    def unwatch(self, origin: bytes) -> None:
+        """The session watches nothing any more."""
+        for key in self.sessions.unwatch(origin):
+            self.keyspace.unwatch(key)
+
+    # Checkpoints
+
+    def begin_checkpoint(self) -> tuple[Checkpoint, bytes]:
+        """The keyspace's changes to write, and the ledger, both as of now."""
+        ledger = Ledger(self.now_ms, self.counter, self.waiters.everyone(), self.sessions.snapshot(), self.locks)
+        return self.keyspace.begin_checkpoint(), msgspec.msgpack.encode(ledger)
+
+    def restore(self, ledger: bytes, rows: Iterable[Row]) -> None:
+        """The state of a finished checkpoint, into a new machine."""
+        if ledger:
+            known = msgspec.msgpack.decode(ledger, type=Ledger)
+            self.now_ms, self.counter, self.locks = known.now_ms, known.counter, known.locks
+            for waiter in known.waiters:
+                self.waiters.add(waiter)
+            self.lock_waits.rebuild()
+            for key in self.sessions.restore(known.sessions):
+                self.keyspace.watch(key)
+        restore = self.keyspace.restore
+        for key, part, kind, deadline_ms, body in rows:
+            if body is None:
+                continue
+            if kind == STRING:
+                restore(key, body, deadline_ms)
+            elif kind == locks.Lock.kind:
+                restore(key, locks.restore(self, key, body), deadline_ms)
+            elif part:
+                queues.restore_part(self, key, part, body)
+            else:
+                restore(key, queues.restore(self, key, body), deadline_ms)
+
+
+def bug(args: list[bytes]) -> CommandError:
+    """Reports the exception being handled, which no command may raise, and the reply for it.
+
+    Every replica hits the same bug at the same entry, so it must not stop them all.
+    """
+    _log.exception("a command failed by a bug", extra={"command": args[0]})
+    return CommandError("internal error, see the server's log")
+
+
+def _expired(machine: Machine, alarm: Alarm, due_ms: int) -> None:
+    machine.keyspace.expire(alarm.key, due_ms)
+
+
+def _wait_over(machine: Machine, alarm: Alarm, due_ms: int) -> None:
+    waiter = machine.waiters.of(alarm.detail)
+    if waiter is not None and waiter.deadline_ms == due_ms:
+        machine.waiters.remove(waiter)
+        for key in waiter.keys:
+            machine.signal(key)  # whoever stood behind it may be served
+        machine.woken.append((waiter.origin, NULL_ARRAY if waiter.null_array else None))
+
+
+def _end_session(machine: Machine, args: list[bytes]) -> Reply:
+    machine.end_session(args[1])
+    return None
+
+
+def _end_sessions(machine: Machine, args: list[bytes]) -> Reply:
+    """Every session whose origin begins with ``args[1]`` (a node) is over, but those that begin with ``args[2]``."""
+    for origin in [*machine.sessions.origins(), *(waiter.origin for waiter in machine.waiters.everyone())]:
+        if origin.startswith(args[1]) and not origin.startswith(args[2]):
+            machine.end_session(origin)
+    return None
+
+
+def _unblock(machine: Machine, args: list[bytes]) -> Reply:
+    """Ends a session's wait as its deadline would, or with an error when ``args[2]`` is ``ERROR``."""
+    waiter = machine.waiters.of(args[1])
+    if waiter is None:
+        return 0
+    machine.waiters.remove(waiter)
+    for key in waiter.keys:
+        machine.signal(key)
+    error = CommandError("client unblocked via CLIENT UNBLOCK", "UNBLOCKED")
+    null: Reply = NULL_ARRAY if waiter.null_array else None
+    machine.woken.append((waiter.origin, error if args[2] == b"ERROR" else null))
+    return 1
+
+
+_RINGS: dict[int, Callable[[Machine, Alarm, int], None]] = {
+    EXPIRY: _expired,
+    WAIT: _wait_over,
+    **locks.RINGS,
+    **queues.RINGS,
+}

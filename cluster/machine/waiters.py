@@ -1,0 +1,104 @@
+"""The one wait queue under every blocking command.
+
+A client waits with the command it sent. When a key it waits for may serve it,
+its command's *retry* is run; the first come is tried first, and a retry that
+says it must go on waiting lets nobody behind it on that key be tried. Whether a wait ends by
+being served, by its deadline or with its session, it ends in one entry of the
+log, so every replica agrees who was served.
+
+An *origin* names the session a command came from; it has at most one wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from cluster.machine.clockwork import Alarm, Clockwork
+
+WAIT = 1  # the alarm of a wait's deadline
+
+
+class Waiter(msgspec.Struct, array_like=True):
+    """One waiting command.
+
+    ``since_ms`` and ``deadline_ms`` (None: for ever) are times of the log;
+    ``number`` grows with every wait of the shard's life; ``null_array`` says
+    which null the client gets when the time is up.
+    """
+
+    origin: bytes
+    number: int
+    keys: list[bytes]
+    args: list[bytes]
+    since_ms: int
+    deadline_ms: int | None
+    null_array: bool
+    urgent: bool = False
+
+
+class Waiters:
+    """Who waits for which key, in order."""
+
+    __slots__ = ("_by_key", "_by_origin", "_clockwork", "_number")
+
+    def __init__(self, clockwork: Clockwork) -> None:
+        self._clockwork = clockwork
+        self._by_origin: dict[bytes, Waiter] = {}
+        self._by_key: dict[bytes, dict[int, Waiter]] = {}
+        self._number = 0
+
+    def next_number(self) -> int:
+        """The number of the wait that begins now."""
+        self._number += 1
+        return self._number
+
+    def add(self, waiter: Waiter) -> None:
+        """Begins a wait; an urgent one goes before those that are not."""
+        self._number = max(self._number, waiter.number)
+        self._by_origin[waiter.origin] = waiter
+        for key in waiter.keys:
+            queue = self._by_key.setdefault(key, {})
+            queue[waiter.number] = waiter
+            if waiter.urgent and len(queue) > 1:
+                ordered = sorted(queue.values(), key=lambda one: (not one.urgent, one.number))
+                self._by_key[key] = {one.number: one for one in ordered}
+        if waiter.deadline_ms is not None:
+            self._clockwork.set(waiter.deadline_ms, Alarm(WAIT, b"", waiter.origin))
+
+    def remove(self, waiter: Waiter) -> None:
+        """Ends a wait."""
+        del self._by_origin[waiter.origin]
+        for key in waiter.keys:
+            queue = self._by_key[key]
+            del queue[waiter.number]
+            if not queue:
+                del self._by_key[key]
+        if waiter.deadline_ms is not None:
+            self._clockwork.cancel(waiter.deadline_ms, Alarm(WAIT, b"", waiter.origin))
+
+    def of(self, origin: bytes) -> Waiter | None:
+        """The wait of one session."""
+        return self._by_origin.get(origin)
+
+    def at(self, key: bytes) -> list[Waiter]:
+        """Those who wait for ``key``, in the order they will be tried."""
+        queue = self._by_key.get(key)
+        return list(queue.values()) if queue else []
+
+    def first(self, key: bytes) -> Waiter | None:
+        """The one who will be tried first for ``key``."""
+        queue = self._by_key.get(key)
+        return next(iter(queue.values())) if queue else None
+
+    def keys(self) -> Iterator[bytes]:
+        """The keys somebody waits for."""
+        return iter(self._by_key)
+
+    def everyone(self) -> list[Waiter]:
+        """Every waiter, in the order they began."""
+        return sorted(self._by_origin.values(), key=lambda waiter: waiter.number)
+
+    def __len__(self) -> int:
+        return len(self._by_origin)
