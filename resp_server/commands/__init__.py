@@ -1,0 +1,1 @@
+"""The command table: one record per command beside its handler, one module per family."""

@@ -1,0 +1,165 @@
+"""The record that describes one command, and what is derived from it.
+
+A command is carried out either by the replicated machine (``run``, a handler
+from `cluster.machine`) or by the node the client is connected to (``serve``).
+Arity checks, routing, COMMAND and its subcommands, HELP and
+``docs/commands.md`` all come from these records; nothing is listed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from cluster.machine.machine import Handler, Retry
+from cluster.machine.reply import CommandError, Reply
+
+if TYPE_CHECKING:
+    from resp_server.commands.table import Route
+    from resp_server.session import Session
+
+Serve: TypeAlias = "Callable[[Session, list[bytes]], Reply]"
+KeyFinder: TypeAlias = "Callable[[list[bytes]], list[int]]"
+Check: TypeAlias = "Callable[[Callable[[list[bytes]], Route], list[bytes]], None]"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where a command's keys stand: every ``step``-th argument from ``first`` to ``last`` (negative: from the end).
+
+    ``find`` gives the positions where that rule does not (``numkeys``, FENCE).
+    """
+
+    first: int = 0
+    last: int = 0
+    step: int = 0
+    find: KeyFinder | None = None
+
+    def positions(self, args: list[bytes]) -> list[int]:
+        """The positions of the keys in one call."""
+        if self.find is not None:
+            return self.find(args)
+        if not self.first:
+            return []
+        last = self.last if self.last >= 0 else len(args) + self.last
+        return list(range(self.first, last + 1, self.step))
+
+
+NO_KEYS = Keys()
+ONE_KEY = Keys(1, 1, 1)
+ALL_KEYS = Keys(1, -1, 1)
+
+
+def counted_keys(at: int) -> Keys:
+    """Keys announced by a number at position ``at``, which they follow (``numkeys key [key …]``)."""
+
+    def find(args: list[bytes]) -> list[int]:
+        try:
+            count = int(args[at])
+        except (ValueError, IndexError):
+            count = 0
+        if not 0 < count < len(args) - at:
+            raise CommandError("Invalid arguments specified for command")
+        return list(range(at + 1, at + 1 + count))
+
+    return Keys(find=find)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command.
+
+    ``arity`` counts the name, negative for "at least", as in Redis. ``flags``
+    are Redis's: ``write`` puts a machine command in the log, ``readonly`` runs
+    it on the leader's state, ``fast``, ``blocking``, ``noauth``, ``admin`` …;
+    our own are ``session``, its log entry names the client's session, and
+    ``logged``, it goes through the log although it writes no key.
+    ``check`` looks at a call before it is let into the log, given a function that
+    finds other commands. One that ``ends_transaction`` is not queued in it. One
+    that stands ``alone`` waits until all before it on its connection is answered,
+    because it changes how the client's commands or replies are treated.
+    ``syntax`` is what follows the name; ``reply`` and ``example`` are prose for
+    the documentation.
+    """
+
+    name: str
+    arity: int
+    group: str
+    summary: str
+    syntax: str = ""
+    reply: str
+    since: str = "1.0.0"
+    complexity: str = "O(1)"
+    flags: tuple[str, ...] = ()
+    keys: Keys = NO_KEYS
+    example: str = ""
+    run: Handler | None = None
+    retry: Retry | None = None
+    serve: Serve | None = None
+    check: Check | None = None
+    ends_transaction: bool = False
+    alone: bool = False
+    subcommands: tuple[Command, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """The name as Redis's errors and COMMAND spell it: lower case, ``container|subcommand``."""
+        return self.name.lower().replace(" ", "|")
+
+    @property
+    def arguments_min(self) -> int:
+        """The least number of arguments, the name included."""
+        return abs(self.arity)
+
+    @property
+    def arguments_max(self) -> int:
+        """The greatest number of arguments, the name included."""
+        return self.arity if self.arity > 0 else 1 << 62
+
+    @property
+    def logged(self) -> bool:
+        """Whether it goes through the log."""
+        return self.run is not None and not {"write", "logged"}.isdisjoint(self.flags)
+
+    @property
+    def public_flags(self) -> tuple[str, ...]:
+        """The flags that are Redis's too."""
+        return tuple(flag for flag in self.flags if flag not in ("logged", "session"))
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Its ACL categories, as Redis derives them from flags and group."""
+        flags = self.flags
+        found = [name for flag, name in _CATEGORY_OF_FLAG if flag in flags]
+        if self.group in _CATEGORY_OF_GROUP:
+            found.append(_CATEGORY_OF_GROUP[self.group])
+        if "admin" in flags:
+            found.append("dangerous")
+        found.append("fast" if "fast" in flags else "slow")
+        return tuple(f"@{name}" for name in dict.fromkeys(found))
+
+
+_CATEGORY_OF_FLAG = (
+    ("write", "write"),
+    ("readonly", "read"),
+    ("blocking", "blocking"),
+    ("admin", "admin"),
+    ("pubsub", "pubsub"),
+    ("dangerous", "dangerous"),
+)
+
+_CATEGORY_OF_GROUP = {
+    "string": "string",
+    "generic": "keyspace",
+    "connection": "connection",
+    "transactions": "transaction",
+    "lock": "lock",
+    "queue": "queue",
+    "cache": "cache",
+}
+
+
+def wrong_arity(name: str) -> CommandError:
+    """Redis's error for a call with too few or too many arguments."""
+    return CommandError(f"wrong number of arguments for '{name}' command")
