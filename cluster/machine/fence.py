@@ -1,0 +1,34 @@
+"""FENCE: a write that happens only while a lock is held."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.machine.arguments import integer
+from cluster.machine.lock import Lock
+from cluster.machine.reply import CommandError, Reply
+
+if TYPE_CHECKING:
+    from cluster.machine.machine import Machine
+
+
+def fence(machine: Machine, args: list[bytes]) -> Reply:
+    """FENCE lock token command [arg …]: the command's reply or error; ``-FENCED`` when the lock moved on.
+
+    Check and command are one step of one log entry. The command does not
+    wait, as in EXEC. That it is a write with the right number of arguments was
+    checked before it entered the log.
+    """
+    token = integer(args[2])
+    lock = machine.keyspace.values.get(args[1])
+    if type(lock) is not Lock or all(hold.token != token for hold in lock.holders()):
+        raise CommandError(f"the lock is not held with token {token}, nothing was changed", "FENCED")
+    inner = args[3:]
+    handler = machine.commands.handlers.get(inner[0].upper())
+    if handler is None:
+        raise CommandError(b"unknown command '%b'" % inner[0][:128])
+    may_wait, machine.may_wait = machine.may_wait, False
+    try:
+        return handler(machine, inner)
+    finally:
+        machine.may_wait = may_wait

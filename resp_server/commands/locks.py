@@ -1,0 +1,153 @@
+"""LOCK.* and FENCE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cluster.machine import fence, locks
+from cluster.machine.reply import CommandError
+from resp_server.commands.command import ONE_KEY, Command
+
+if TYPE_CHECKING:
+    from resp_server.commands.table import Route
+
+FENCED_AT = 3
+
+
+def check_fence(find: Callable[[list[bytes]], Route], args: list[bytes]) -> None:
+    """Refuses a FENCE whose command does not exist, does not write, or has the wrong number of arguments."""
+    inner = args[FENCED_AT:]
+    route = find(inner)
+    command = route.command
+    if command.run is None or "write" not in command.flags:
+        raise CommandError(f"FENCE takes a command that writes, '{command.full_name}' does not")
+    if command.run is fence.fence:
+        raise CommandError("FENCE calls can not be nested")
+    route.check_arity(inner)
+    if command.check is not None:
+        command.check(find, inner)
+
+
+COMMANDS = (
+    Command(
+        name="LOCK.ACQUIRE",
+        arity=-3,
+        group="lock",
+        summary="Takes a lock, shared or exclusive, at once or by waiting for it.",
+        syntax="key owner [SHARED | EXCLUSIVE] [PX ms | SESSION] [BLOCK ms] [ID request]",
+        reply="The fencing token, an integer; null when the lock was not granted in time; `-DEADLOCK …` when "
+        "waiting would close a cycle. Exclusive for 30000 ms unless told otherwise. An owner that holds the lock "
+        "gets its token again and must release once more; an upgrade from shared to exclusive gets a new token. "
+        "`PX` never shortens a hold that is acquired again. `ID` makes sending the same request again harmless.",
+        complexity="O(1), when it waits O(N) for N owners waiting for each other",
+        flags=("write", "denyoom", "blocking", "session"),
+        keys=ONE_KEY,
+        example="LOCK.ACQUIRE job:7 worker-a PX 5000",
+        run=locks.acquire,
+        retry=locks.retry_acquire,
+    ),
+    Command(
+        name="LOCK.RELEASE",
+        arity=-3,
+        group="lock",
+        summary="Gives back one acquire of a lock.",
+        syntax="key owner [TOKEN token]",
+        reply="1, or 0 when the owner holds nothing or with another token.",
+        flags=("write", "fast"),
+        keys=ONE_KEY,
+        example="LOCK.RELEASE job:7 worker-a",
+        run=locks.release,
+    ),
+    Command(
+        name="LOCK.EXTEND",
+        arity=-5,
+        group="lock",
+        summary="Sets how long a hold goes on living.",
+        syntax="key owner PX ms [TOKEN token]",
+        reply="1, or 0 when the owner holds nothing or with another token. The life is set, not added to, and may "
+        "become shorter; a `SESSION` hold ends by time from then on.",
+        flags=("write", "fast"),
+        keys=ONE_KEY,
+        example="LOCK.EXTEND job:7 worker-a PX 5000",
+        run=locks.extend,
+    ),
+    Command(
+        name="LOCK.DOWNGRADE",
+        arity=3,
+        group="lock",
+        summary="Makes an exclusive hold a shared one.",
+        syntax="key owner",
+        reply="The token, unchanged; null when the owner does not hold the lock exclusively.",
+        flags=("write", "fast"),
+        keys=ONE_KEY,
+        example="LOCK.DOWNGRADE job:7 worker-a",
+        run=locks.downgrade,
+    ),
+    Command(
+        name="LOCK.INFO",
+        arity=2,
+        group="lock",
+        summary="Shows who holds a lock and who waits for it.",
+        syntax="key",
+        reply="Map: `mode` (`free`, `shared` or `exclusive`), `token` (the last one issued, 0 for none), `holders` "
+        "(array of maps `owner mode holds token ttl-ms session`) and `waiters` (array of maps `owner mode "
+        "waited-ms`). For a hold taken with `SESSION`, `session` is 1 and `ttl-ms` is -1; else `session` is 0.",
+        complexity="O(N) for N holders and waiters",
+        flags=("readonly",),
+        keys=ONE_KEY,
+        example="LOCK.INFO job:7",
+        run=locks.info,
+    ),
+    Command(
+        name="LOCK.OWNED",
+        arity=2,
+        group="lock",
+        summary="Lists the locks an owner holds.",
+        syntax="owner",
+        reply="Array of keys, in no particular order.",
+        complexity="O(N) for N keys in the database",
+        flags=("readonly",),
+        example="LOCK.OWNED worker-a",
+        run=locks.owned,
+    ),
+    Command(
+        name="LOCK.SCAN",
+        arity=-2,
+        group="lock",
+        summary="Iterates over the locks that are held.",
+        syntax="cursor [MATCH pattern] [COUNT count]",
+        reply="As `SCAN`: array of the next cursor and an array of keys.",
+        complexity="O(1) for every call, O(N) for a whole walk over N keys in the database",
+        flags=("readonly",),
+        example="LOCK.SCAN 0 MATCH job:*",
+        run=locks.scan,
+    ),
+    Command(
+        name="LOCK.BREAK",
+        arity=-2,
+        group="lock",
+        summary="Takes a lock away from its holders, or from one of them.",
+        syntax="key [owner]",
+        reply="How many owners lost their hold. Their tokens are worth nothing from then on.",
+        complexity="O(N) for N holders",
+        flags=("write", "admin"),
+        keys=ONE_KEY,
+        example="LOCK.BREAK job:7",
+        run=locks.break_,
+    ),
+    Command(
+        name="FENCE",
+        arity=-4,
+        group="lock",
+        summary="Runs a command that writes, only while a lock is held with this token.",
+        syntax="lock token command [arg ...]",
+        reply="The command's reply; `-FENCED …` with nothing changed when the lock is not held with the token.",
+        complexity="Depends on the command",
+        flags=("write", "denyoom", "movablekeys", "session"),
+        keys=ONE_KEY,
+        example="FENCE job:7 1 SET job:7:result done",
+        run=fence.fence,
+        check=check_fence,
+    ),
+)
