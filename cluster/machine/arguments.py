@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from cluster.machine.reply import CommandError, syntax_error
 
 INTEGER_MIN = -(2**63)
 INTEGER_MAX = 2**63 - 1
-
-# Redis's string2ll: no plus sign, no leading zero, no blank, no minus zero.
-_INTEGER = re.compile(rb"-?[1-9][0-9]{0,18}\Z|0\Z")
+INTEGER_BYTES_MAX = 20
 
 NOT_AN_INTEGER = "value is not an integer or out of range"
 
 
 def integer(text: bytes, error: str = NOT_AN_INTEGER) -> int:
-    """A signed 64-bit integer as Redis reads it, else ``-ERR`` with ``error``."""
-    if _INTEGER.match(text):
-        number = int(text)
-        if INTEGER_MIN <= number <= INTEGER_MAX:
+    """A signed 64-bit integer as Redis's string2ll reads it, else ``-ERR`` with ``error``."""
+    if len(text) <= INTEGER_BYTES_MAX:
+        try:
+            number = int(text)
+        except ValueError:
+            number = 0
+        # Python also reads signs, blanks, zeros and underscores that Redis does not.
+        if b"%d" % number == text and INTEGER_MIN <= number <= INTEGER_MAX:
             return number
     raise CommandError(error)
 
 
 def is_integer(text: bytes) -> bool:
     """Whether ``text`` is an integer in canonical form, as the ``int`` encoding needs."""
-    return bool(_INTEGER.match(text)) and INTEGER_MIN <= int(text) <= INTEGER_MAX
+    try:
+        integer(text)
+    except CommandError:
+        return False
+    return True
 
 
 def bounded(text: bytes, low: int, high: int, error: str = NOT_AN_INTEGER) -> int:

@@ -17,7 +17,12 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TypeAlias
 
+from cluster.machine.reply import CommandError
+
 Matches: TypeAlias = "Callable[[bytes], object]"
+
+PATTERN_BYTES_MAX = 16 * 1024
+"""Longer patterns are refused, which Redis does not: translating one takes its time while everybody waits."""
 
 STARS_MAX = 1000  # Redis gives up, without a match, on patterns nested deeper
 _CACHED_BYTES_MAX = 256
@@ -28,7 +33,9 @@ _NOTHING = b"(?!)"
 
 
 def matcher(pattern: bytes) -> Matches:
-    """A function that is truthy for the byte strings ``pattern`` matches."""
+    """A function that is truthy for the byte strings ``pattern`` matches; an error for one too long."""
+    if len(pattern) > PATTERN_BYTES_MAX:
+        raise CommandError(f"pattern is too long, use {PATTERN_BYTES_MAX} bytes at most")
     compiled = _remembered(pattern) if len(pattern) <= _CACHED_BYTES_MAX else _compiled(pattern)
     return compiled.fullmatch
 
@@ -98,8 +105,16 @@ def _class(pattern: bytes, at: int) -> tuple[bytes, int]:
         else:
             members[pattern[at]] = 1
             at += 1
-    listed = b"".join(b"\\x%02x" % byte for byte, member in enumerate(members) if member != inverted)
-    return (b"[%b]" % listed if listed else _NOTHING), at + 1
+    return _bracket(bytes(members), inverted), at + 1
+
+
+@lru_cache(maxsize=256)
+def _bracket(members: bytes, inverted: bool) -> bytes:
+    """A class of the bytes marked in ``members``."""
+    listed = b"".join(b"\\x%02x" % byte for byte, member in enumerate(members) if member)
+    if not listed:
+        return b"." if inverted else _NOTHING
+    return b"[%b%b]" % (b"^" if inverted else b"", listed)
 
 
 def _signed(byte: int) -> int:

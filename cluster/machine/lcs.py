@@ -83,7 +83,7 @@ def _shown(match: Match, with_size: bool) -> list[object]:
 
 
 def rows(a: bytes, b: bytes) -> list[int]:
-    """A row for each prefix of ``a``, the empty one first; bit ``j`` is set where the LCS with ``b`` grows by ``b[j]``."""
+    """A row for each prefix of ``a``, the empty one first; bit ``j`` says that the LCS with ``b`` grows by ``b[j]``."""
     everything = (1 << len(b)) - 1
     where = {byte: _positions(b, byte) for byte in dict.fromkeys(a)}
     still = everything  # the complement of a row, as the algorithm has it

@@ -78,7 +78,11 @@ def _set_with_options(machine: Machine, args: list[bytes]) -> Reply:
             raise syntax_error()
 
     keyspace, key = machine.keyspace, args[1]
-    deadline_ms = future(machine, args[0], life, time) if time else keyspace.deadlines.get(key) if life else None
+    deadline_ms = None
+    if life in TIMES:
+        deadline_ms = future(machine, args[0], life, time)
+    elif life:
+        deadline_ms = keyspace.deadlines.get(key)
     old = keyspace.string(key) if wants_old else None
     if condition and (key in keyspace.values) == (condition == b"NX"):
         return old
@@ -178,11 +182,10 @@ def getex(machine: Machine, args: list[bytes]) -> Reply:
 
 def append(machine: Machine, args: list[bytes]) -> Reply:
     """APPEND key value"""
-    keyspace, key = machine.keyspace, args[1]
-    old = keyspace.string(key)
-    value = args[2] if old is None else old + _fitting(old, args[2])
-    keyspace.put(key, value)
-    return len(value)
+    old = machine.keyspace.string(args[1]) or b""
+    _check_length(len(old) + len(args[2]))
+    machine.keyspace.put(args[1], old + args[2])
+    return len(old) + len(args[2])
 
 
 def setrange(machine: Machine, args: list[bytes]) -> Reply:
@@ -193,18 +196,12 @@ def setrange(machine: Machine, args: list[bytes]) -> Reply:
     old = machine.keyspace.string(args[1]) or b""
     if not piece:
         return len(old)
-    if offset + len(piece) > STRING_BYTES_MAX:
-        raise _too_long()
+    _check_length(offset + len(piece))
     value = old[:offset].ljust(offset, b"\0") + piece + old[offset + len(piece) :]
     machine.keyspace.put(args[1], value)
     return len(value)
 
 
-def _fitting(old: bytes, more: bytes) -> bytes:
-    if len(old) + len(more) > STRING_BYTES_MAX:
-        raise _too_long()
-    return more
-
-
-def _too_long() -> CommandError:
-    return CommandError("string exceeds maximum allowed size (proto-max-bulk-len)")
+def _check_length(length: int) -> None:
+    if length > STRING_BYTES_MAX:
+        raise CommandError("string exceeds maximum allowed size (proto-max-bulk-len)")

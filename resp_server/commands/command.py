@@ -28,13 +28,15 @@ Check: TypeAlias = "Callable[[Callable[[list[bytes]], Route], list[bytes]], None
 class Keys:
     """Where a command's keys stand: every ``step``-th argument from ``first`` to ``last`` (negative: from the end).
 
-    ``find`` gives the positions where that rule does not (``numkeys``, FENCE).
+    ``find`` gives the positions where that rule does not (``numkeys``, FENCE);
+    ``count_at`` is where a number of keys stands that they follow, if it is such a rule.
     """
 
     first: int = 0
     last: int = 0
     step: int = 0
     find: KeyFinder | None = None
+    count_at: int = 0
 
     def positions(self, args: list[bytes]) -> list[int]:
         """The positions of the keys in one call."""
@@ -63,7 +65,7 @@ def counted_keys(at: int) -> Keys:
             raise CommandError("Invalid arguments specified for command")
         return list(range(at + 1, at + 1 + count))
 
-    return Keys(find=find)
+    return Keys(find=find, count_at=at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +78,11 @@ class Command:
     our own are ``session``, its log entry names the client's session, and
     ``logged``, it goes through the log although it writes no key.
     ``check`` looks at a call before it is let into the log, given a function that
-    finds other commands. One that ``ends_transaction`` is not queued in it. One
+    finds other commands. One that ``ends_transaction``, or would begin another, is
+    carried out at once instead of being queued in it. One
     that stands ``alone`` waits until all before it on its connection is answered,
     because it changes how the client's commands or replies are treated.
+    ``more_categories`` are ACL categories that neither flags nor group bring.
     ``syntax`` is what follows the name; ``reply`` and ``example`` are prose for
     the documentation.
     """
@@ -93,6 +97,7 @@ class Command:
     complexity: str = "O(1)"
     flags: tuple[str, ...] = ()
     keys: Keys = NO_KEYS
+    more_categories: tuple[str, ...] = ()
     example: str = ""
     run: Handler | None = None
     retry: Retry | None = None
@@ -129,16 +134,23 @@ class Command:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Its ACL categories, as Redis derives them from flags and group."""
+        """Its ACL categories, as Redis derives them from flags and group; a mere container has none of its own."""
         flags = self.flags
         found = [name for flag, name in _CATEGORY_OF_FLAG if flag in flags]
-        if self.group in _CATEGORY_OF_GROUP:
+        if self.group in _CATEGORY_OF_GROUP and not (self.subcommands and self.run is None and self.serve is None):
             found.append(_CATEGORY_OF_GROUP[self.group])
+        found += self.more_categories
         if "admin" in flags:
             found.append("dangerous")
         found.append("fast" if "fast" in flags else "slow")
-        return tuple(f"@{name}" for name in dict.fromkeys(found))
+        return tuple(f"@{name}" for name in sorted(set(found), key=CATEGORIES.index))
 
+
+CATEGORIES = (
+    "keyspace", "read", "write", "string", "lock", "queue", "cache", "pubsub", "admin", "fast", "slow", "blocking",
+    "dangerous", "connection", "transaction",
+)  # fmt: skip
+"""ACL categories in the order Redis lists them, with ours among the types."""
 
 _CATEGORY_OF_FLAG = (
     ("write", "write"),
@@ -163,3 +175,10 @@ _CATEGORY_OF_GROUP = {
 def wrong_arity(name: str) -> CommandError:
     """Redis's error for a call with too few or too many arguments."""
     return CommandError(f"wrong number of arguments for '{name}' command")
+
+
+def wrong_subcommand(args: list[bytes]) -> CommandError:
+    """Redis's error for a subcommand that takes fewer arguments than it was given."""
+    container = args[0].upper().decode("utf-8", "surrogateescape")
+    word = args[1][:128].decode("utf-8", "surrogateescape")
+    return CommandError(f"unknown subcommand or wrong number of arguments for '{word}'. Try {container} HELP.")
