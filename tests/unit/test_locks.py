@@ -328,6 +328,35 @@ def test_pairs_leave_no_alarm_behind(shard: Shard) -> None:
     assert len(shard.machine.keyspace) == 0
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "LOCK.ACQUIRE k a SHARED PX 60000",
+        "LOCK.ACQUIRE k c SHARED",
+        "LOCK.RELEASE k a",
+        "LOCK.RELEASE k b",
+        "LOCK.EXTEND k a PX 5",
+        "LOCK.BREAK k b",
+        "LOCK.DOWNGRADE x a",
+        "LOCK.ACQUIRE x a PX 60000",
+    ],
+)
+def test_every_change_of_a_lock_reaches_the_next_checkpoint(shard: Shard, line: str) -> None:
+    for setup in ("k a SHARED", "k a SHARED", "k b SHARED", "x a"):
+        shard("s", f"LOCK.ACQUIRE {setup}")
+    checkpoint, _ = shard.machine.begin_checkpoint()
+    while checkpoint.slice(10):
+        pass
+    shard.machine.keyspace.end_checkpoint(durable=True)
+    shard("s", line)
+    checkpoint, ledger = shard.machine.begin_checkpoint()
+    key = line.split()[1]
+    [row] = checkpoint.slice(10)
+    restored = Shard()
+    restored.machine.restore(ledger, [row])
+    assert restored.info(key) == shard.info(key)
+
+
 # Waiting
 
 
