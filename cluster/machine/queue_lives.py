@@ -1,0 +1,279 @@
+"""A message's way through a queue, with all that goes with it.
+
+Each step announces the change to the keyspace, takes it on the `Queue`, keeps
+the message's alarms and wakes those who wait for a message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cluster.machine.clockwork import Alarm
+from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY, Message
+from cluster.machine.queue import SIGHTING, Header, Queue, Settings
+from cluster.machine.queue_options import PopOptions, PushOptions
+
+if TYPE_CHECKING:
+    from cluster.machine.machine import Machine
+    from cluster.machine.reply import Reply
+
+DUE = 3  # the alarm of a delay's or a visibility's end
+AGE = 4  # the alarm of a message's age limit
+
+FORGET_MAX = 16  # remembered ids let go by one push: more than one, so that they become fewer
+TIMED_OUT = b"timed out"
+
+
+def push(machine: Machine, key: bytes, queue: Queue, payload: bytes, options: PushOptions) -> Message:
+    """A new message; whether it is a duplicate or there is room is the caller's to know."""
+    machine.keyspace.touch(key)
+    queue.counters.pushed += 1
+    now_ms = machine.now_ms
+    delay_ms = options.delay_ms
+    message = Message(
+        number=machine.next_id().to_bytes(8, "big"),
+        payload=payload,
+        pushed_ms=now_ms,
+        state=DELAYED if delay_ms else READY,
+        at_ms=now_ms + delay_ms if delay_ms else 0,
+        expires_ms=_age_limit(now_ms, options.px_ms or queue.settings.px_ms),
+        priority=options.priority,
+        group=options.group,
+        given_id=options.given_id,
+    )
+    _add(machine, key, queue, message)
+    return message
+
+
+def _age_limit(now_ms: int, px_ms: int) -> int | None:
+    return now_ms + px_ms if px_ms else None
+
+
+def _add(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:
+    """A new message joins the queue."""
+    machine.keyspace.touch(key, message.number)
+    queue.add(message)
+    _arm(machine, key, message)
+    _wake_consumers(machine, key)
+
+
+def forget_faded(machine: Machine, key: bytes, queue: Queue) -> None:
+    """Lets go of a few ids whose window is over."""
+    for _ in range(FORGET_MAX):
+        number = queue.faded(machine.now_ms)
+        if number is None:
+            return
+        machine.keyspace.touch(key, SIGHTING + number)
+        queue.forget(number)
+
+
+def take(machine: Machine, key: bytes, queue: Queue, options: PopOptions) -> list[Reply]:
+    """Up to ``most`` messages as Q.POP answers them; empty when none is ready."""
+    now_ms, touch = machine.now_ms, machine.keyspace.touch
+    until_ms = now_ms + (options.visibility_ms or queue.settings.visibility_ms)
+    consumer = machine.origin if options.consumer is None else options.consumer
+    taken: list[Reply] = []
+    while len(taken) < options.most and (message := queue.next()) is not None:
+        if _is_past_age(machine, message):
+            _expire(machine, key, queue, message)
+            continue
+        if message.deliveries:
+            touch(key)
+        touch(key, message.number)
+        queue.take(message, consumer, until_ms)
+        machine.clockwork.set(until_ms, Alarm(DUE, key, message.number))
+        taken.append([message.receipt, message.payload, message.deliveries, message.id])
+    return taken
+
+
+def acknowledge(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:
+    """A delivery succeeded."""
+    _touch_both(machine, key, message)
+    _disarm(machine, key, message)
+    queue.acknowledge(message)
+    _wake_group(machine, key, message)
+
+
+def extend(machine: Machine, key: bytes, message: Message, visibility_ms: int) -> None:
+    """A message in flight stays so for ``visibility_ms`` from now."""
+    machine.keyspace.touch(key, message.number)
+    alarm = Alarm(DUE, key, message.number)
+    machine.clockwork.cancel(message.at_ms, alarm)
+    message.at_ms = machine.now_ms + visibility_ms
+    machine.clockwork.set(message.at_ms, alarm)
+
+
+def redrive(machine: Machine, key: bytes, queue: Queue, dead: Message) -> None:
+    """The oldest dead letter goes to the end of its queue as a new message with the same id."""
+    machine.keyspace.touch(key, dead.number)
+    queue.redrive(dead)
+    age_ms = 0 if dead.expires_ms is None else dead.expires_ms - dead.pushed_ms
+    message = Message(
+        number=machine.next_id().to_bytes(8, "big"),
+        payload=dead.payload,
+        pushed_ms=machine.now_ms,
+        state=READY,
+        expires_ms=_age_limit(machine.now_ms, age_ms),
+        priority=dead.priority,
+        group=dead.group,
+        given_id=dead.id,
+    )
+    _add(machine, key, queue, message)
+
+
+def empty(machine: Machine, key: bytes, queue: Queue) -> None:
+    """Drops every message at once: a queue without them takes this one's place."""
+    for message in queue.living.values():
+        _disarm(machine, key, message)
+    machine.keyspace.put(key, queue.emptied())
+
+
+def give_back(
+    machine: Machine, key: bytes, queue: Queue, message: Message, reason: bytes, delay_ms: int | None = None
+) -> None:
+    """A delivery failed: the message rests ``delay_ms``, by default as its back-off says, or dies."""
+    if message.deliveries >= queue.settings.maxdeliveries:
+        give_up(machine, key, queue, message, reason)
+        return
+    if delay_ms is None:
+        delay_ms = queue.settings.pause_ms(message.deliveries)
+    _touch_both(machine, key, message)
+    alarm = Alarm(DUE, key, message.number)
+    machine.clockwork.cancel(message.at_ms, alarm)
+    queue.put_back(message, machine.now_ms + delay_ms)
+    if delay_ms and not _is_past_age(machine, message):
+        machine.clockwork.set(message.at_ms, alarm)
+    else:
+        _wake(machine, key, queue, message)
+
+
+def give_up(machine: Machine, key: bytes, queue: Queue, message: Message, reason: bytes) -> None:
+    """The message is a dead letter: of this queue, or of its DLQ where that is a queue or can become one."""
+    _touch_both(machine, key, message)
+    _disarm(machine, key, message)
+    elsewhere = _dlq(machine, key, queue)
+    if elsewhere is None:
+        queue.bury(message, machine.now_ms, reason)
+    else:
+        queue.send_away(message)
+        options = PushOptions(given_id=message.id, priority=message.priority, group=message.group)
+        push(machine, *elsewhere, message.payload, options)
+    _wake_group(machine, key, message)
+
+
+def _dlq(machine: Machine, key: bytes, queue: Queue) -> tuple[bytes, Queue] | None:
+    """Where dead letters of the queue at ``key`` go, made if it is missing; None when they stay."""
+    other = queue.settings.dlq
+    if other is None or other == key:
+        return None
+    target = machine.keyspace.values.get(other)
+    if target is None:
+        target = Queue(Settings())
+        machine.keyspace.put(other, target)
+    return (other, target) if isinstance(target, Queue) else None
+
+
+def _wake(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:
+    """A delay is over; whoever calls it has touched the message."""
+    if _is_past_age(machine, message):
+        _expire(machine, key, queue, message)
+    else:
+        queue.wake(message)
+        _wake_consumers(machine, key)
+
+
+def _expire(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:
+    _touch_both(machine, key, message)
+    _disarm(machine, key, message)
+    queue.expire(message)
+    _wake_group(machine, key, message)
+
+
+def _is_past_age(machine: Machine, message: Message) -> bool:
+    return message.expires_ms is not None and message.expires_ms <= machine.now_ms
+
+
+def _touch_both(machine: Machine, key: bytes, message: Message) -> None:
+    """The message and the queue's counters are about to change."""
+    machine.keyspace.touch(key)
+    machine.keyspace.touch(key, message.number)
+
+
+def _wake_group(machine: Machine, key: bytes, message: Message) -> None:
+    """``message`` left, and the next of its group may be ready to go."""
+    if message.group is not None:
+        _wake_consumers(machine, key)
+
+
+def _wake_consumers(machine: Machine, key: bytes) -> None:
+    if machine.waiters.first(key) is not None:
+        machine.signal(key)
+
+
+def _arm(machine: Machine, key: bytes, message: Message) -> None:
+    """Sets the alarms of a living message."""
+    if message.at_ms:
+        machine.clockwork.set(message.at_ms, Alarm(DUE, key, message.number))
+    if message.expires_ms is not None:
+        machine.clockwork.set(message.expires_ms, Alarm(AGE, key, message.number))
+
+
+def _disarm(machine: Machine, key: bytes, message: Message) -> None:
+    """Cancels the alarms of a living message."""
+    if message.at_ms:
+        machine.clockwork.cancel(message.at_ms, Alarm(DUE, key, message.number))
+    if message.expires_ms is not None:
+        machine.clockwork.cancel(message.expires_ms, Alarm(AGE, key, message.number))
+
+
+def _due(machine: Machine, alarm: Alarm, due_ms: int) -> None:
+    key = alarm.key
+    queue = machine.keyspace.values.get(key)
+    message = queue.living.get(alarm.detail) if isinstance(queue, Queue) else None
+    if not isinstance(queue, Queue) or message is None or message.at_ms != due_ms:
+        return
+    if message.state is IN_FLIGHT:
+        give_back(machine, key, queue, message, TIMED_OUT)
+    else:
+        machine.keyspace.touch(key, message.number)
+        _wake(machine, key, queue, message)
+
+
+def _aged(machine: Machine, alarm: Alarm, due_ms: int) -> None:
+    key = alarm.key
+    queue = machine.keyspace.values.get(key)
+    message = queue.living.get(alarm.detail) if isinstance(queue, Queue) else None
+    if not isinstance(queue, Queue) or message is None or message.expires_ms != due_ms:
+        return
+    if message.state is not IN_FLIGHT:
+        _expire(machine, key, queue, message)
+
+
+RINGS = {DUE: _due, AGE: _aged}
+"""What to do when an alarm of these kinds rings."""
+
+
+def placed(machine: Machine, key: bytes) -> None:
+    """A value came to stand at ``key`` by RENAME, COPY or RESTORE: if it is a queue, its alarms must too."""
+    queue = machine.keyspace.values.get(key)
+    if isinstance(queue, Queue):
+        for message in queue.living.values():
+            _arm(machine, key, message)
+        _wake_consumers(machine, key)
+
+
+def restore(machine: Machine, key: bytes, body: bytes) -> Queue:
+    """A queue from its header's row; its parts follow."""
+    header = msgspec.msgpack.decode(body, type=Header)
+    return Queue(header.settings, header.counters)
+
+
+def restore_part(machine: Machine, key: bytes, part: bytes, body: bytes) -> None:
+    """One part of the queue at ``key``, with its alarms. Parts come in the order of their names."""
+    queue = machine.keyspace.values[key]
+    assert isinstance(queue, Queue)
+    message = queue.restore_part(part, body)
+    if message is not None and message.state is not DEAD:
+        _arm(machine, key, message)

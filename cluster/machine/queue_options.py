@@ -1,0 +1,149 @@
+"""What the Q. commands may be told, read with Redis's strictness."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from cluster.machine.arguments import Options, bounded, integer
+from cluster.machine.queue import Settings
+from cluster.machine.reply import CommandError, Reply, syntax_error
+
+MS_MAX = 2**48  # any time a client may name; far beyond that is a mistake
+PARTITIONS_MAX = 16384
+
+
+class Limits(NamedTuple):
+    """A setting that is one integer, and what it may be."""
+
+    field: str
+    low: int
+    high: int
+
+
+LIMITS = {
+    b"PARTITIONS": Limits("partitions", 1, PARTITIONS_MAX),
+    b"VISIBILITY": Limits("visibility_ms", 1, MS_MAX),
+    b"MAXDELIVERIES": Limits("maxdeliveries", 1, MS_MAX),
+    b"MAXLEN": Limits("maxlen", 0, MS_MAX),
+    b"PX": Limits("px_ms", 0, MS_MAX),
+    b"DEDUP": Limits("dedup_ms", 0, MS_MAX),
+}
+
+
+class PushOptions(NamedTuple):
+    """The options of Q.PUSH; ``px_ms`` 0 means the queue's own."""
+
+    given_id: bytes | None = None
+    delay_ms: int = 0
+    priority: int = 0
+    group: bytes | None = None
+    px_ms: int = 0
+
+
+class PopOptions(NamedTuple):
+    """The options of Q.POP.
+
+    ``most`` is COUNT; ``block_ms`` None means do not wait; ``visibility_ms`` 0
+    means the queue's own, ``consumer`` None the client's connection.
+    """
+
+    most: int = 1
+    block_ms: int | None = None
+    visibility_ms: int = 0
+    consumer: bytes | None = None
+
+
+PLAIN_PUSH = PushOptions()
+PLAIN_POP = PopOptions()
+
+
+def read_settings(args: list[bytes], key: bytes, settings: Settings) -> Settings:
+    """``settings`` with the changes that follow the key of Q.CREATE or Q.CONFIG; an empty DLQ means none."""
+    changes: dict[str, object] = {}
+    options = Options(args, 2)
+    for word in options:
+        if word == b"BACKOFF":
+            least_ms = bounded(options.value(), 0, MS_MAX)
+            changes["backoff_ms"] = (least_ms, bounded(options.value(), least_ms, MS_MAX))
+        elif word == b"DLQ":
+            changes["dlq"] = options.value() or None
+        elif word in LIMITS:
+            field, low, high = LIMITS[word]
+            changes[field] = bounded(options.value(), low, high)
+        else:
+            raise syntax_error()
+    if changes.get("dlq") == key:
+        raise CommandError("a queue cannot be its own DLQ: name another queue, or '' for none")
+    return msgspec.structs.replace(settings, **changes)
+
+
+def describe(settings: Settings) -> dict[bytes, Reply]:
+    """The settings under the names of their options, in lower case."""
+    return {
+        b"partitions": settings.partitions,
+        b"visibility": settings.visibility_ms,
+        b"maxdeliveries": settings.maxdeliveries,
+        b"backoff": list(settings.backoff_ms),
+        b"dlq": settings.dlq,
+        b"maxlen": settings.maxlen,
+        b"px": settings.px_ms,
+        b"dedup": settings.dedup_ms,
+    }
+
+
+def read_push(args: list[bytes]) -> PushOptions:
+    """What follows the payload of Q.PUSH."""
+    given_id: bytes | None = None
+    group: bytes | None = None
+    delay_ms = priority = px_ms = 0
+    options = Options(args, 3)
+    for word in options:
+        value = options.value()
+        if word == b"ID":
+            given_id = value
+        elif word == b"DELAY":
+            delay_ms = bounded(value, 0, MS_MAX)
+        elif word == b"PRIORITY":
+            priority = bounded(value, 0, 255)
+        elif word == b"GROUP":
+            group = value
+        elif word == b"PX":
+            px_ms = integer(value)
+            if not 0 < px_ms <= MS_MAX:
+                raise CommandError("invalid expire time in 'q.push' command")
+        else:
+            raise syntax_error()
+    return PushOptions(given_id, delay_ms, priority, group, px_ms)
+
+
+def read_pop(args: list[bytes]) -> PopOptions:
+    """What follows the key of Q.POP."""
+    count = 1
+    block_ms: int | None = None
+    visibility_ms = 0
+    consumer: bytes | None = None
+    options = Options(args, 2)
+    for word in options:
+        value = options.value()
+        if word == b"COUNT":
+            count = read_count(value)
+        elif word == b"BLOCK":
+            error = "timeout is negative" if value[:1] == b"-" else "timeout is not an integer or out of range"
+            block_ms = bounded(value, 0, MS_MAX, error)
+        elif word == b"VISIBILITY":
+            visibility_ms = bounded(value, 1, MS_MAX)
+        elif word == b"CONSUMER":
+            consumer = value
+        else:
+            raise syntax_error()
+    return PopOptions(count, block_ms, visibility_ms, consumer)
+
+
+def read_count(value: bytes) -> int:
+    """A COUNT, which is at least 1."""
+    count = integer(value)
+    if count < 1:
+        raise CommandError("value is out of range, must be positive")
+    return count

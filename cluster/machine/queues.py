@@ -1,0 +1,311 @@
+"""The Q. commands: at-least-once queues as values of the keyspace.
+
+The rules of a queue are in `cluster.machine.queue`, what one message goes
+through in `cluster.machine.queue_lives`.
+
+A queue is made by Q.CREATE or its first push and stays, empty too, until it is
+deleted: it has settings, counters and remembered ids to keep. When it is
+deleted or expires, its messages and receipts end with it, and those who wait
+for it go on waiting for the next queue of that name, as Redis's BLPOP does;
+they also wait while the key holds another type.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from cluster.machine import queue_lives
+from cluster.machine.arguments import Options, bounded
+from cluster.machine.glob import matcher
+from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY
+from cluster.machine.queue import SIGHTING, Queue, Settings, Sighting
+from cluster.machine.queue_lives import RINGS, placed, restore, restore_part
+from cluster.machine.queue_options import (
+    MS_MAX,
+    PLAIN_POP,
+    PLAIN_PUSH,
+    describe,
+    read_count,
+    read_pop,
+    read_push,
+    read_settings,
+)
+from cluster.machine.reply import NULL_ARRAY, OK, WAITING, CommandError, Reply, syntax_error, wrong_type
+
+if TYPE_CHECKING:
+    from cluster.machine.machine import Machine
+    from cluster.machine.waiters import Waiter
+
+__all__ = ["RINGS", "Queue", "placed", "restore", "restore_part"]
+
+PEEK_COUNT = 10
+REFUSED = b"refused"
+REFUSED_FOR_GOOD = b"refused for good"
+
+NODES = 1  # who holds a queue of a shard that has one replica
+
+
+# Settings
+
+
+def create(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.CREATE queue [PARTITIONS n] [VISIBILITY ms] … as `Settings`"""
+    key = args[1]
+    settings = read_settings(args, key, Settings())
+    if _find(machine, key) is not None:
+        raise CommandError("Target queue already exists.", "BUSYKEY")
+    machine.keyspace.put(key, Queue(settings))
+    return OK
+
+
+def config(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.CONFIG queue [option value …]: new settings hold for what happens from now on."""
+    key = args[1]
+    queue = _find(machine, key)
+    if len(args) == 2:
+        return NULL_ARRAY if queue is None else describe(queue.settings)
+    if queue is None:
+        raise CommandError("no such key")
+    settings = read_settings(args, key, queue.settings)
+    machine.keyspace.touch(key)
+    queue.settings = settings
+    return OK
+
+
+# Pushing
+
+
+def push(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.PUSH queue payload [ID id] [DELAY ms] [PRIORITY 0-255] [GROUP g] [PX ms]"""
+    options = read_push(args) if len(args) > 3 else PLAIN_PUSH
+    key = args[1]
+    queue = _find(machine, key)
+    if queue is not None and options.given_id is not None and queue.saw(options.given_id, machine.now_ms):
+        return options.given_id
+    queue = _with_room(machine, key, queue, 1)
+    queue_lives.forget_faded(machine, key, queue)
+    message = queue_lives.push(machine, key, queue, args[2], options)
+    if options.given_id is not None and queue.settings.dedup_ms:
+        machine.keyspace.touch(key, SIGHTING + message.number)
+        queue.remember(message.number, Sighting(options.given_id, machine.now_ms))
+    return message.id
+
+
+def mpush(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.MPUSH queue payload [payload …]"""
+    key = args[1]
+    payloads = args[2:]
+    queue = _with_room(machine, key, _find(machine, key), len(payloads))
+    return [queue_lives.push(machine, key, queue, payload, PLAIN_PUSH).id for payload in payloads]
+
+
+def _with_room(machine: Machine, key: bytes, queue: Queue | None, count: int) -> Queue:
+    """The queue, made if there is none; -QUEUEFULL if ``count`` more do not fit."""
+    if queue is None:
+        queue = Queue(Settings())
+        machine.keyspace.put(key, queue)
+    elif queue.settings.maxlen and len(queue.living) + count > queue.settings.maxlen:
+        text = f"the queue holds {len(queue.living)} of MAXLEN {queue.settings.maxlen} messages"
+        raise CommandError(f"{text}: take some out or raise it with Q.CONFIG", "QUEUEFULL")
+    return queue
+
+
+# Taking
+
+
+def pop(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.POP queue [COUNT n] [BLOCK ms] [VISIBILITY ms] [CONSUMER name]"""
+    options = read_pop(args) if len(args) > 2 else PLAIN_POP
+    key = args[1]
+    queue = _find(machine, key)
+    if queue is not None and (taken := queue_lives.take(machine, key, queue, options)):
+        return taken
+    if options.block_ms is None:
+        return NULL_ARRAY
+    return machine.wait((key,), args, options.block_ms, null_array=True)
+
+
+def retry_pop(machine: Machine, waiter: Waiter) -> Reply:
+    """Q.POP of one who waits for a message."""
+    key = waiter.args[1]
+    queue = machine.keyspace.values.get(key)
+    if not isinstance(queue, Queue):
+        return WAITING
+    return queue_lives.take(machine, key, queue, read_pop(waiter.args)) or WAITING
+
+
+# Ending a delivery
+
+
+def ack(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.ACK queue receipt [receipt …]"""
+    key = args[1]
+    queue = _find(machine, key)
+    if queue is None:
+        return 0
+    count = 0
+    for receipt in args[2:]:
+        message = queue.delivery(receipt)
+        if message is not None:
+            queue_lives.acknowledge(machine, key, queue, message)
+            count += 1
+    return count
+
+
+def nack(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.NACK queue receipt [DELAY ms] [DEAD]"""
+    key = args[1]
+    delay_ms: int | None = None
+    is_dead = False
+    options = Options(args, 3)
+    for word in options:
+        if word == b"DELAY":
+            delay_ms = bounded(options.value(), 0, MS_MAX)
+        elif word == b"DEAD":
+            is_dead = True
+        else:
+            raise syntax_error()
+    queue = _find(machine, key)
+    message = queue.delivery(args[2]) if queue is not None else None
+    if queue is None or message is None:
+        return 0
+    if is_dead:
+        queue_lives.give_up(machine, key, queue, message, REFUSED_FOR_GOOD)
+    else:
+        queue_lives.give_back(machine, key, queue, message, REFUSED, delay_ms)
+    return 1
+
+
+def extend(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.EXTEND queue receipt ms"""
+    key = args[1]
+    visibility_ms = bounded(args[3], 1, MS_MAX)
+    queue = _find(machine, key)
+    message = queue.delivery(args[2]) if queue is not None else None
+    if message is None:
+        return 0
+    queue_lives.extend(machine, key, message, visibility_ms)
+    return 1
+
+
+# Looking
+
+
+def length(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.LEN queue: the ready ones, those behind a busy head of their group included."""
+    queue = _find(machine, args[1])
+    return 0 if queue is None else queue.counts[READY]
+
+
+def info(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.INFO queue
+
+    ``dead`` counts those kept and those sent to the DLQ; ``oldest-ms`` is the
+    age of the oldest message that is not dead, 0 for none; ``consumers`` are
+    the different names (without CONSUMER: connections) that have a message in
+    flight.
+    """
+    queue = _find(machine, args[1])
+    if queue is None:
+        return NULL_ARRAY
+    counts, counters, oldest_ms = queue.counts, queue.counters, queue.oldest_ms()
+    return {
+        b"ready": counts[READY],
+        b"delayed": counts[DELAYED],
+        b"in-flight": counts[IN_FLIGHT],
+        b"dead": counts[DEAD] + counters.sent,
+        b"pushed": counters.pushed,
+        b"acked": counters.acked,
+        b"redelivered": counters.redelivered,
+        b"expired": counters.expired,
+        b"oldest-ms": 0 if oldest_ms is None else machine.now_ms - oldest_ms,
+        b"consumers": len(queue.consumers),
+        b"nodes": NODES,
+        **describe(queue.settings),
+    }
+
+
+def peek(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.PEEK queue [COUNT n] [DEAD]: without COUNT, up to `PEEK_COUNT`."""
+    count = PEEK_COUNT
+    is_dead = False
+    options = Options(args, 2)
+    for word in options:
+        if word == b"COUNT":
+            count = read_count(options.value())
+        elif word == b"DEAD":
+            is_dead = True
+        else:
+            raise syntax_error()
+    queue = _find(machine, args[1])
+    if queue is None:
+        return NULL_ARRAY
+    messages = queue.buried() if is_dead else queue.waiting()
+    return [[None, message.payload, message.deliveries, message.id] for message in islice(messages, count)]
+
+
+def list_(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.LIST [MATCH pattern]: names in the order of their bytes."""
+    matches = None
+    options = Options(args, 1)
+    for word in options:
+        if word != b"MATCH":
+            raise syntax_error()
+        matches = matcher(options.value())
+    queues = sorted(key for key, value in machine.keyspace.values.items() if isinstance(value, Queue))
+    return [key for key in queues if matches is None or matches(key)]
+
+
+# Dead letters and clearing
+
+
+def redrive(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.REDRIVE queue [COUNT n]: lowest number first, and no more than MAXLEN has room for.
+
+    Each goes to the end of the queue as a new message, with its id, priority,
+    group and age limit, and no deliveries yet.
+    """
+    count = MS_MAX
+    options = Options(args, 2)
+    for word in options:
+        if word != b"COUNT":
+            raise syntax_error()
+        count = read_count(options.value())
+    key = args[1]
+    queue = _find(machine, key)
+    if queue is None:
+        return 0
+    if queue.settings.maxlen:
+        count = min(count, queue.settings.maxlen - len(queue.living))
+    driven = 0
+    while driven < count and (dead := queue.oldest_dead()) is not None:
+        queue_lives.redrive(machine, key, queue, dead)
+        driven += 1
+    return driven
+
+
+def purge(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.PURGE queue [DEAD]: settings, counters and remembered ids stay."""
+    key = args[1]
+    if len(args) > 2 and (len(args) > 3 or args[2].upper() != b"DEAD"):
+        raise syntax_error()
+    queue = _find(machine, key)
+    if queue is None:
+        return 0
+    dropped = len(queue.dead)
+    if len(args) > 2:
+        while (dead := queue.oldest_dead()) is not None:
+            machine.keyspace.touch(key, dead.number)
+            queue.purge(dead)
+        return dropped
+    queue_lives.empty(machine, key, queue)
+    return dropped + len(queue.living)
+
+
+def _find(machine: Machine, key: bytes) -> Queue | None:
+    """The queue at ``key``, or None; ``-WRONGTYPE`` for another type."""
+    value = machine.keyspace.values.get(key)
+    if value is None or type(value) is Queue:
+        return value
+    raise wrong_type()
