@@ -48,6 +48,7 @@ def rename(machine: Machine, args: list[bytes]) -> Reply:
     _present(machine, args[1])
     if args[1] != args[2]:
         machine.keyspace.move(args[1], args[2])
+        machine.place(args[2])
     return OK
 
 
@@ -57,6 +58,7 @@ def renamenx(machine: Machine, args: list[bytes]) -> Reply:
     if args[2] in machine.keyspace.values:
         return 0
     machine.keyspace.move(args[1], args[2])
+    machine.place(args[2])
     return 1
 
 
@@ -84,6 +86,7 @@ def copy(machine: Machine, args: list[bytes]) -> Reply:
         return 0
     keyspace.put(to, value if isinstance(value, bytes) else value.copy())
     keyspace.set_deadline(to, keyspace.deadlines.get(key))
+    machine.place(to)
     return 1
 
 

@@ -78,7 +78,7 @@ class Checkpoint:
         deadlines: dict[bytes, int],
         pending: dict[Cell, None],
         cleared: bool,
-        erased: list[bytes],
+        erased: dict[bytes, None],
     ) -> None:
         self._values = values
         self._deadlines = deadlines
@@ -92,9 +92,9 @@ class Checkpoint:
         """Keeps what ``key`` holds now, before something else takes its place."""
         if key not in self._stash:
             value = self._values.get(key)
-            # Only a value that has something to write is worth keeping: a plain
-            # one is its own only cell, a large one may have parts pending.
-            if key in self.pending or not isinstance(value, bytes | None):
+            # What has something to write is kept: a plain value is its own only
+            # cell, a large one may have parts pending, and so may one that is gone.
+            if key in self.pending or key in self.erased or not isinstance(value, bytes | None):
                 self._stash[key] = (value, self._deadlines.get(key)) if value is not None else _GONE
 
     def about_to_change(self, cell: Cell) -> None:
@@ -127,8 +127,8 @@ class Keyspace:
     """Keys, their values and their deadlines.
 
     ``values`` and ``deadlines`` may be read by anyone and are changed here only.
-    ``changes`` counts changes for INFO. ``vacated`` lists the keys whose
-    non-string value went away, ``touched`` the watched keys that changed;
+    ``changes`` counts changes for INFO. ``vacated`` lists non-string values
+    that went away with their keys, ``touched`` the watched keys that changed;
     whoever runs commands settles and empties both.
     """
 
@@ -152,7 +152,7 @@ class Keyspace:
         self.values: dict[bytes, Held] = {}
         self.deadlines: dict[bytes, int] = {}
         self.changes = 0
-        self.vacated: list[bytes] = []
+        self.vacated: list[tuple[bytes, Value]] = []
         self.touched: dict[bytes, None] = {}
         self._clockwork = clockwork
         self._watched: dict[bytes, int] = {}
@@ -203,8 +203,8 @@ class Keyspace:
         old = values.get(key)
         if old is None:
             self._buckets[crc32(key) & (BUCKETS - 1)][key] = None
-        elif type(old) is not bytes:
-            self._displaced(key)
+        elif not isinstance(old, bytes):
+            self._displaced(key, old)
         values[key] = value
         self._changed[key] = None
         self.changes += 1
@@ -230,8 +230,8 @@ class Keyspace:
             return False
         if self._observed:
             self._notice(key)
-        if type(old) is not bytes:
-            self._displaced(key)
+        if not isinstance(old, bytes):
+            self._displaced(key, old)
         if key in self.deadlines:
             self._clockwork.cancel(self.deadlines.pop(key), Alarm(EXPIRY, key, b""))
         del self.values[key]
@@ -243,8 +243,8 @@ class Keyspace:
     def move(self, key: bytes, to: bytes) -> None:
         """Gives the value at ``key``, which is there, and its deadline the name ``to`` instead."""
         value, deadline_ms = self.values[key], self.deadlines.get(key)
-        if not isinstance(value, bytes) and self._checkpoint is not None:
-            value = value.copy()  # the checkpoint may still have to write the old one as it is
+        if not isinstance(value, bytes):
+            value = value.copy()  # its alarms, and a checkpoint under way, know the old one
         self.remove(key)
         self.put(to, value)
         self.set_deadline(to, deadline_ms)
@@ -274,7 +274,7 @@ class Keyspace:
     def clear(self) -> None:
         """Deletes every key at once."""
         self.changes += len(self.values)
-        self.vacated += [key for key, value in self.values.items() if type(value) is not bytes]
+        self.vacated += [(key, value) for key, value in self.values.items() if not isinstance(value, bytes)]
         for key in self._watched:
             if key in self.values:
                 self.touched[key] = None
@@ -294,10 +294,10 @@ class Keyspace:
         if key in self._watched:
             self.touched[key] = None
 
-    def _displaced(self, key: bytes) -> None:
-        """A value with parts goes: its rows must go with it, and its waiters must hear of it."""
+    def _displaced(self, key: bytes, value: Value) -> None:
+        """A value with parts goes: its rows and alarms must go with it, and its waiters must hear of it."""
         self._erased[key] = None
-        self.vacated.append(key)
+        self.vacated.append((key, value))
 
     # Watching
 
@@ -322,7 +322,7 @@ class Keyspace:
 
     def begin_checkpoint(self) -> Checkpoint:
         """Starts a checkpoint of the state as it is now."""
-        checkpoint = Checkpoint(self.values, self.deadlines, self._changed, self._cleared, list(self._erased))
+        checkpoint = Checkpoint(self.values, self.deadlines, self._changed, self._cleared, self._erased)
         self._changed, self._erased, self._cleared = {}, {}, False
         self._checkpoint = checkpoint
         self._observed = True

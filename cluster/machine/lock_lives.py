@@ -88,6 +88,13 @@ def drop(machine: Machine, key: bytes, origin: bytes) -> None:
                 end(machine, key, lock, hold)
 
 
+def forget(machine: Machine, key: bytes, lock: Lock) -> None:
+    """The lock is no key any more: nothing is left for its holds' alarms to end."""
+    for hold in lock.holders():
+        if hold.ends_ms is not None:
+            machine.clockwork.cancel(hold.ends_ms, Alarm(HOLD, key, hold.owner))
+
+
 def restore(machine: Machine, key: bytes, body: bytes) -> Lock:
     """A lock from its checkpoint row, its alarms set again."""
     lock = _decode(body)

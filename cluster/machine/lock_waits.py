@@ -14,13 +14,7 @@ from cluster.machine.keyspace import Keyspace
 from cluster.machine.lock import Lock
 from cluster.machine.waiters import Waiter, Waiters
 
-NAMES = frozenset({b"LOCK.ACQUIRE"})
 SLACK = 64
-
-
-def is_lock_wait(waiter: Waiter) -> bool:
-    """Whether it waits for a lock, and not for something else under the same key."""
-    return waiter.args[0].upper() in NAMES
 
 
 class LockWaits:
@@ -37,7 +31,7 @@ class LockWaits:
         self._by_owner: dict[bytes, dict[int, Waiter]] = {}
         self._noted = 0
         for waiter in self._waiters.everyone():
-            if is_lock_wait(waiter):
+            if waiter.kind == Lock.kind:
                 self._put(waiter)
 
     def note(self, waiter: Waiter) -> None:

@@ -17,8 +17,6 @@ harmless; with ``SESSION`` it is tied to the session that asked last, which
 also hands a hold over to the connection that resends a request. A SESSION hold
 stays one when it is acquired again with ``PX``; only EXTEND, which *sets* the
 life, makes it end by time.
-
-Weak spot: the alarm of a lock removed by DEL or FLUSHALL stays until it would have rung.
 """
 
 from __future__ import annotations
@@ -28,7 +26,17 @@ from typing import TYPE_CHECKING
 from cluster.deadlock import Edge, describe, find_cycle
 from cluster.machine import scanning
 from cluster.machine.lock import REQUESTS_KEPT, Hold, Issued, Lock
-from cluster.machine.lock_lives import RINGS, drop, end, end_by_time, end_with_session, expire_overdue, restore, untie
+from cluster.machine.lock_lives import (
+    RINGS,
+    drop,
+    end,
+    end_by_time,
+    end_with_session,
+    expire_overdue,
+    forget,
+    restore,
+    untie,
+)
 from cluster.machine.lock_requests import (
     ACQUIRE,
     EXTEND,
@@ -39,14 +47,14 @@ from cluster.machine.lock_requests import (
     parse_acquire,
     parse_token,
 )
-from cluster.machine.lock_waits import LockWaits, is_lock_wait
+from cluster.machine.lock_waits import LockWaits
 from cluster.machine.reply import WAITING, CommandError, Reply, syntax_error, wrong_type
 from cluster.machine.waiters import Waiter
 
 if TYPE_CHECKING:
     from cluster.machine.machine import Machine
 
-__all__ = ["RINGS", "Issued", "Lock", "LockWaits", "drop", "expire_overdue", "restore"]
+__all__ = ["RINGS", "Issued", "Lock", "LockWaits", "drop", "expire_overdue", "forget", "restore"]
 
 
 def _find(machine: Machine, key: bytes) -> Lock | None:
@@ -67,7 +75,7 @@ def acquire(machine: Machine, args: list[bytes]) -> Reply:
         return token
     lock = _find(machine, request.key)
     is_upgrade = lock is not None and lock.holder(request.owner) is not None
-    reply = machine.wait([request.key], args, request.block_ms, urgent=is_upgrade)
+    reply = machine.wait(Lock.kind, [request.key], args, request.block_ms, urgent=is_upgrade)
     waiter = machine.waiters.of(machine.origin)
     if reply is WAITING and waiter is not None:
         machine.lock_waits.note(waiter)
@@ -160,7 +168,7 @@ def info(machine: Machine, args: list[bytes]) -> Reply:
         b"mode": b"free" if lock is None else lock.mode,
         b"token": machine.locks.recent.get(key, 0) if lock is None else lock.token,
         b"holders": [] if lock is None else [_describe_hold(lock, hold, now_ms) for hold in lock.holders()],
-        b"waiters": [_describe_wait(w, now_ms) for w in machine.waiters.at(key) if is_lock_wait(w)],
+        b"waiters": [_describe_wait(waiter, now_ms) for waiter in machine.waiters.at(key, Lock.kind)],
     }
 
 
@@ -210,7 +218,7 @@ def _try(machine: Machine, request: Request, *, is_first: bool) -> int | None:
     hold = None if lock is None else lock.holder(request.owner)
     if lock is not None and hold is not None:
         return _again(machine, request, lock, hold)
-    if not is_first and _is_waited_for(machine, key):
+    if not is_first and machine.waiters.first(key, Lock.kind) is not None:
         return None
     if lock is not None and (request.exclusive or lock.exclusive is not None):
         return None
@@ -254,11 +262,6 @@ def _again(machine: Machine, request: Request, lock: Lock, hold: Hold) -> int | 
         untie(machine, key, lock, hold)
         end_by_time(machine, key, hold, machine.now_ms + request.px_ms)
     return hold.token
-
-
-def _is_waited_for(machine: Machine, key: bytes) -> bool:
-    first = machine.waiters.first(key)
-    return first is not None and (is_lock_wait(first) or any(map(is_lock_wait, machine.waiters.at(key))))
 
 
 def _wants_exclusive(waiter: Waiter) -> bool:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -161,6 +161,7 @@ class Machine:
 
     def wait(
         self,
+        kind: bytes,
         keys: Iterable[bytes],
         args: list[bytes],
         block_ms: int,
@@ -168,7 +169,7 @@ class Machine:
         null_array: bool = False,
         urgent: bool = False,
     ) -> Reply:
-        """Makes the session wait for ``keys``, for ever when ``block_ms`` is 0.
+        """Makes the session wait for a value of ``kind`` at ``keys``, for ever when ``block_ms`` is 0.
 
         Where waiting is not possible (inside EXEC, or nobody to answer) the
         reply is the null that the end of the wait would bring.
@@ -177,12 +178,20 @@ class Machine:
             return NULL_ARRAY if null_array else None
         deadline_ms = self.now_ms + block_ms if block_ms else None
         number = self.waiters.next_number()
-        self.waiters.add(Waiter(self.origin, number, list(keys), args, self.now_ms, deadline_ms, null_array, urgent))
+        self.waiters.add(
+            Waiter(self.origin, number, kind, list(keys), args, self.now_ms, deadline_ms, null_array, urgent)
+        )
         return WAITING
 
     def signal(self, key: bytes) -> None:
         """Those who wait for ``key`` may be served now."""
         self._ready[key] = None
+
+    def place(self, key: bytes) -> None:
+        """The value at ``key`` came there ready-made, by RENAME or COPY: its alarms and waiters must follow."""
+        value = self.keyspace.values.get(key)
+        if isinstance(value, queues.Queue):
+            queues.placed(self, key)
 
     def settle(self) -> None:
         """Follows up a change: watched keys, values that went away, waiters that can be served."""
@@ -191,7 +200,8 @@ class Machine:
             self.sessions.changed(key)
         keyspace.touched.clear()
         while self._ready or keyspace.vacated:
-            for key in keyspace.vacated:
+            for key, value in keyspace.vacated:
+                _VACATED[value.kind](self, key, value)
                 self._ready[key] = None
             keyspace.vacated.clear()
             key = next(iter(self._ready))
@@ -200,16 +210,17 @@ class Machine:
 
     def _serve(self, key: bytes) -> None:
         origin = self.origin
-        while (waiter := self.waiters.first(key)) is not None:
-            self.origin = waiter.origin
-            try:
-                reply = self.commands.retries[waiter.args[0].upper()](self, waiter)
-            except CommandError as error:
-                reply = error
-            if reply is WAITING:
-                break
-            self.waiters.remove(waiter)
-            self.woken.append((waiter.origin, reply))
+        for kind in self.waiters.kinds(key):
+            while (waiter := self.waiters.first(key, kind)) is not None:
+                self.origin = waiter.origin
+                try:
+                    reply = self.commands.retries[waiter.args[0].upper()](self, waiter)
+                except CommandError as error:
+                    reply = error
+                if reply is WAITING:
+                    break
+                self.waiters.remove(waiter)
+                self.woken.append((waiter.origin, reply))
         self.origin = origin
 
     def _expire_named(self, args: list[bytes]) -> None:
@@ -334,3 +345,9 @@ _RINGS: dict[int, Callable[[Machine, Alarm, int], None]] = {
     **locks.RINGS,
     **queues.RINGS,
 }
+
+_VACATED: dict[bytes, Callable[[Machine, bytes, Any], None]] = {
+    locks.Lock.kind: locks.forget,
+    queues.Queue.kind: queues.forget,
+}
+"""What becomes of a value's alarms when the value went away."""

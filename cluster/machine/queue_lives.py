@@ -208,7 +208,7 @@ def _wake_group(machine: Machine, key: bytes, message: Message) -> None:
 
 
 def _wake_consumers(machine: Machine, key: bytes) -> None:
-    if machine.waiters.first(key) is not None:
+    if machine.waiters.first(key, Queue.kind) is not None:
         machine.signal(key)
 
 
@@ -256,12 +256,18 @@ RINGS = {DUE: _due, AGE: _aged}
 
 
 def placed(machine: Machine, key: bytes) -> None:
-    """A value came to stand at ``key`` by RENAME, COPY or RESTORE: if it is a queue, its alarms must too."""
-    queue = machine.keyspace.values.get(key)
-    if isinstance(queue, Queue):
-        for message in queue.living.values():
-            _arm(machine, key, message)
-        _wake_consumers(machine, key)
+    """A queue came to stand at ``key`` by RENAME or COPY: its alarms must too."""
+    queue = machine.keyspace.values[key]
+    assert isinstance(queue, Queue)
+    for message in queue.living.values():
+        _arm(machine, key, message)
+    _wake_consumers(machine, key)
+
+
+def forget(machine: Machine, key: bytes, queue: Queue) -> None:
+    """The queue is no key any more: nothing is left for its messages' alarms to do."""
+    for message in queue.living.values():
+        _disarm(machine, key, message)
 
 
 def restore(machine: Machine, key: bytes, body: bytes) -> Queue:

@@ -20,7 +20,7 @@ from cluster.machine.arguments import Options, bounded
 from cluster.machine.glob import matcher
 from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY
 from cluster.machine.queue import SIGHTING, Queue, Settings, Sighting
-from cluster.machine.queue_lives import RINGS, placed, restore, restore_part
+from cluster.machine.queue_lives import RINGS, forget, placed, restore, restore_part
 from cluster.machine.queue_options import (
     MS_MAX,
     PLAIN_POP,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cluster.machine.machine import Machine
     from cluster.machine.waiters import Waiter
 
-__all__ = ["RINGS", "Queue", "placed", "restore", "restore_part"]
+__all__ = ["RINGS", "Queue", "forget", "placed", "restore", "restore_part"]
 
 PEEK_COUNT = 10
 REFUSED = b"refused"
@@ -123,7 +123,7 @@ def pop(machine: Machine, args: list[bytes]) -> Reply:
         return taken
     if options.block_ms is None:
         return NULL_ARRAY
-    return machine.wait((key,), args, options.block_ms, null_array=True)
+    return machine.wait(Queue.kind, (key,), args, options.block_ms, null_array=True)
 
 
 def retry_pop(machine: Machine, waiter: Waiter) -> Reply:

@@ -2,9 +2,10 @@
 
 A client waits with the command it sent. When a key it waits for may serve it,
 its command's *retry* is run; the first come is tried first, and a retry that
-says it must go on waiting lets nobody behind it on that key be tried. Whether a wait ends by
-being served, by its deadline or with its session, it ends in one entry of the
-log, so every replica agrees who was served.
+says it must go on waiting lets nobody behind it be tried. Those who wait for
+different kinds of value under one key do not stand in each other's way.
+Whether a wait ends by being served, by its deadline or with its session, it
+ends in one entry of the log, so every replica agrees who was served.
 
 An *origin* names the session a command came from; it has at most one wait.
 """
@@ -23,13 +24,14 @@ WAIT = 1  # the alarm of a wait's deadline
 class Waiter(msgspec.Struct, array_like=True):
     """One waiting command.
 
-    ``since_ms`` and ``deadline_ms`` (None: for ever) are times of the log;
+    ``kind`` is the type of value it waits for. ``since_ms`` and ``deadline_ms`` (None: for ever) are times of the log;
     ``number`` grows with every wait of the shard's life; ``null_array`` says
     which null the client gets when the time is up.
     """
 
     origin: bytes
     number: int
+    kind: bytes
     keys: list[bytes]
     args: list[bytes]
     since_ms: int
@@ -46,7 +48,7 @@ class Waiters:
     def __init__(self, clockwork: Clockwork) -> None:
         self._clockwork = clockwork
         self._by_origin: dict[bytes, Waiter] = {}
-        self._by_key: dict[bytes, dict[int, Waiter]] = {}
+        self._by_key: dict[bytes, dict[bytes, dict[int, Waiter]]] = {}  # by key and kind
         self._number = 0
 
     def next_number(self) -> int:
@@ -59,11 +61,12 @@ class Waiters:
         self._number = max(self._number, waiter.number)
         self._by_origin[waiter.origin] = waiter
         for key in waiter.keys:
-            queue = self._by_key.setdefault(key, {})
-            queue[waiter.number] = waiter
-            if waiter.urgent and len(queue) > 1:
-                ordered = sorted(queue.values(), key=lambda one: (not one.urgent, one.number))
-                self._by_key[key] = {one.number: one for one in ordered}
+            lines = self._by_key.setdefault(key, {})
+            line = lines.setdefault(waiter.kind, {})
+            line[waiter.number] = waiter
+            if waiter.urgent and len(line) > 1:
+                ordered = sorted(line.values(), key=lambda one: (not one.urgent, one.number))
+                lines[waiter.kind] = {one.number: one for one in ordered}
         if waiter.deadline_ms is not None:
             self._clockwork.set(waiter.deadline_ms, Alarm(WAIT, b"", waiter.origin))
 
@@ -71,10 +74,12 @@ class Waiters:
         """Ends a wait."""
         del self._by_origin[waiter.origin]
         for key in waiter.keys:
-            queue = self._by_key[key]
-            del queue[waiter.number]
-            if not queue:
-                del self._by_key[key]
+            lines = self._by_key[key]
+            del lines[waiter.kind][waiter.number]
+            if not lines[waiter.kind]:
+                del lines[waiter.kind]
+                if not lines:
+                    del self._by_key[key]
         if waiter.deadline_ms is not None:
             self._clockwork.cancel(waiter.deadline_ms, Alarm(WAIT, b"", waiter.origin))
 
@@ -82,15 +87,19 @@ class Waiters:
         """The wait of one session."""
         return self._by_origin.get(origin)
 
-    def at(self, key: bytes) -> list[Waiter]:
-        """Those who wait for ``key``, in the order they will be tried."""
-        queue = self._by_key.get(key)
-        return list(queue.values()) if queue else []
+    def at(self, key: bytes, kind: bytes) -> list[Waiter]:
+        """Those who wait for a value of ``kind`` at ``key``, in the order they will be tried."""
+        lines = self._by_key.get(key)
+        return list(lines[kind].values()) if lines and kind in lines else []
 
-    def first(self, key: bytes) -> Waiter | None:
-        """The one who will be tried first for ``key``."""
-        queue = self._by_key.get(key)
-        return next(iter(queue.values())) if queue else None
+    def first(self, key: bytes, kind: bytes) -> Waiter | None:
+        """The one of them who will be tried first."""
+        lines = self._by_key.get(key)
+        return next(iter(lines[kind].values())) if lines and kind in lines else None
+
+    def kinds(self, key: bytes) -> list[bytes]:
+        """What kinds of value are waited for at ``key``."""
+        return list(self._by_key.get(key, ()))
 
     def keys(self) -> Iterator[bytes]:
         """The keys somebody waits for."""

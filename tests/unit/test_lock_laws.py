@@ -196,6 +196,11 @@ class Live:
         self.machine = Machine(COMMANDS)
         self.woken: list[tuple[bytes, object]] = []
 
+    def pass_to(self, time_ms: int) -> None:
+        self.machine.begin(time_ms)
+        self.woken += self.machine.woken
+        self.machine.woken.clear()
+
     def step(self, act: Act) -> Reply:
         time_ms, session, args = act
         machine = self.machine
@@ -259,12 +264,14 @@ RARELY = [b"LOCK.EXTEND", b"LOCK.DOWNGRADE", b"LOCK.BREAK", b"DEL", END_SESSION]
 HISTORIES = st.lists(acts(), min_size=20, max_size=60)
 
 
-def performed(history: list[Act], model: Model) -> Iterator[Act]:
+def performed(history: list[Act], model: Model, live: Live | None = None) -> Iterator[Act]:
     """The history with its times; a session that waits says nothing until it is answered or ends."""
     time_ms = model.now_ms
     for pause_ms, session, args in history:
         time_ms += pause_ms
         model.pass_to(time_ms)
+        if live is not None:
+            live.pass_to(time_ms)
         if args[0] == END_SESSION or all(wanted.owner != session for wanted in model.waiting):
             yield time_ms, session, args
 
@@ -292,7 +299,7 @@ class Tokens:
 @settings(max_examples=150, deadline=None)
 def test_the_machine_does_as_the_model(history: list[Act]) -> None:
     model, live, tokens = Model(), Live(), Tokens()
-    for act in performed(history, model):
+    for act in performed(history, model, live):
         expected = model.carry_out(act[1], act[2])
         model.serve()
         reply = plain(live.step(act))

@@ -1,0 +1,1 @@
+"""The coherent cache: what a node keeps of string keys to read at local speed."""
