@@ -9,7 +9,9 @@ from resp_server.commands.command import Command
 from resp_server.session import Session
 
 
-def help_for(container: str, subcommands: Sequence[Command], *, group: str, since: str) -> Command:
+def help_for(
+    container: str, subcommands: Sequence[Command], *, group: str, since: str, more_categories: tuple[str, ...] = ()
+) -> Command:
     """``container HELP``: each subcommand's syntax and summary, a line each, as Redis lays them out."""
     lines = [f"{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"]
     for command in subcommands:
@@ -29,6 +31,7 @@ def help_for(container: str, subcommands: Sequence[Command], *, group: str, sinc
         summary=f"Lists the subcommands of {container}.",
         reply="Array of lines.",
         flags=("loading", "stale"),
+        more_categories=more_categories,
         example=f"{container} HELP",
         serve=serve,
     )

@@ -6,7 +6,22 @@ from collections.abc import Iterable, Iterator
 
 from cluster.machine.machine import Commands, Handler
 from cluster.machine.reply import CommandError
-from resp_server.commands import cache, connection, keys, locks, queues, server, strings, transactions
+from resp_server.commands import (
+    acl,
+    cache,
+    client,
+    config,
+    connection,
+    info,
+    introspection,
+    keys,
+    locks,
+    queues,
+    server,
+    slowlog,
+    strings,
+    transactions,
+)
 from resp_server.commands.command import Command, wrong_arity
 
 FAMILIES = (
@@ -17,6 +32,12 @@ FAMILIES = (
     queues.COMMANDS,
     cache.COMMANDS,
     connection.COMMANDS,
+    client.COMMANDS,
+    introspection.COMMANDS,
+    info.COMMANDS,
+    config.COMMANDS,
+    slowlog.COMMANDS,
+    acl.COMMANDS,
     server.COMMANDS,
 )
 
@@ -103,8 +124,6 @@ class Table:
         found = subroutes.get(args[1].upper())
         if found is not None:
             return found
-        if route.command.serve is not None or route.command.run is not None:
-            return route
         text = args[1][:128].decode("utf-8", "surrogateescape")
         raise CommandError(f"unknown subcommand '{text}'. Try {route.command.name} HELP.")
 

@@ -1,0 +1,232 @@
+"""INFO: the node's state as text, in Redis's sections and one of our own.
+
+Only what is known is said: fields of Redis that mean nothing here are left
+out. To add a section, add a function that gives its fields to `SECTIONS`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from cluster.machine.reply import Reply, Verbatim
+from resp_server import REDIS_VERSION, __version__, memory
+from resp_server.commands.command import Command
+from resp_server.session import Session
+
+if TYPE_CHECKING:
+    from resp_server.server import Server
+
+Fields: TypeAlias = "dict[str, str | int | float]"
+Section: TypeAlias = "Callable[[Server], Fields]"
+
+
+def _server(server: Server) -> Fields:
+    up_s = int(time.monotonic() - server.started_monotonic_s)
+    system = platform.uname()
+    return {
+        "redis_version": REDIS_VERSION,
+        "sepakat_version": __version__,
+        "redis_mode": "standalone",
+        "os": f"{system.system} {system.release} {system.machine}",
+        "arch_bits": struct.calcsize("P") * 8,
+        "python_version": platform.python_version(),
+        "process_id": os.getpid(),
+        "run_id": server.run_id,
+        "tcp_port": server.port,
+        "server_time_usec": time.time_ns() // 1000,
+        "uptime_in_seconds": up_s,
+        "uptime_in_days": up_s // 86400,
+        "executable": sys.executable,
+    }
+
+
+def _clients(server: Server) -> Fields:
+    machine = server.node.machine
+    watching = [one for one in map(machine.sessions.get, machine.sessions.origins()) if one and one.watched]
+    return {
+        "connected_clients": len(server.clients),
+        "maxclients": server.settings.maxclients,
+        "blocked_clients": sum(session.waiting for session in server.clients.values()),
+        "tracking_clients": 0,
+        "pubsub_clients": 0,
+        "watching_clients": len(watching),
+        "total_watched_keys": len({key for one in watching for key in one.watched}),
+        "total_blocking_keys": len(list(machine.waiters.keys())),
+    }
+
+
+def _memory(server: Server) -> Fields:
+    measured = memory.measure()
+    return {
+        "used_memory": measured.used_bytes,
+        "used_memory_human": memory.human(measured.used_bytes),
+        "used_memory_rss": measured.used_bytes,
+        "used_memory_rss_human": memory.human(measured.used_bytes),
+        "used_memory_peak": measured.peak_bytes,
+        "used_memory_peak_human": memory.human(measured.peak_bytes),
+        "used_memory_peak_perc": f"{100 * measured.used_bytes / measured.peak_bytes:.2f}%",
+        "total_system_memory": measured.system_bytes,
+        "total_system_memory_human": memory.human(measured.system_bytes),
+        "number_of_cached_scripts": 0,
+        "number_of_functions": 0,
+        "number_of_libraries": 0,
+        "maxmemory": 0,
+        "maxmemory_human": "0B",
+        "maxmemory_policy": "noeviction",
+    }
+
+
+def _persistence(server: Server) -> Fields:
+    saving = server.saving
+    running_s = int(time.monotonic() - saving.started_monotonic_s) if saving.under_way else -1
+    return {
+        "loading": 0,
+        "async_loading": 0,
+        "rdb_changes_since_last_save": server.node.machine.keyspace.unsaved,
+        "rdb_bgsave_in_progress": int(saving.under_way),
+        "rdb_last_save_time": saving.last_unix_s,
+        "rdb_last_bgsave_status": "ok" if saving.last_ok else "err",
+        "rdb_last_bgsave_time_sec": int(saving.last_duration_s),
+        "rdb_current_bgsave_time_sec": running_s,
+        "aof_enabled": 1,
+        "aof_rewrite_in_progress": 0,
+        "aof_rewrite_scheduled": 0,
+        "aof_last_bgrewrite_status": "ok",
+        "aof_last_write_status": "ok" if server.refusal is None else "err",
+        "aof_current_size": server.node.bytes_since_checkpoint,
+    }
+
+
+def _stats(server: Server) -> Fields:
+    stats = server.stats
+    return {
+        "total_connections_received": stats.connections,
+        "total_commands_processed": stats.commands,
+        "total_net_input_bytes": stats.input_bytes,
+        "total_net_output_bytes": stats.output_bytes,
+        "rejected_connections": stats.rejected_connections,
+        "evicted_keys": 0,
+        "evicted_clients": 0,
+        "client_output_buffer_limit_disconnections": stats.output_limit_disconnections,
+        "pubsub_channels": 0,
+        "pubsub_patterns": 0,
+        "tracking_total_keys": 0,
+        "total_error_replies": sum(stats.errors.values()),
+    }
+
+
+def _replication(_server: Server) -> Fields:
+    return {"role": "master", "connected_slaves": 0, "master_failover_state": "no-failover"}
+
+
+def _cpu(_server: Server) -> Fields:
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "used_cpu_sys": f"{own.ru_stime:.6f}",
+        "used_cpu_user": f"{own.ru_utime:.6f}",
+        "used_cpu_sys_children": f"{children.ru_stime:.6f}",
+        "used_cpu_user_children": f"{children.ru_utime:.6f}",
+    }
+
+
+def _modules(_server: Server) -> Fields:
+    return {}
+
+
+def _commands(server: Server) -> Fields:
+    return {
+        f"cmdstat_{route.command.full_name}": f"calls={route.calls},rejected_calls={route.rejected_calls}"
+        for route in server.table.everything()
+        if route.calls or route.rejected_calls
+    }
+
+
+def _errors(server: Server) -> Fields:
+    return {f"errorstat_{code}": f"count={count}" for code, count in sorted(server.stats.errors.items())}
+
+
+def _cluster(_server: Server) -> Fields:
+    return {"cluster_enabled": 0}
+
+
+def _keyspace(server: Server) -> Fields:
+    keyspace = server.node.machine.keyspace
+    return {"db0": f"keys={len(keyspace)},expires={len(keyspace.deadlines)}"} if len(keyspace) else {}
+
+
+def _sepakat(server: Server) -> Fields:
+    node = server.node
+    return {
+        "node_id": node.name,
+        "log_term": node.term,
+        "log_index": node.last_index,
+        "log_commit_index": node.commit_index,
+        "log_applied_index": node.applied_index,
+        "log_checkpoint_index": node.checkpoint_index,
+        "log_bytes_since_checkpoint": node.bytes_since_checkpoint,
+        "commits": server.stats.commits,
+        "commit_failures": server.stats.commit_failures,
+        "waiting_commands": len(node.machine.waiters),
+        "cache_lines": len(server.lines),
+        "cache_bytes": server.lines.bytes,
+    }
+
+
+SECTIONS: dict[str, Section] = {
+    "Server": _server,
+    "Clients": _clients,
+    "Memory": _memory,
+    "Persistence": _persistence,
+    "Stats": _stats,
+    "Replication": _replication,
+    "CPU": _cpu,
+    "Modules": _modules,
+    "Commandstats": _commands,
+    "Errorstats": _errors,
+    "Cluster": _cluster,
+    "Keyspace": _keyspace,
+    "Sepakat": _sepakat,
+}
+ON_REQUEST = frozenset({"commandstats"})
+"""Left out of plain INFO, as Redis does."""
+
+
+def render(server: Server, wanted: set[str]) -> bytes:
+    """The wanted sections (lower case names, or ``default``, ``all``, ``everything``); unknown names are ignored."""
+    everything = not wanted.isdisjoint({"all", "everything"})
+    plain = not wanted or "default" in wanted
+    blocks = []
+    for title, fields in SECTIONS.items():
+        name = title.lower()
+        if everything or name in wanted or (plain and name not in ON_REQUEST):
+            lines = [f"# {title}", *(f"{field}:{value}" for field, value in fields(server).items())]
+            blocks.append("".join(f"{line}\r\n" for line in lines))
+    return "\r\n".join(blocks).encode("utf-8", "surrogateescape")
+
+
+def _info(session: Session, args: list[bytes]) -> Reply:
+    wanted = {arg.decode("utf-8", "surrogateescape").lower() for arg in args[1:]}
+    return Verbatim(render(session.server, wanted))
+
+
+COMMANDS = (
+    Command(
+        name="INFO",
+        arity=-1,
+        group="server",
+        summary="Describes the server's state, in sections.",
+        syntax="[section [section ...]]",
+        reply="Text: `field:value` lines under `# Section` headings.",
+        flags=("loading", "stale"),
+        more_categories=("dangerous",),
+        example="INFO clients sepakat",
+        serve=_info,
+    ),
+)

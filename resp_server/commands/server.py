@@ -1,0 +1,240 @@
+"""What concerns the whole server: its clock, its checkpoints, its role, its end."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from cluster.machine.arguments import integer
+from cluster.machine.reply import OK, CommandError, Reply, Status, syntax_error
+from resp_server.commands.command import Command
+from resp_server.commands.help import help_for
+from resp_server.session import Session
+
+SLEEP_S_MAX = 60.0
+"""The longest DEBUG SLEEP: all clients wait as long."""
+
+_SAVING = Status("Background saving started")
+_NO_CLUSTER = "This instance has cluster support disabled"
+
+
+def _time(session: Session, args: list[bytes]) -> Reply:
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    return [b"%d" % seconds, b"%d" % microseconds]
+
+
+def _save_in_background(session: Session, args: list[bytes]) -> Reply:
+    if len(args) > 2 or (len(args) == 2 and args[1].upper() != b"SCHEDULE"):
+        raise syntax_error()
+    if not session.server.edge.start_checkpoint():
+        raise CommandError("Background save already in progress")
+    return _SAVING
+
+
+def _last_save(session: Session, args: list[bytes]) -> Reply:
+    return session.server.saving.last_unix_s
+
+
+def _shutdown(session: Session, args: list[bytes]) -> Reply:
+    """As in Redis the reply to SHUTDOWN is that the connection closes."""
+    options = {arg.upper() for arg in args[1:]}
+    if not options <= {b"SAVE", b"NOSAVE", b"NOW", b"FORCE", b"ABORT"} or options >= {b"SAVE", b"NOSAVE"}:
+        raise syntax_error()
+    if b"ABORT" in options:
+        if len(options) > 1:
+            raise syntax_error()
+        raise CommandError("No shutdown in progress.")
+    session.reply_mode = "off"
+    session.closing = True
+    session.settle()
+    session.server.edge.stop(checkpoint=b"NOSAVE" not in options)
+    return OK
+
+
+def _role(session: Session, args: list[bytes]) -> Reply:
+    return [b"master", 0, []]
+
+
+def _wait(session: Session, args: list[bytes]) -> Reply:
+    """There is no replica that could acknowledge anything, now or later."""
+    integer(args[1])
+    if integer(args[2], "timeout is not an integer or out of range") < 0:
+        raise CommandError("timeout is negative")
+    return 0
+
+
+def _no_cluster(session: Session, args: list[bytes]) -> Reply:
+    raise CommandError(_NO_CLUSTER)
+
+
+def _modules(session: Session, args: list[bytes]) -> Reply:
+    return []
+
+
+def _sleep(session: Session, args: list[bytes]) -> Reply:
+    """Stops the server for a while, all of it: that is what it is for."""
+    try:
+        seconds = float(args[2])
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= SLEEP_S_MAX:
+        raise CommandError(f"seconds must be a number from 0 to {SLEEP_S_MAX:g}")
+    time.sleep(seconds)
+    return OK
+
+
+_DEBUG = (
+    Command(
+        name="DEBUG SLEEP",
+        arity=3,
+        group="server",
+        summary="Stops the server for some seconds, with all its clients: a test of what depends on it.",
+        syntax="seconds",
+        reply="`OK`, when the time is over.",
+        complexity="O(N) where N is the number of seconds",
+        flags=("admin", "noscript", "loading", "stale"),
+        example="DEBUG SLEEP 0.5",
+        serve=_sleep,
+    ),
+)
+
+_MODULE = (
+    Command(
+        name="MODULE LIST",
+        arity=2,
+        group="server",
+        since="4.0.0",
+        summary="Lists the loaded modules. There are none.",
+        reply="Empty array.",
+        flags=("admin", "noscript"),
+        example="MODULE LIST",
+        serve=_modules,
+    ),
+)
+
+COMMANDS = (
+    Command(
+        name="TIME",
+        arity=1,
+        group="server",
+        since="2.6.0",
+        summary="Returns the server's time.",
+        reply="Array: Unix time in seconds, and the microseconds of this second.",
+        flags=("loading", "stale", "fast"),
+        example="TIME",
+        serve=_time,
+    ),
+    Command(
+        name="BGSAVE",
+        arity=-1,
+        group="server",
+        summary="Starts a checkpoint, which makes the next start quicker. Writes are durable without it.",
+        syntax="[SCHEDULE]",
+        reply="`Background saving started`, or an error when one is under way.",
+        flags=("admin", "noscript", "no_async_loading"),
+        example="BGSAVE",
+        serve=_save_in_background,
+    ),
+    Command(
+        name="LASTSAVE",
+        arity=1,
+        group="server",
+        summary="Tells when the last checkpoint was finished.",
+        reply="Unix time in seconds.",
+        flags=("loading", "stale", "fast"),
+        more_categories=("admin", "dangerous"),
+        example="LASTSAVE",
+        serve=_last_save,
+    ),
+    Command(
+        name="SHUTDOWN",
+        arity=-1,
+        group="server",
+        summary="Ends the server, after a checkpoint unless `NOSAVE`. What was acknowledged is durable either way.",
+        syntax="[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
+        reply="None: the connection closes.",
+        complexity="O(N) when saving, where N is the number of keys changed since the last checkpoint",
+        flags=("admin", "noscript", "loading", "stale", "no_multi", "allow_busy"),
+        example="SHUTDOWN",
+        serve=_shutdown,
+        alone=True,
+    ),
+    Command(
+        name="ROLE",
+        arity=1,
+        group="server",
+        since="2.8.12",
+        summary="Returns the replication role.",
+        reply="Array: `master`, an offset, and the replicas.",
+        flags=("noscript", "loading", "stale", "fast"),
+        more_categories=("admin", "dangerous"),
+        example="ROLE",
+        serve=_role,
+    ),
+    Command(
+        name="WAIT",
+        arity=3,
+        group="connection",
+        since="3.0.0",
+        summary="Counts the replicas that have all writes of this connection. A single node has none.",
+        syntax="numreplicas timeout",
+        reply="0",
+        flags=("blocking",),
+        example="WAIT 1 100",
+        serve=_wait,
+    ),
+    Command(
+        name="READONLY",
+        arity=1,
+        group="connection",
+        since="3.0.0",
+        summary="Is for connections to a replica in a cluster.",
+        reply="An error: this is no cluster.",
+        flags=("loading", "stale", "fast"),
+        example="READONLY",
+        serve=_no_cluster,
+    ),
+    Command(
+        name="READWRITE",
+        arity=1,
+        group="connection",
+        since="3.0.0",
+        summary="Is for connections to a replica in a cluster.",
+        reply="An error: this is no cluster.",
+        flags=("loading", "stale", "fast"),
+        example="READWRITE",
+        serve=_no_cluster,
+    ),
+    Command(
+        name="CLUSTER",
+        arity=-2,
+        group="cluster",
+        since="3.0.0",
+        summary="Is for clusters.",
+        syntax="subcommand [arg [arg ...]]",
+        reply="An error: this is no cluster.",
+        complexity="Depends on subcommand.",
+        example="CLUSTER INFO",
+        serve=_no_cluster,
+    ),
+    Command(
+        name="DEBUG",
+        arity=-2,
+        group="server",
+        summary="Commands for tests.",
+        reply="Depends on the subcommand.",
+        complexity="Depends on subcommand.",
+        flags=("admin", "noscript", "loading", "stale"),
+        subcommands=(*_DEBUG, help_for("DEBUG", _DEBUG, group="server", since="1.0.0")),
+    ),
+    Command(
+        name="MODULE",
+        arity=-2,
+        group="server",
+        since="4.0.0",
+        summary="Commands about modules.",
+        reply="Depends on the subcommand.",
+        complexity="Depends on subcommand.",
+        subcommands=(*_MODULE, help_for("MODULE", _MODULE, group="server", since="5.0.0")),
+    ),
+)

@@ -1,0 +1,316 @@
+"""From parsed commands to replies: look up, check, route, keep the order.
+
+Three kinds of command. A *read* is answered from the leader's state at once. A
+*write* takes its place in the turn's log entry and is answered when that is
+durable. A *local* command (PING, CLIENT, INFO …) is answered by this node.
+
+Order on a connection: once a write is unanswered, everything behind it goes
+into the entry as well and runs in its place; behind a command that may wait,
+everything is held back until that is answered.
+
+There are two ways through. `execute` is the hottest code of the program: it
+knows only quick reads and writes of sessions in no special state. All else,
+and everything while `hurried` is false, goes the careful way.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from cluster.machine import transactions
+from cluster.machine.machine import Handler, Machine, bug
+from cluster.machine.reply import QUEUED, WAITING, CommandError, Reply
+from cluster.node import Answers
+from resp_server.commands.table import Route
+from resp_server.session import Session, Transaction
+
+if TYPE_CHECKING:
+    from resp_server.server import Server
+
+LARGE_REPLY_BYTES = 16 * 1024
+UNREAD_BYTES_MAX = 4 * 1024 * 1024
+"""A client owed this much in large replies gets no further command carried out until it has read them."""
+
+UNANSWERED_MAX = 64
+"""A client owed more replies than this from the log gets no read carried out behind them before they are sent."""
+
+
+class Dispatcher:
+    """Runs the commands of all sessions of one node.
+
+    ``outbox`` lists the sessions `deliver` gave something to send, ``resumed``
+    those whose backlog may go on; the edge empties both.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.outbox: list[Session] = []
+        self.resumed: list[Session] = []
+        self._server = server
+        self._node = server.node
+        self._table = server.table
+        self._fast: dict[bytes, Route] = {}
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Takes up the fast way, unless every command must be looked at: no writes now, or a slow log of microseconds."""
+        careful = self._server.refusal is not None or self._server.slowlog.watches_everything
+        self._fast = {} if careful else self._table.fast
+
+    def execute(self, session: Session, commands: list[list[bytes]]) -> None:
+        """Carries out commands of one client, in order; replies land in ``session.out`` now or by `deliver`."""
+        node = self._node
+        machine = node.machine
+        fast = self._fast
+        out = session.out
+        encode = session.encode
+        direct = not (session.pending or node.due)
+        for args in commands:
+            route = fast.get(args[0])
+            if (
+                route is None
+                or not session.plain
+                or not route.arguments_min <= len(args) <= route.arguments_max
+                or not (direct or route.logged)
+            ):
+                self._carefully(session, args)
+                fast = self._fast
+                encode = session.encode
+                direct = not (session.pending or node.due)
+                continue
+            route.calls += 1
+            if route.logged:
+                session.pending += 1
+                direct = False
+                node.submit(session, route.run, args)
+                continue
+            try:
+                wire = encode(route.run(machine, args))
+            except CommandError as error:
+                self._server.stats.count_error(error)
+                wire = encode(error)
+            except Exception:  # noqa: BLE001 - see `bug`
+                wire = encode(bug(args))
+            out.append(wire)
+            if len(wire) > LARGE_REPLY_BYTES:
+                self._count_large(session, len(wire))
+
+    def deliver(self, answers: Answers) -> None:
+        """Hands answers from the log to their sessions."""
+        outbox = self.outbox
+        for session, reply in answers.replies:
+            if session is None:
+                continue
+            session.pending -= 1
+            if not session.out:
+                outbox.append(session)
+            if session.plain and type(reply) is not CommandError:
+                session.out.append(session.encode(reply))
+            else:
+                self._deliver_carefully(session, reply)
+        for origin, reply in answers.woken:
+            waiter = self._server.session_of(origin)
+            if waiter is not None and waiter.waiting:
+                waiter.waiting = False
+                outbox.append(waiter)
+                waiter.answer(reply)
+                if not waiter.glutted:
+                    self.release(waiter)
+
+    def _deliver_carefully(self, session: Session, reply: Reply) -> None:
+        if reply is WAITING:
+            session.waiting = True
+            return
+        if type(reply) is CommandError:
+            self._server.stats.count_error(reply)
+        session.answer(reply)
+        if session.held and not session.pending and not session.glutted:
+            self.release(session)
+
+    def release(self, session: Session) -> None:
+        """What the session was held for is over: its backlog may go on."""
+        session.held = False
+        session.settle()
+        self.resumed.append(session)
+
+    def relieve(self, session: Session) -> None:
+        """The client has read what it was owed."""
+        session.glutted = False
+        if not session.pending and not session.waiting:
+            self.release(session)
+
+    def refuse(self, session: Session, line: bytes) -> None:
+        """Answers a broken protocol, in its place, and takes nothing more from the client."""
+        if session.held:
+            session.broken = line
+            return
+        if line:
+            text = line.decode("utf-8", "surrogateescape").partition(" ")
+            self._reply(session, CommandError(text[2], text[0]))
+        session.closing = True
+        session.settle()
+        self.outbox.append(session)
+
+    def resume(self, session: Session) -> None:
+        """Carries out what was held back."""
+        backlog, session.backlog = session.backlog, []
+        self.execute(session, backlog)
+        if session.broken is not None:
+            self.refuse(session, session.broken)
+
+    # The careful way
+
+    def _carefully(self, session: Session, args: list[bytes]) -> None:
+        """Any command of any session, with every check."""
+        if session.held:
+            session.backlog.append(args)
+            return
+        if session.closing:
+            return
+        try:
+            route = self._table.find(args)
+            if route.command.alone and session.pending:
+                self._hold(session, args)
+                return
+            self._admit(session, route, args)
+            if session.transaction is not None and not route.command.ends_transaction:
+                self._reply(session, self._queue(session, session.transaction, route, args))
+            elif route.command.name == "EXEC":
+                self._execute_transaction(session)
+            else:
+                self._start(session, route, args)
+        except CommandError as error:
+            if session.transaction is not None:
+                session.transaction.failed = True
+            self._reply(session, error)
+
+    def _hold(self, session: Session, args: list[bytes]) -> None:
+        """Keeps a command and what follows it until everything before is answered."""
+        session.held = True
+        session.settle()
+        session.backlog.append(args)
+
+    def _admit(self, session: Session, route: Route, args: list[bytes]) -> None:
+        """Raises what speaks against this command from this client."""
+        command = route.command
+        route.check_arity(args)
+        if not session.authenticated and "no_auth" not in command.flags:
+            raise CommandError("Authentication required.", "NOAUTH")
+        if command.check is not None:
+            command.check(self._table.find, args)
+        if command.logged and self._server.refusal is not None:
+            raise self._server.refusal
+        session.last_command = command.full_name
+        route.calls += 1
+
+    def _queue(self, session: Session, transaction: Transaction, route: Route, args: list[bytes]) -> Reply:
+        if "no_multi" in route.command.flags:
+            raise CommandError("Command not allowed inside a transaction")
+        if route.command.name == "WATCH":  # refused, yet the transaction stays good
+            return CommandError("WATCH inside MULTI is not allowed")
+        transaction.add(route, args)
+        if transaction.size_bytes > self._server.settings.client_query_buffer_limit:
+            session.closing = True
+            raise CommandError("the transaction is larger than client-query-buffer-limit")
+        return QUEUED
+
+    def _start(self, session: Session, route: Route, args: list[bytes]) -> None:
+        """Runs the command now, or gives it its place in the log."""
+        node, command = self._node, route.command
+        handler = self._handler(session, route)
+        if command.logged:
+            if "blocking" in command.flags and any(arg.upper() == b"BLOCK" for arg in args):
+                session.held = True
+                session.settle()
+            session.pending += 1
+            node.submit(session, handler, args, origin=session.origin if "session" in command.flags else b"")
+        elif session.pending or (node.due and command.run is not None and self._server.refusal is None):
+            session.pending += 1
+            node.submit(session, handler, args, logged=[])
+            if session.pending > UNANSWERED_MAX:
+                session.held = True  # what it reads may be large: see first what that comes to
+                session.settle()
+        else:
+            if self._server.refusal is not None:
+                node.hide_overdue()
+            self._reply(session, node.read(handler, args))
+
+    def _handler(self, session: Session, route: Route) -> Handler:
+        """What carries out a command for this session, timed for the slow log unless it cannot be slow."""
+        serve = route.command.serve
+        if serve is not None:
+            return self._timed(session, lambda machine, args: serve(session, args))
+        run = route.run
+        if route.quick and not self._server.slowlog.watches_everything:
+            return run
+        return self._timed(session, run)
+
+    def _timed(self, session: Session, handler: Handler) -> Handler:
+        def timed(machine: Machine, args: list[bytes]) -> Reply:
+            started_ns = perf_counter_ns()
+            try:
+                return handler(machine, args)
+            finally:
+                self._server.slowlog.note(session, args, (perf_counter_ns() - started_ns) // 1000)
+
+        return timed
+
+    def _execute_transaction(self, session: Session) -> None:
+        """EXEC: the queued commands become one command of the log.
+
+        Other replicas carry out the machine's commands among them; here the
+        local ones (PING, CLIENT …) run in their places too.
+        """
+        transaction = session.transaction
+        if transaction is None:
+            raise CommandError("EXEC without MULTI")
+        session.transaction = None
+        session.settle()
+        if transaction.failed:
+            self._server.unwatch(session)
+            raise CommandError("Transaction discarded because of previous errors.", "EXECABORT")
+        steps = [(self._handler(session, route), args) for route, args in transaction.commands]
+        logged = [b"EXEC", *(args for route, args in transaction.commands if route.command.logged)]
+        writes = any(route.command.logged for route, _ in transaction.commands)
+        watches = session.pending or self._node.knows_session(session.origin)
+        refusal = self._server.refusal
+        if refusal is not None:
+            self._execute_unlogged(session, steps, refusal if writes or watches else None)
+            return
+        session.pending += 1
+        self._node.submit(
+            session,
+            lambda machine, _: transactions.execute(machine, steps),
+            [b"EXEC"],
+            logged=logged if writes or watches else [],
+            origin=session.origin,
+        )
+
+    def _execute_unlogged(
+        self, session: Session, steps: list[tuple[Handler, list[bytes]]], refusal: CommandError | None
+    ) -> None:
+        """EXEC while the disk takes no writes: only what needs no log is carried out."""
+        if refusal is not None:
+            self._server.unwatch(session)
+            reason = f"{refusal.code} {refusal.message}"
+            raise CommandError(f"Transaction discarded because of: {reason}", "EXECABORT")
+        self._node.hide_overdue()
+        self._reply(session, self._node.read(lambda machine, _: [machine.step(*step) for step in steps], [b"EXEC"]))
+
+    def _reply(self, session: Session, reply: Reply) -> None:
+        """Answers now when nothing is owed before, else in its place."""
+        if session.pending:
+            session.pending += 1
+            self._node.submit(session, lambda machine, args: reply, [], logged=[])
+            return
+        if type(reply) is CommandError:
+            self._server.stats.count_error(reply)
+        session.answer(reply)
+        if session.out and len(session.out[-1]) > LARGE_REPLY_BYTES:
+            self._count_large(session, len(session.out[-1]))
+
+    def _count_large(self, session: Session, size_bytes: int) -> None:
+        session.out_bytes += size_bytes
+        if session.out_bytes > UNREAD_BYTES_MAX:
+            session.held = session.glutted = True
+            session.settle()

@@ -1,0 +1,1 @@
+"""Sockets, disk, signals and time: the only part that imports Trio."""

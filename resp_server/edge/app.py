@@ -1,0 +1,254 @@
+"""The program's life: what starts first, what drains last.
+
+Coming up: the data folder, the state from it, then the sockets. Going down:
+the listening sockets, what is in flight, a checkpoint, the data folder.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import msgspec
+import trio
+
+from cluster.node import Node
+from cluster.storage import FolderError, SqliteStorage
+from resp_server import logs
+from resp_server.commands.table import Table
+from resp_server.dispatch import Dispatcher
+from resp_server.edge.clock import Clock
+from resp_server.edge.disk import Disk
+from resp_server.edge.reactor import Reactor
+from resp_server.logs import LOGGER
+from resp_server.protocol.requests import Limits
+from resp_server.server import Server
+from resp_server.session import Session
+from resp_server.settings import Settings
+
+SWEEP_S = 1.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+DESCRIPTORS_KEPT = 32
+"""For the data folder, the log and the listening sockets, as Redis reckons."""
+
+COLLECT_AFTER = 50_000
+"""Objects between two runs of the garbage collector: almost nothing here forms cycles."""
+
+
+class StartError(Exception):
+    """The server cannot start; the message is one line for the person who started it."""
+
+
+def serve(settings: Settings) -> int:
+    """Runs a node until SIGTERM, SIGINT or SHUTDOWN; the exit code. Raises `StartError`."""
+    with ExitStack() as cleanup:
+        listeners = listen(settings, cleanup)
+        try:
+            storage = SqliteStorage(Path(settings.dir), settings.appendfsync)
+            cleanup.callback(storage.close)
+            app = App(settings, storage, listeners, clients_max())
+        except FolderError as error:
+            raise StartError(str(error)) from None
+        trio.run(app.run)
+    LOGGER.info("bye")
+    return 0
+
+
+class App:
+    """Everything one process runs; the `Edge` its commands see."""
+
+    def __init__(
+        self, settings: Settings, storage: SqliteStorage, listeners: list[socket.socket], clients_max: int
+    ) -> None:
+        self._storage = storage
+        self._listeners = listeners
+        table = Table()
+        node = Node(table.machine_commands(), name=settings.node_id, boot=secrets.token_hex(4))
+        recover(node, storage)
+        self._clock = Clock(node.now_ms)
+        self._limits = Limits()
+        self._server = Server(node, table, settings, self, run_id=secrets.token_hex(20))
+        self._dispatcher = Dispatcher(self._server)
+        self._disk = Disk(self._server, storage)
+        self._reactor = Reactor(self._server, self._dispatcher, self._disk, self._clock, self._limits, clients_max)
+        self._server.on_refusal = self._dispatcher.hurry
+        self._final_checkpoint = True
+        self._stop = trio.Event()
+        self.settings_changed("")
+
+    async def run(self) -> None:
+        """Serves until told to stop."""
+        for listener in self._listeners:
+            self._reactor.listen(listener)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(COLLECT_AFTER, 20, 100)
+        LOGGER.info("ready", {"node": self._server.node.name, "port": self._server.port, "pid": os.getpid()})
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # what the receiver leaves behind: by then nothing is to be stopped
+        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._stop_on_signals, signals)
+                await self._serve_until_stopped()
+                await self._reactor.drain()
+                if self._final_checkpoint and self._server.refusal is None:
+                    await self._disk.checkpoint()
+                nursery.cancel_scope.cancel()
+
+    async def _serve_until_stopped(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._reactor.run)
+            nursery.start_soon(self._disk.checkpoint_when_wanted)
+            nursery.start_soon(self._disk.sync_every_second)
+            nursery.start_soon(self._mend)
+            nursery.start_soon(self._sweep)
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _stop_on_signals(self, signals: AsyncIterator[int]) -> None:
+        """The first signal stops; more of them, however many, change nothing."""
+        async for number in signals:
+            LOGGER.info("stopping", {"signal": signal.Signals(number).name})
+            self._stop.set()
+
+    async def _mend(self) -> None:
+        while True:
+            self._reactor.deliver(await self._disk.mend())
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_S)
+            self._reactor.sweep()
+
+    # What commands ask for
+
+    def close(self, session: Session) -> None:
+        self._reactor.kill(session)
+
+    def stop(self, *, checkpoint: bool) -> None:
+        self._final_checkpoint = checkpoint
+        self._stop.set()
+
+    def start_checkpoint(self) -> bool:
+        return self._disk.want_checkpoint()
+
+    def unsent_bytes(self, session: Session) -> int:
+        return self._reactor.unsent_bytes(session)
+
+    def settings_changed(self, name: str) -> None:
+        settings = self._server.settings
+        self._limits.bulk_bytes_max = settings.proto_max_bulk_len
+        self._limits.query_buffer_bytes_max = settings.client_query_buffer_limit
+        self._storage.set_policy(settings.appendfsync)
+        self._server.lines.resize(settings.cache_max_bytes)
+        self._server.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len)
+        self._dispatcher.hurry()
+        logs.set_level(settings.loglevel)
+
+
+def clients_max() -> int:
+    """Raises the limit of open files as far as it goes; how many clients that is enough for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # refused on macOS where ``hard`` is more than it allows
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - DESCRIPTORS_KEPT)
+
+
+def recover(node: Node, storage: SqliteStorage) -> None:
+    """Rebuilds the node's state from its disk."""
+    started_s = time.monotonic()
+    found = storage.load(node.shard)
+    entries = storage.entries(node.shard, found.checkpoint_index + 1)
+    gc.disable()  # a million new objects, none of them garbage
+    try:
+        replayed = node.recover(found, storage.rows(node.shard), entries)
+    except (LookupError, msgspec.MsgspecError) as error:
+        raise StartError(
+            f"the data cannot be read ({error}): restore the folder from a copy, or run the version that wrote it"
+        ) from None
+    gc.enable()
+    LOGGER.info(
+        "recovered",
+        {
+            "keys": len(node.machine.keyspace),
+            "entries": replayed,
+            "seconds": round(time.monotonic() - started_s, 3),
+        },
+    )
+
+
+def listen(settings: Settings, cleanup: ExitStack) -> list[socket.socket]:
+    """The listening sockets, which ``cleanup`` closes; `StartError` when one cannot be had."""
+    listeners: list[socket.socket] = []
+    if settings.port:
+        for host in settings.bind:
+            listeners.append(listen_tcp(host, settings))
+            cleanup.callback(listeners[-1].close)
+    if settings.unixsocket:
+        listeners.append(listen_unix(settings))
+        cleanup.callback(listeners[-1].close)
+        cleanup.callback(Path(settings.unixsocket).unlink, missing_ok=True)
+    if not listeners:
+        raise StartError("nothing to listen on: give --port, --unixsocket or both")
+    return listeners
+
+
+def listen_tcp(host: str, settings: Settings) -> socket.socket:
+    """A TCP socket listening on one address."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StartError(f"cannot listen on {host}: {reason}; check --bind") from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        listener.bind(address)
+        listener.listen(settings.tcp_backlog)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"cannot listen on {host}:{settings.port}: {error.strerror}; stop what uses it or choose another --port"
+        ) from None
+    return listener
+
+
+def listen_unix(settings: Settings) -> socket.socket:
+    """A Unix socket; one left behind by a server that died is replaced, one in use is not."""
+    path = settings.unixsocket
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if Path(path).is_socket() and not answers(path):
+            Path(path).unlink()
+        listener.bind(path)
+        if settings.unixsocketperm:
+            Path(path).chmod(settings.unixsocketperm)
+        listener.listen(settings.tcp_backlog)
+    except OSError as error:
+        listener.close()
+        raise StartError(f"cannot listen on {path}: {error.strerror or error}; choose another --unixsocket") from None
+    return listener
+
+
+def answers(path: str) -> bool:
+    """Whether somebody accepts connections on a Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,146 @@
+"""The node's work on its disk: commits, checkpoints, and getting over a disk that is full.
+
+Commits run on the loop, one a turn: a commit is one system call's wait, less
+than a thread switch costs. Checkpoints are written by a worker thread from
+rows the loop hands it, a slice at a time.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from cluster.machine.reply import CommandError
+from cluster.node import Answers, Node, Work
+from cluster.storage import Storage, StorageError, SyncPolicy
+from resp_server.logs import LOGGER
+from resp_server.server import Server
+
+SLICE_ROWS = 256
+CUT_ENTRIES = 256
+PROBE_S = 1.0
+RETRY_CHECKPOINT_S = 10.0
+
+
+class Disk:
+    """Carries out what the node asks of its storage."""
+
+    def __init__(self, server: Server, storage: Storage) -> None:
+        self._server = server
+        self._node: Node = server.node
+        self._storage = storage
+        self._uncertain = False
+        self._wanted = trio.Event()
+        self.refused = trio.Event()
+
+    def commit(self, work: Work) -> Answers:
+        """Makes a turn's entries durable; the answers, which are errors when the disk did not take them."""
+        stats = self._server.stats
+        try:
+            self._storage.append(work.entries)
+        except StorageError as error:
+            stats.commit_failures += 1
+            return self._refuse(error)
+        stats.commits += 1
+        return self._node.persisted(work.entries[-1].index)
+
+    def _refuse(self, error: StorageError) -> Answers:
+        LOGGER.error("the log cannot be written: writes are refused until it can", {"reason": error.message})
+        refusal = CommandError(f"Errors writing to the log: {error.message}", "MISCONF")
+        uncertain = CommandError(f"the log may or may not have taken it: {error.message}", "UNCERTAIN")
+        self._uncertain = self._uncertain or not error.definite
+        self._server.refuse_writes(refusal)
+        self.refused.set()
+        return self._node.refused(refusal if error.definite else uncertain)
+
+    async def mend(self) -> Answers:
+        """Waits until the disk is refused and then until it takes writes again; whom that wakes."""
+        await self.refused.wait()
+        while True:
+            await trio.sleep(PROBE_S)
+            try:
+                await trio.to_thread.run_sync(self._storage.reopen)
+                break
+            except StorageError as error:
+                LOGGER.debug("the log still cannot be written", {"reason": error.message})
+        answers = Answers([], [])
+        if self._uncertain:
+            answers = self._node.adopt(self._storage.entries(self._node.shard, self._node.last_index + 1))
+            self._end_waits_of_nobody()
+            self._uncertain = False
+        self.refused = trio.Event()
+        self._server.refuse_writes(None)
+        LOGGER.warning("the log can be written again")
+        return answers
+
+    def _end_waits_of_nobody(self) -> None:
+        """A client that was told ``-UNCERTAIN`` does not wait, whatever the adopted entry says."""
+        for waiter in self._node.machine.waiters.everyone():
+            session = self._server.session_of(waiter.origin)
+            if session is None or not session.waiting:
+                self._node.unblock(None, waiter.origin, b"TIMEOUT")
+
+    async def sync_every_second(self) -> None:
+        """``appendfsync everysec``: what was appended reaches the disk within about a second."""
+        while True:
+            await trio.sleep(1)
+            if self._server.settings.appendfsync is SyncPolicy.EVERYSEC:
+                try:
+                    await trio.to_thread.run_sync(self._storage.sync)
+                except StorageError as error:
+                    LOGGER.error("the log cannot be synced", {"reason": error.message})
+
+    # Checkpoints
+
+    def want_checkpoint(self) -> bool:
+        """Asks for a checkpoint; whether none was under way."""
+        if self._server.saving.under_way or self._wanted.is_set():
+            return False
+        self._wanted.set()
+        return True
+
+    async def checkpoint_when_wanted(self) -> None:
+        """Writes a checkpoint whenever one is asked for or the log has grown enough."""
+        while True:
+            with trio.move_on_after(0.5):
+                await self._wanted.wait()
+            if self._wanted.is_set() or (
+                self._node.bytes_since_checkpoint >= self._server.settings.checkpoint_log_bytes
+                and not self._server.refusal
+            ):
+                self._wanted = trio.Event()
+                if not await self.checkpoint():
+                    await trio.sleep(RETRY_CHECKPOINT_S)
+
+    async def checkpoint(self) -> bool:
+        """Writes one checkpoint and cuts the log behind it; whether it is in force."""
+        node, storage, saving = self._node, self._storage, self._server.saving
+        changed, index, term, ledger = node.begin_checkpoint()
+        saving.begin()
+        try:
+            await trio.to_thread.run_sync(
+                lambda: storage.begin_checkpoint(node.shard, cleared=changed.cleared, erased=changed.erased)
+            )
+            while rows := changed.slice(SLICE_ROWS):
+                await trio.to_thread.run_sync(storage.write_rows, node.shard, rows)
+            await trio.to_thread.run_sync(storage.finish_checkpoint, node.shard, index, term, ledger)
+        except StorageError as error:
+            LOGGER.error("the checkpoint failed; the one before stays in force", {"reason": error.message})
+            self._abandon_checkpoint(index)
+            return False
+        except trio.Cancelled:
+            self._abandon_checkpoint(index)
+            raise
+        node.end_checkpoint(index, durable=True)
+        saving.end(ok=True)
+        LOGGER.info("checkpoint written", {"index": index, "seconds": round(saving.last_duration_s, 3)})
+        try:
+            while storage.cut_log(node.shard, index, CUT_ENTRIES):
+                await trio.sleep(0)
+        except StorageError as error:
+            LOGGER.error("the log behind the checkpoint could not be cut", {"reason": error.message})
+        return True
+
+    def _abandon_checkpoint(self, index: int) -> None:
+        self._storage.abandon_checkpoint()
+        self._node.end_checkpoint(index, durable=False)
+        self._server.saving.end(ok=False)
