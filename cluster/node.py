@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -159,6 +159,13 @@ class Node:
             if origin:
                 batch.origins[len(batch.writes)] = origin
             batch.writes.append(written)
+
+    def submit_writes(self, client: Client, calls: list[Call]) -> None:
+        """Gives several commands of one client their places, logged as they are and without their session."""
+        batch = self._open
+        batch.clients += repeat(client, len(calls))
+        batch.calls += calls
+        batch.writes += [args for _, args, _ in calls]
 
     def end_session(self, origin: bytes) -> None:
         """A client is gone: whatever ends with its session ends."""

@@ -19,10 +19,11 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from cluster.machine import transactions
-from cluster.machine.machine import Handler, Machine, bug
-from cluster.machine.reply import QUEUED, WAITING, CommandError, Reply
+from cluster.machine.machine import Call, Handler, Machine, bug
+from cluster.machine.reply import OK, QUEUED, WAITING, CommandError, Reply
 from cluster.node import Answers
 from resp_server.commands.table import Route
+from resp_server.protocol.replies import BULK_HEADERS, SHORT_BYTES
 from resp_server.session import Session, Transaction
 
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ UNANSWERED_MAX = 64
 class Dispatcher:
     """Runs the commands of all sessions of one node.
 
-    ``outbox`` lists the sessions `deliver` gave something to send, ``resumed``
-    those whose backlog may go on; the edge empties both.
+    ``outbox`` names the sessions the edge must look after at the end of the turn:
+    most have something to send. ``resumed`` lists those whose backlog may go on.
+    The edge empties both.
     """
 
     def __init__(self, server: Server) -> None:
-        self.outbox: list[Session] = []
+        self.outbox: dict[Session, None] = {}
         self.resumed: list[Session] = []
         self._server = server
         self._node = server.node
@@ -53,69 +55,82 @@ class Dispatcher:
         self.hurry()
 
     def hurry(self) -> None:
-        """Takes up the fast way, unless every command must be looked at: no writes now, or a slow log of microseconds."""
+        """Takes up the fast way, unless all must be looked at: no writes now, or a slow log of microseconds."""
         careful = self._server.refusal is not None or self._server.slowlog.watches_everything
         self._fast = {} if careful else self._table.fast
 
-    def execute(self, session: Session, commands: list[list[bytes]]) -> None:
+    def execute(self, session: Session, commands: list[list[bytes]]) -> None:  # noqa: C901 - a call costs each command
         """Carries out commands of one client, in order; replies land in ``session.out`` now or by `deliver`."""
-        node = self._node
-        machine = node.machine
+        machine = self._node.machine
         fast = self._fast
         out = session.out
         encode = session.encode
-        direct = not (session.pending or node.due)
+        plain = session.plain
+        direct = not (session.pending or self._node.due)
+        writes: list[Call] = []
         for args in commands:
             route = fast.get(args[0])
-            if (
-                route is None
-                or not session.plain
-                or not route.arguments_min <= len(args) <= route.arguments_max
-                or not (direct or route.logged)
-            ):
-                self._carefully(session, args)
-                fast = self._fast
-                encode = session.encode
-                direct = not (session.pending or node.due)
-                continue
-            route.calls += 1
-            if route.logged:
-                session.pending += 1
-                direct = False
-                node.submit(session, route.run, args)
-                continue
-            try:
-                wire = encode(route.run(machine, args))
-            except CommandError as error:
-                self._server.stats.count_error(error)
-                wire = encode(error)
-            except Exception:  # noqa: BLE001 - see `bug`
-                wire = encode(bug(args))
-            out.append(wire)
-            if len(wire) > LARGE_REPLY_BYTES:
-                self._count_large(session, len(wire))
+            if plain and route is not None and (len(args) == route.arguments_min or route.takes(len(args))):
+                if route.logged:
+                    route.calls += 1
+                    writes.append((route.run, args, b""))
+                    direct = False
+                    continue
+                if direct:
+                    route.calls += 1
+                    try:
+                        reply = route.run(machine, args)
+                    except CommandError as error:
+                        self._server.stats.count_error(error)
+                        reply = error
+                    except Exception:  # noqa: BLE001 - see `bug`
+                        reply = bug(args)
+                    if type(reply) is bytes and (size := len(reply)) < SHORT_BYTES:
+                        out.append(BULK_HEADERS[size] + reply + b"\r\n")  # as `encode` would, without the call
+                        continue
+                    wire = encode(reply)
+                    out.append(wire)
+                    if len(wire) > LARGE_REPLY_BYTES:
+                        self._count_large(session, len(wire))
+                        plain = session.plain
+                    continue
+            if writes:
+                self._submit(session, writes)
+                writes = []
+            self._carefully(session, args)
+            fast = self._fast
+            encode = session.encode
+            plain = session.plain
+            direct = not (session.pending or self._node.due)
+        if writes:
+            self._submit(session, writes)
+
+    def _submit(self, session: Session, writes: list[Call]) -> None:
+        session.pending += len(writes)
+        self._node.submit_writes(session, writes)
 
     def deliver(self, answers: Answers) -> None:
         """Hands answers from the log to their sessions."""
         outbox = self.outbox
+        last: Session | None = None
         for session, reply in answers.replies:
             if session is None:
                 continue
+            if session is not last:
+                last = session
+                outbox[session] = None
             session.pending -= 1
-            if not session.out:
-                outbox.append(session)
-            if session.plain and type(reply) is not CommandError:
-                session.out.append(session.encode(reply))
+            if reply is OK and session.plain:
+                session.out.append(OK.wire)
             else:
                 self._deliver_carefully(session, reply)
         for origin, reply in answers.woken:
             waiter = self._server.session_of(origin)
             if waiter is not None and waiter.waiting:
                 waiter.waiting = False
-                outbox.append(waiter)
+                outbox[waiter] = None
                 waiter.answer(reply)
-                if not waiter.glutted:
-                    self.release(waiter)
+                self._release_when_done(waiter)
 
     def _deliver_carefully(self, session: Session, reply: Reply) -> None:
         if reply is WAITING:
@@ -124,20 +139,19 @@ class Dispatcher:
         if type(reply) is CommandError:
             self._server.stats.count_error(reply)
         session.answer(reply)
-        if session.held and not session.pending and not session.glutted:
-            self.release(session)
-
-    def release(self, session: Session) -> None:
-        """What the session was held for is over: its backlog may go on."""
-        session.held = False
-        session.settle()
-        self.resumed.append(session)
+        self._release_when_done(session)
 
     def relieve(self, session: Session) -> None:
         """The client has read what it was owed."""
         session.glutted = False
-        if not session.pending and not session.waiting:
-            self.release(session)
+        self._release_when_done(session)
+
+    def _release_when_done(self, session: Session) -> None:
+        """Lets the session's backlog go on once all that it was held for is over."""
+        if session.held and not (session.pending or session.waiting or session.glutted):
+            session.held = False
+            session.settle()
+            self.resumed.append(session)
 
     def refuse(self, session: Session, line: bytes) -> None:
         """Answers a broken protocol, in its place, and takes nothing more from the client."""
@@ -149,7 +163,7 @@ class Dispatcher:
             self._reply(session, CommandError(text[2], text[0]))
         session.closing = True
         session.settle()
-        self.outbox.append(session)
+        self.outbox[session] = None
 
     def resume(self, session: Session) -> None:
         """Carries out what was held back."""
@@ -172,7 +186,7 @@ class Dispatcher:
             if route.command.alone and session.pending:
                 self._hold(session, args)
                 return
-            self._admit(session, route, args)
+            args = self._admitted(session, route, args)
             if session.transaction is not None and not route.command.ends_transaction:
                 self._reply(session, self._queue(session, session.transaction, route, args))
             elif route.command.name == "EXEC":
@@ -190,18 +204,17 @@ class Dispatcher:
         session.settle()
         session.backlog.append(args)
 
-    def _admit(self, session: Session, route: Route, args: list[bytes]) -> None:
-        """Raises what speaks against this command from this client."""
+    def _admitted(self, session: Session, route: Route, args: list[bytes]) -> list[bytes]:
+        """The arguments as they are to be carried out; raises what speaks against this command from this client."""
         command = route.command
         route.check_arity(args)
         if not session.authenticated and "no_auth" not in command.flags:
             raise CommandError("Authentication required.", "NOAUTH")
-        if command.check is not None:
-            command.check(self._table.find, args)
         if command.logged and self._server.refusal is not None:
             raise self._server.refusal
         session.last_command = command.full_name
         route.calls += 1
+        return args if command.prepare is None else command.prepare(self._server, args)
 
     def _queue(self, session: Session, transaction: Transaction, route: Route, args: list[bytes]) -> Reply:
         if "no_multi" in route.command.flags:

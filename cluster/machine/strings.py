@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cluster.machine.arguments import Options, integer
 from cluster.machine.expiry import TIMES, end_at, future
-from cluster.machine.reply import OK, CommandError, Reply, syntax_error
+from cluster.machine.reply import OK, CommandError, Reply, syntax_error, wrong_type
 
 if TYPE_CHECKING:
     from cluster.machine.machine import Machine
@@ -20,7 +20,10 @@ STRING_BYTES_MAX = 512 * 1024 * 1024
 
 def get(machine: Machine, args: list[bytes]) -> Reply:
     """GET key"""
-    return machine.keyspace.string(args[1])
+    value = machine.keyspace.values.get(args[1])
+    if value is None or type(value) is bytes:
+        return value
+    raise wrong_type()
 
 
 def mget(machine: Machine, args: list[bytes]) -> Reply:

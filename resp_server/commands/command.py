@@ -16,12 +16,12 @@ from cluster.machine.machine import Handler, Retry
 from cluster.machine.reply import CommandError, Reply
 
 if TYPE_CHECKING:
-    from resp_server.commands.table import Route
+    from resp_server.server import Server
     from resp_server.session import Session
 
 Serve: TypeAlias = "Callable[[Session, list[bytes]], Reply]"
 KeyFinder: TypeAlias = "Callable[[list[bytes]], list[int]]"
-Check: TypeAlias = "Callable[[Callable[[list[bytes]], Route], list[bytes]], None]"
+Prepare: TypeAlias = "Callable[[Server, list[bytes]], list[bytes]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,7 @@ class Command:
     it on the leader's state, ``fast``, ``blocking``, ``noauth``, ``admin`` …;
     our own are ``session``, its log entry names the client's session, and
     ``logged``, it goes through the log although it writes no key.
-    ``check`` looks at a call before it is let into the log, given a function that
-    finds other commands. One that ``ends_transaction``, or would begin another, is
+    ``prepare`` gives a call's arguments as they go into the log, or raises. One that ``ends_transaction``, or would begin another, is
     carried out at once instead of being queued in it. One
     that stands ``alone`` waits until all before it on its connection is answered,
     because it changes how the client's commands or replies are treated.
@@ -102,7 +101,7 @@ class Command:
     run: Handler | None = None
     retry: Retry | None = None
     serve: Serve | None = None
-    check: Check | None = None
+    prepare: Prepare | None = None
     ends_transaction: bool = False
     alone: bool = False
     subcommands: tuple[Command, ...] = ()

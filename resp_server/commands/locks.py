@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cluster.machine import fence, locks
+from cluster.machine.lock_requests import ACQUIRE, DEFAULT_TTL_MS, options
 from cluster.machine.reply import CommandError
 from resp_server.commands.command import ONE_KEY, Command
 
 if TYPE_CHECKING:
-    from resp_server.commands.table import Route
+    from resp_server.server import Server
 
 FENCED_AT = 3
 
 
-def check_fence(find: Callable[[list[bytes]], Route], args: list[bytes]) -> None:
-    """Refuses a FENCE whose command does not exist, does not write, or has the wrong number of arguments."""
+def with_default_life(server: Server, args: list[bytes]) -> list[bytes]:
+    """LOCK.ACQUIRE with this node's ``lock-default-ttl`` written out: the log must not depend on a node's settings."""
+    ttl_ms = server.settings.lock_default_ttl
+    if ttl_ms == DEFAULT_TTL_MS or not {b"PX", b"SESSION"}.isdisjoint(options(args, ACQUIRE)):
+        return args
+    return [*args, b"PX", b"%d" % ttl_ms]
+
+
+def fenced(server: Server, args: list[bytes]) -> list[bytes]:
+    """FENCE with its command prepared; refuses one that does not exist, does not write, or has too few arguments."""
     inner = args[FENCED_AT:]
-    route = find(inner)
+    route = server.table.find(inner)
     command = route.command
     if command.run is None or "write" not in command.flags:
         raise CommandError(f"FENCE takes a command that writes, '{command.full_name}' does not")
     if command.run is fence.fence:
         raise CommandError("FENCE calls can not be nested")
     route.check_arity(inner)
-    if command.check is not None:
-        command.check(find, inner)
+    return args if command.prepare is None else [*args[:FENCED_AT], *command.prepare(server, inner)]
 
 
 COMMANDS = (
@@ -45,6 +52,7 @@ COMMANDS = (
         keys=ONE_KEY,
         example="LOCK.ACQUIRE job:7 worker-a PX 5000",
         run=locks.acquire,
+        prepare=with_default_life,
         retry=locks.retry_acquire,
     ),
     Command(
@@ -148,6 +156,6 @@ COMMANDS = (
         keys=ONE_KEY,
         example="FENCE job:7 1 SET job:7:result done",
         run=fence.fence,
-        check=check_fence,
+        prepare=fenced,
     ),
 )

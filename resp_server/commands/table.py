@@ -74,9 +74,13 @@ class Route:
         """Forgets the statistics (CONFIG RESETSTAT)."""
         self.calls = self.failed_calls = self.rejected_calls = 0
 
+    def takes(self, count: int) -> bool:
+        """Whether it may be called with so many arguments, the name included."""
+        return self.arguments_min <= count <= self.arguments_max
+
     def check_arity(self, args: list[bytes]) -> None:
         """Raises Redis's error unless the number of arguments fits."""
-        if not self.arguments_min <= len(args) <= self.arguments_max:
+        if not self.takes(len(args)):
             self.rejected_calls += 1
             raise wrong_arity(self.command.full_name)
 
@@ -87,7 +91,7 @@ class Route:
         return (
             command.run is not None
             and self.quick
-            and command.check is None
+            and command.prepare is None
             and not {"blocking", "session"} & set(command.flags)
         )
 

@@ -158,8 +158,8 @@ class App:
 def clients_max() -> int:
     """Raises the limit of open files as far as it goes; how many clients that is enough for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # refused on macOS where ``hard`` is more than it allows
+    with suppress(ValueError, OSError):  # macOS refuses its own hard limit when that is infinite
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - DESCRIPTORS_KEPT)
 

@@ -18,6 +18,9 @@ from resp_server.server import Server
 SLICE_ROWS = 256
 CUT_ENTRIES = 256
 PROBE_S = 1.0
+ENTRY_BYTES_MAX = 999_000_000
+"""A row of SQLite holds a thousand million bytes, the entry's head and columns included."""
+
 RETRY_CHECKPOINT_S = 10.0
 
 
@@ -35,6 +38,8 @@ class Disk:
     def commit(self, work: Work) -> Answers:
         """Makes a turn's entries durable; the answers, which are errors when the disk did not take them."""
         stats = self._server.stats
+        if any(len(entry.payload) > ENTRY_BYTES_MAX for entry in work.entries):
+            return self._node.refused(CommandError("more than the log takes at once: send less in one transaction"))
         try:
             self._storage.append(work.entries)
         except StorageError as error:

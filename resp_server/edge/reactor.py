@@ -30,8 +30,11 @@ from resp_server.session import Session
 SHARE_NS = 2_000_000
 """How long turns may follow each other before Trio's other tasks get theirs."""
 
+AWAKE_NS = 50_000
+"""After a turn: how long to look for the next request without sleeping."""
+
 LINGER_S = 0.001
-"""After a turn: how long to wait for the next request here before giving the thread to Trio."""
+"""After that: how long to sleep here, before giving the thread to Trio."""
 
 ACCEPTS_PER_TURN = 256
 DRAIN_S = 5.0
@@ -73,12 +76,20 @@ class Reactor:
         while True:
             ready = poll(0)
             if not ready and not self._busy:
-                ready = poll(LINGER_S) or await self._wait()
+                ready = self._look_again() or poll(LINGER_S) or await self._wait()
                 shared_ns = time.monotonic_ns()
             self.turn(ready)
             if time.monotonic_ns() - shared_ns > SHARE_NS:
                 await trio.lowlevel.checkpoint()
                 shared_ns = time.monotonic_ns()
+
+    def _look_again(self) -> list[tuple[int, int]]:
+        """Polls without sleeping for a moment: the next request is often nearer than a wake-up."""
+        poll = self._poller.poll
+        until_ns = time.monotonic_ns() + AWAKE_NS
+        while not (ready := poll(0)) and time.monotonic_ns() < until_ns:
+            pass
+        return ready
 
     @property
     def _busy(self) -> bool:
@@ -113,7 +124,7 @@ class Reactor:
                 self.turn(self._poller.poll(0))
         for connection in list(self._connections.values()):
             self._drop(connection)
-        self._finish([])
+        self._finish()
         self._poller.close()
 
     # A turn
@@ -122,7 +133,7 @@ class Reactor:
         """Serves sockets that are ready, and whatever is due."""
         self._node.advance(self._clock.now_ms())
         connections = self._connections
-        served: list[Connection] = []
+        outbox = self._dispatcher.outbox
         for fd, event in ready:
             connection = connections.get(fd)
             if connection is None:
@@ -133,10 +144,10 @@ class Reactor:
                 self._drain_one(connection)
             if event & READ:
                 self._read(connection)
-                served.append(connection)
+                outbox[connection.session] = None
             elif event & GONE:
                 self._drop(connection)
-        self._finish(served)
+        self._finish()
 
     def _read(self, connection: Connection) -> None:
         try:
@@ -176,7 +187,7 @@ class Reactor:
         LOGGER.info("closed a client that broke the protocol", about)
         self._dispatcher.refuse(connection.session, error.line)
 
-    def _finish(self, served: list[Connection]) -> None:
+    def _finish(self) -> None:
         """Commits the turn, delivers its answers, and sends."""
         dispatcher = self._dispatcher
         self._commit()
@@ -185,17 +196,14 @@ class Reactor:
             for session in resumed:
                 if not session.closed:
                     dispatcher.resume(session)
-                    dispatcher.outbox.append(session)
+                    dispatcher.outbox[session] = None
             self._commit()
-        for connection in served:
-            if connection.session.out or connection.session.closing:
-                self._flush(connection)
-        if dispatcher.outbox:
-            outbox, dispatcher.outbox = dispatcher.outbox, []
+        while dispatcher.outbox:
+            outbox, dispatcher.outbox = dispatcher.outbox, {}
             for session in outbox:
-                found = self._of_session.get(session.id)
-                if found is not None:
-                    self._flush(found)
+                connection = self._of_session.get(session.id)
+                if connection is not None:
+                    self._flush(connection)
 
     def _commit(self) -> None:
         node = self._node
@@ -209,7 +217,7 @@ class Reactor:
     def deliver(self, answers: Answers) -> None:
         """Hands over answers that did not come from a turn."""
         self._dispatcher.deliver(answers)
-        self._finish([])
+        self._finish()
 
     # Sending
 
@@ -226,6 +234,8 @@ class Reactor:
                 return
             if not connection.unsent:
                 session.out_bytes = 0
+                if session.plain and connection.interest == READ and not connection.killed:
+                    return  # nothing special about it: as nearly always
         self._after_sending(connection)
 
     def _drain_one(self, connection: Connection) -> None:
@@ -243,9 +253,7 @@ class Reactor:
             self._drop(connection)
             return
         if connection.unsent and self._over_limit(connection):
-            self._server.stats.output_limit_disconnections += 1
-            LOGGER.warning("closed a client that does not read its replies", {"client": session.address})
-            self._drop(connection)
+            self._drop_deaf(connection)
             return
         if not connection.unsent:
             connection.over_soft_since_s = None
@@ -326,12 +334,17 @@ class Reactor:
         self._poller.forget(connection.fd)
         connection.socket.close()
 
+    def _drop_deaf(self, connection: Connection) -> None:
+        self._server.stats.output_limit_disconnections += 1
+        LOGGER.warning("closed a client that does not read its replies", {"client": connection.session.address})
+        self._drop(connection)
+
     def kill(self, session: Session) -> None:
         """Closes a client's connection at the end of this turn, after an attempt to send what it is owed."""
         connection = self._of_session.get(session.id)
         if connection is not None:
             connection.killed = True
-            self._dispatcher.outbox.append(session)
+            self._dispatcher.outbox[session] = None
 
     def unsent_bytes(self, session: Session) -> int:
         """What the client was sent but has not taken yet."""
@@ -344,13 +357,14 @@ class Reactor:
         now_ms = self._clock.now_ms()
         for connection in list(self._connections.values()):
             session = connection.session
-            idle = timeout_ms and not session.waiting and now_ms - session.last_active_ms > timeout_ms
-            if idle or (connection.unsent and self._over_limit(connection)):
-                LOGGER.info("closed an idle or slow client", {"client": session.address})
+            if connection.unsent and self._over_limit(connection):
+                self._drop_deaf(connection)
+            elif timeout_ms and not session.waiting and now_ms - session.last_active_ms > timeout_ms:
+                LOGGER.info("closed an idle client", {"client": session.address})
                 self._drop(connection)
         for fd in self._listeners:
             self._poller.change(fd, READ)
-        self._finish([])
+        self._finish()
 
 
 def endpoint(address: object) -> str:

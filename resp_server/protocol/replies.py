@@ -15,12 +15,18 @@ from cluster.machine.reply import NULL_ARRAY, CommandError, Members, Push, Signa
 
 Encoder: TypeAlias = Callable[[Any], bytes]
 
+SHORT_BYTES = 1024
+BULK_HEADERS = tuple(b"$%d\r\n" % size for size in range(SHORT_BYTES))
+"""The first line of a short bulk string, by its length: half the cost of formatting it."""
+
 
 def resp2(reply: Any) -> bytes:
     """``reply`` in RESP2."""
     kind = type(reply)
     if kind is bytes:
-        return b"$%d\r\n%b\r\n" % (len(reply), reply)
+        size = len(reply)
+        header = BULK_HEADERS[size] if size < SHORT_BYTES else b"$%d\r\n" % size
+        return header + reply + b"\r\n"  # type: ignore[no-any-return]
     if kind is Status:
         wire: bytes = reply.wire
         return wire
@@ -35,7 +41,9 @@ def resp3(reply: Any) -> bytes:
     """``reply`` in RESP3."""
     kind = type(reply)
     if kind is bytes:
-        return b"$%d\r\n%b\r\n" % (len(reply), reply)
+        size = len(reply)
+        header = BULK_HEADERS[size] if size < SHORT_BYTES else b"$%d\r\n" % size
+        return header + reply + b"\r\n"  # type: ignore[no-any-return]
     if kind is Status:
         wire: bytes = reply.wire
         return wire

@@ -7,8 +7,10 @@ import pytest
 from cluster.machine.machine import Machine
 from cluster.machine.reply import OK, CommandError, Reply
 from resp_server.commands import keys, locks, strings
-from resp_server.commands.locks import check_fence
+from resp_server.commands.locks import fenced
 from resp_server.commands.table import Table
+from resp_server.settings import Settings
+from tests.front import Front, recovered
 
 TABLE = Table((strings.COMMANDS, keys.COMMANDS, locks.COMMANDS))
 
@@ -33,7 +35,7 @@ def error(reply: Reply) -> str:
 
 def refusal(line: str) -> str:
     with pytest.raises(CommandError) as caught:
-        check_fence(TABLE.find, line.encode().split())
+        fenced(Front().server, line.encode().split())
     return error(caught.value)
 
 
@@ -105,5 +107,19 @@ def test_what_cannot_be_fenced_never_enters_the_log(line: str, text: str) -> Non
     assert refusal(line) == text
 
 
-def test_a_write_that_fits_enters_the_log() -> None:
-    check_fence(TABLE.find, b"FENCE job 1 set x y".split())
+def test_a_write_that_fits_enters_the_log_as_it_is() -> None:
+    call = b"FENCE job 1 set x y".split()
+    assert fenced(Front().server, call) == call
+
+
+def test_a_default_life_of_this_node_is_written_into_the_log() -> None:
+    front = Front(settings=Settings().changed("lock-default-ttl", "500"))
+    client = front.connect()
+    client.call(b"LOCK.ACQUIRE", b"job", b"a")
+    client.call(b"LOCK.ACQUIRE", b"long", b"a", b"px", b"90000")
+    client.call(b"LOCK.ACQUIRE", b"mine", b"a", b"SESSION")
+    client.call(b"FENCE", b"job", b"1", b"LOCK.ACQUIRE", b"inner", b"a", b"SHARED")
+    for key, ttl_ms in ((b"job", 500), (b"long", 90_000), (b"mine", -1), (b"inner", 500)):
+        (info,) = client.call(b"LOCK.INFO", key)
+        assert dict(zip(info[::2], info[1::2], strict=True))[b"holders"][0][9] == ttl_ms, key
+    assert recovered(front.storage).machine.keyspace.values.keys() == {b"job", b"long", b"mine", b"inner"}
