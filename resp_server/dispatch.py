@@ -258,11 +258,20 @@ class Dispatcher:
             return run
         return self._timed(session, run)
 
+    def _affordable(self, session: Session, reply: Reply) -> Reply:
+        """The reply, unless it alone is past what the client may leave unread: then it is not even encoded."""
+        limit = self._server.settings.client_output_buffer_limit.hard_bytes
+        if not limit or type(reply) is not list or size_bytes(reply) <= limit:
+            return reply
+        self._server.stats.output_limit_disconnections += 1
+        self._server.edge.close(session)
+        return CommandError("the reply is larger than client-output-buffer-limit")
+
     def _timed(self, session: Session, handler: Handler) -> Handler:
         def timed(machine: Machine, args: list[bytes]) -> Reply:
             started_ns = perf_counter_ns()
             try:
-                return handler(machine, args)
+                return self._affordable(session, handler(machine, args))
             finally:
                 self._server.slowlog.note(session, args, (perf_counter_ns() - started_ns) // 1000)
 
@@ -293,7 +302,7 @@ class Dispatcher:
         session.pending += 1
         self._node.submit(
             session,
-            lambda machine, _: transactions.execute(machine, steps),
+            lambda machine, _: self._affordable(session, transactions.execute(machine, steps)),
             [b"EXEC"],
             logged=logged if writes or watches else [],
             origin=session.origin,
@@ -327,3 +336,10 @@ class Dispatcher:
         if session.out_bytes > UNREAD_BYTES_MAX:
             session.held = session.glutted = True
             session.settle()
+
+
+def size_bytes(reply: Reply) -> int:
+    """How many bytes of values a reply holds: a key asked for a thousand times counts a thousand times."""
+    if type(reply) is bytes:
+        return len(reply)
+    return sum(map(size_bytes, reply)) if isinstance(reply, list) else 0

@@ -37,6 +37,7 @@ LINGER_S = 0.001
 """After that: how long to sleep here, before giving the thread to Trio."""
 
 ACCEPTS_PER_TURN = 256
+KEEPALIVE_S_MAX = 32767  # more is an error on Linux
 DRAIN_S = 5.0
 """How long a graceful stop waits for clients to take what they are owed."""
 
@@ -315,8 +316,12 @@ class Reactor:
         if client.family == socket.AF_UNIX:
             address = local = f"{client.getsockname()}:0"
         else:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            keep_alive(client, self._server.settings.tcp_keepalive)
+            try:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                keep_alive(client, self._server.settings.tcp_keepalive)
+            except OSError:  # macOS says so when the client has gone already
+                client.close()
+                return
             address, local = endpoint(peer), endpoint(client.getsockname())
         session = self._server.connect(address, local)
         connection = Connection(client, session, self._limits, READ)
@@ -377,6 +382,7 @@ def keep_alive(client: socket.socket, seconds: int) -> None:
     """Probes a silent peer after ``seconds`` (0: never), as Redis does: three probes a third of that apart."""
     if not seconds:
         return
+    seconds = min(seconds, KEEPALIVE_S_MAX)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", seconds), ("TCP_KEEPINTVL", max(1, seconds // 3)), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):

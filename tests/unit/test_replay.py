@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,9 @@ from tests.front import SHARD, Front, recovered, state
 CLIENTS = 4
 LATER_MS = (1, 999, 5_000, 60_000, 86_400_000)
 
-CALLS = st.one_of([right(command) for command in commands(Table()) if command.run is not None or "MULTI" in command.name])
+CALLS = st.one_of(
+    [right(command) for command in commands(Table()) if command.run is not None or "MULTI" in command.name]
+)
 GRANTS = st.sampled_from(
     [
         [b"LOCK.ACQUIRE", b"a", b"ann"],
@@ -28,6 +31,9 @@ GRANTS = st.sampled_from(
         [b"Q.PUSH", b"c", b"job"],
         [b"Q.POP", b"c", b"BLOCK", b"0"],
         [b"EXEC"],
+        [b"INCR", b"a"],
+        [b"APPEND", b"b", b"x"],
+        [b"Q.ACK", b"c", b"1-1"],
     ]
 )
 
@@ -56,7 +62,7 @@ class Leave:
 
 @dataclass(frozen=True)
 class Save:
-    """A checkpoint goes on by so many rows; one is begun when none is under way, and ended when it has all."""
+    """A checkpoint goes on by so many rows; begun when none is under way, ended when it has all."""
 
     rows: int
 
@@ -69,8 +75,9 @@ STEPS = st.lists(
         st.builds(Call, clients, GRANTS),
         st.builds(EndTurn, st.sampled_from([0, 0, 1, 5, 700, 6000])),
         st.builds(Leave, clients),
-        st.builds(Save, st.integers(1, 4)),
+        st.builds(Save, st.integers(1, 2)),
     ),
+    min_size=20,
     max_size=60,
 )
 
@@ -88,6 +95,7 @@ class Saver:
             self._under_way = node.begin_checkpoint()
             changed = self._under_way[0]
             storage.begin_checkpoint(SHARD, cleared=changed.cleared, erased=changed.erased)
+            return
         changed, index, term, ledger = self._under_way
         if written := changed.slice(rows):
             storage.write_rows(SHARD, written)
@@ -164,6 +172,36 @@ def test_what_is_freed_at_once_is_granted_in_the_same_order(steps: list[Step], h
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        [b"INCR", b"a"],
+        [b"APPEND", b"a", b"1"],
+        [b"RENAME", b"a", b"b"],
+        [b"COPY", b"a", b"b"],
+        [b"LOCK.ACQUIRE", b"lock", b"ann"],
+        [b"Q.POP", b"queue"],
+        [b"Q.PUSH", b"queue", b"job"],
+        [b"RENAME", b"queue", b"renamed"],
+        [b"FLUSHALL"],
+    ],
+    ids=lambda words: b" ".join(words).decode(),
+)
+@pytest.mark.parametrize("when", [0, 1, 2])
+def test_a_change_while_a_checkpoint_is_written(change: Words, when: int) -> None:
+    """It is in the log behind the checkpoint, so it must not be in the checkpoint as well."""
+    front = Front()
+    client, saver = front.connect(), Saver(front)
+    for words in ([b"SET", b"a", b"1"], [b"LOCK.ACQUIRE", b"lock", b"ann"], [b"Q.MPUSH", b"queue", b"1", b"2"]):
+        client.call(*words)
+    saver.go_on(1)
+    for number in range(8):
+        if number == when:
+            client.call(*change)
+        saver.go_on(1)
+    check(front)
+
+
 def test_a_read_of_what_is_overdue_leaves_no_trace() -> None:
     """More falls due at once than one entry rings, and somebody reads a lock that is among the rest."""
     front = Front()
@@ -204,8 +242,8 @@ def test_a_checkpoint_keeps_the_order_in_which_flushing_wakes() -> None:
         front.connect().call(b"LOCK.ACQUIRE", key, b"ann")
         front.connect().call(b"LOCK.ACQUIRE", key, b"bob", b"BLOCK", b"0")
     saver = Saver(front)
-    saver.go_on(10)
-    saver.go_on(10)
+    for _ in range(3):
+        saver.go_on(10)
     front.connect().call(b"FLUSHALL")
     check(front)
 
@@ -224,8 +262,8 @@ def test_alarms_nobody_means_any_more_count_for_nothing() -> None:
     front.finish()
     front.connect().call(b"LOCK.ACQUIRE", b"lock", b"bob", b"BLOCK", b"0")
     saver = Saver(front)
-    saver.go_on(5000)
-    saver.go_on(10)
+    for _ in range(3):
+        saver.go_on(5000)
     front.now_ms += 100
     front.node.advance(front.now_ms)
     client.call(b"LOCK.ACQUIRE", b"other", b"ann")

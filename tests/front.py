@@ -1,0 +1,183 @@
+"""The server without sockets and without a disk: every layer between the two, driven by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hiredis
+import msgspec
+
+from cluster.machine.machine import Ledger, Machine
+from cluster.node import Answers, Node, Work
+from cluster.storage import MemoryStorage
+from resp_server.commands.table import Table
+from resp_server.dispatch import Dispatcher
+from resp_server.protocol.requests import Limits, RequestParser
+from resp_server.server import Server
+from resp_server.session import Session
+from resp_server.settings import Settings
+from tests.raw_client import packed
+
+START_MS = 1_700_000_000_000
+SHARD = 0
+
+
+class Client:
+    """One connection: what it sends is parsed and carried out, what it is answered is kept as bytes."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self.session = front.server.connect("127.0.0.1:1", "127.0.0.1:2")
+        self._parser = RequestParser(Limits())
+        self._reader = hiredis.Reader(replyError=hiredis.ReplyError)
+
+    def ask(self, words: list[bytes]) -> None:
+        """Sends one command, to be answered by the end of the turn."""
+        self.send(packed(*words))
+
+    def send(self, data: bytes) -> None:
+        """Hands bytes in, as one read of a socket would."""
+        commands = self._parser.feed(data)
+        self._front.dispatcher.execute(self.session, commands)
+        if self._parser.error is not None:
+            self._front.dispatcher.refuse(self.session, self._parser.error.line)
+
+    def replies(self) -> list[Any]:
+        """What has been answered since the last look; fails on bytes that are no whole replies."""
+        wire = b"".join(self.session.out)
+        self.session.out.clear()
+        self._reader.feed(wire)
+        found = []
+        while self._reader.has_data():
+            reply = self._reader.gets()
+            assert reply is not False, f"half a reply: {wire!r}"
+            found.append(reply)
+        return found
+
+    def call(self, *words: bytes) -> list[Any]:
+        """Sends one command, ends the turn, and gives the replies: one, or none while it waits."""
+        self.ask(list(words))
+        self._front.finish()
+        return self.replies()
+
+
+class Front:
+    """Dispatcher, node and storage with a clock that stands still; it is its own `Edge`."""
+
+    def __init__(self, storage: MemoryStorage | None = None, settings: Settings | None = None, boot: str = "b") -> None:
+        self.storage = storage or MemoryStorage()
+        table = Table()
+        self.node = Node(table.machine_commands(), name="n1", boot=boot)
+        recover(self.node, self.storage)
+        self.now_ms = max(START_MS, self.node.now_ms)
+        self.server = Server(self.node, table, settings or Settings(), self, run_id="r")
+        self.dispatcher = Dispatcher(self.server)
+        self.server.on_refusal = self.dispatcher.hurry
+        self.stopped = False
+        self.node.advance(self.now_ms)
+        self.finish()
+
+    def connect(self) -> Client:
+        """A new client."""
+        return Client(self)
+
+    def disconnect(self, client: Client) -> None:
+        """The client goes away."""
+        self.server.disconnect(client.session)
+        self.finish()
+
+    def advance(self, by_ms: int) -> None:
+        """Time passes, and what falls due happens."""
+        self.now_ms += by_ms
+        self.node.advance(self.now_ms)
+        while self.node.due and self.server.refusal is None:
+            self.finish()
+
+    def finish(self) -> None:
+        """Ends the turn: commits and delivers, and goes on with what was held back."""
+        dispatcher = self.dispatcher
+        self.commit()
+        while dispatcher.resumed:
+            resumed, dispatcher.resumed = dispatcher.resumed, []
+            for session in resumed:
+                if not session.closed:
+                    dispatcher.resume(session)
+            self.commit()
+        dispatcher.outbox.clear()
+        for session in list(self.server.clients.values()):
+            if session.glutted:
+                session.out_bytes = 0
+                dispatcher.relieve(session)
+        if dispatcher.resumed:
+            self.finish()
+
+    def commit(self) -> None:
+        """Makes the turn's entry durable and delivers its answers, unless writes are refused."""
+        if self.server.refusal is not None:
+            return
+        work = self.node.ready()
+        if work is None:
+            return
+        self.dispatcher.deliver(self.make_durable(work))
+        self.node.advance(self.now_ms)
+
+    def make_durable(self, work: Work) -> Answers:
+        """Carries out what the node asks of the disk."""
+        self.storage.append(work.entries)
+        return self.node.persisted(work.entries[-1].index)
+
+    # The edge its commands see
+
+    def close(self, session: Session) -> None:
+        self.server.disconnect(session)
+
+    def stop(self, *, checkpoint: bool) -> None:
+        self.stopped = True
+
+    def start_checkpoint(self) -> bool:
+        return True
+
+    def settings_changed(self, name: str) -> None:
+        self.dispatcher.hurry()
+
+    def unsent_bytes(self, session: Session) -> int:
+        return 0
+
+
+def recover(node: Node, storage: MemoryStorage) -> None:
+    """Rebuilds a node from what the storage holds."""
+    found = storage.load(SHARD)
+    node.recover(found, storage.rows(SHARD), storage.entries(SHARD, found.checkpoint_index + 1))
+
+
+def recovered(storage: MemoryStorage) -> Node:
+    """A new node with the state that the storage holds."""
+    node = Node(Table().machine_commands(), name="n1", boot="again")
+    recover(node, storage)
+    return node
+
+
+def state(machine: Machine) -> dict[str, object]:
+    """Everything the machine knows that a command's reply can depend on."""
+    ledger = Ledger(
+        machine.now_ms,
+        machine.counter,
+        [msgspec.structs.replace(waiter, number=0) for waiter in machine.waiters.everyone()],  # only their order counts
+        machine.sessions.snapshot(),
+        machine.locks,
+    )
+    values, waiters = machine.keyspace.values, machine.waiters
+    return {
+        "values": {
+            key: value
+            if isinstance(value, bytes)
+            else (value.kind, value.header(), {part: value.part(part) for part in value.parts()})
+            for key, value in values.items()
+        },
+        "deadlines": dict(machine.keyspace.deadlines),
+        "lines": {
+            key: [[waiter.origin for waiter in waiters.at(key, kind)] for kind in sorted(waiters.kinds(key))]
+            for key in waiters.keys()  # noqa: SIM118 - it is no mapping
+        },
+        "ledger": msgspec.to_builtins(ledger),
+    }

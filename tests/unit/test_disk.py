@@ -1,0 +1,98 @@
+"""Commits that may or may not have happened, and entries no row can hold."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import pytest
+from trio.testing import MockClock
+
+from cluster.node import Answers, Work
+from cluster.storage import StorageError
+from resp_server.edge import disk
+from resp_server.edge.disk import Disk
+from tests.front import Client, Front
+
+
+class DiskFront(Front):
+    """A front whose commits go through the edge's own disk work."""
+
+    def make_durable(self, work: Work) -> Answers:
+        return self.disk.commit(work)
+
+    @cached_property
+    def disk(self) -> Disk:
+        """The edge's work on the front's storage."""
+        return Disk(self.server, self.storage)
+
+    async def mend(self) -> None:
+        """Waits until the disk is whole again, and does what is due then."""
+        self.dispatcher.deliver(await self.disk.mend())
+        self.finish()
+
+    def break_disk(self, *, survives: bool) -> None:
+        """The next commit fails in a way that leaves open whether it happened; it ``survives`` or not."""
+        self.storage.fail_next["append"] = StorageError("I/O error", definite=False)
+        self.storage.uncertain_survives = survives
+
+
+def code(client: Client, *words: bytes) -> str:
+    """The code of the error that a command ends with."""
+    return str(client.call(*words)[0]).partition(" ")[0]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("survives", [True, False])
+async def test_an_uncertain_write_is_there_or_not(autojump_clock: MockClock, survives: bool) -> None:
+    front = DiskFront()
+    client = front.connect()
+    front.break_disk(survives=survives)
+    assert code(client, b"SET", b"a", b"1") == "UNCERTAIN"
+    assert code(client, b"SET", b"b", b"1") == "MISCONF"
+    assert client.call(b"GET", b"a") == [None], "nobody sees it before it is certain"
+    await front.mend()
+    assert client.call(b"EXISTS", b"a", b"b") == [int(survives)]
+    assert client.call(b"INCR", b"c") == [1]
+
+
+@pytest.mark.trio
+async def test_nobody_waits_by_an_uncertain_command(autojump_clock: MockClock) -> None:
+    """Whoever was told -UNCERTAIN goes on; a lock given to it then would be lost on it."""
+    front = DiskFront()
+    holder, doubtful, second = front.connect(), front.connect(), front.connect()
+    holder.call(b"LOCK.ACQUIRE", b"lock", b"ann")
+    front.break_disk(survives=True)
+    assert code(doubtful, b"LOCK.ACQUIRE", b"lock", b"bob", b"BLOCK", b"0") == "UNCERTAIN"
+    await front.mend()
+    assert doubtful.call(b"PING") == [b"PONG"]
+    assert second.call(b"LOCK.ACQUIRE", b"lock", b"cid", b"BLOCK", b"0") == []
+    holder.call(b"LOCK.RELEASE", b"lock", b"ann")
+    assert len(second.replies()) == 1
+    assert doubtful.replies() == []
+    assert doubtful.call(b"LOCK.ACQUIRE", b"lock", b"bob", b"BLOCK", b"5") == []
+    front.advance(5)
+    assert doubtful.replies() == [None]
+
+
+@pytest.mark.trio
+async def test_a_session_that_ended_uncertainly_is_over(autojump_clock: MockClock) -> None:
+    front = DiskFront()
+    client, other = front.connect(), front.connect()
+    client.call(b"LOCK.ACQUIRE", b"lock", b"ann", b"SESSION")
+    front.break_disk(survives=False)
+    front.disconnect(client)
+    await front.mend()
+    assert other.call(b"EXISTS", b"lock") == [0]
+
+
+def test_an_entry_too_large_for_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused as a whole, and nothing else is."""
+    monkeypatch.setattr(disk, "ENTRY_BYTES_MAX", 1000)
+    front = DiskFront()
+    client = front.connect()
+    client.call(b"MULTI")
+    for number in range(100):
+        client.call(b"SET", b"%d" % number, b"x" * 10)
+    assert code(client, b"EXEC") == "ERR"
+    assert client.call(b"DBSIZE") == [0]
+    assert client.call(b"SET", b"a", b"1") == [b"OK"]
