@@ -3,9 +3,10 @@
 The caller (the edge, or a simulator) does this, turn after turn:
 
 1. `advance` with the time. If it says that something is due, reads of this
-   turn must go through the log as well.
-2. `submit` every command that must take its place in the log, and whatever
-   follows it on the same connection; `read` what may be answered at once.
+   turn should wait for it with `submit_read`.
+2. `submit` every command that must take its place in the log, and with
+   `submit_read` what follows it on the same connection; `read` what may be
+   answered at once.
 3. `ready`: the turn's commands as one entry to make durable, or None.
 4. Make `Work.entries` durable, then call `persisted`; or `refused` when the
    disk did not take them. Both give the answers to deliver.
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from cluster.machine.keyspace import Checkpoint
-from cluster.machine.machine import END_SESSION, END_SESSIONS, UNBLOCK, Call, Commands, Handler, Machine
+from cluster.machine.machine import END_SESSION, END_SESSIONS, UNBLOCK, Call, Commands, Handler, Machine, in_place
 from cluster.machine.reply import CommandError, Reply
 from cluster.storage.contract import Entry, Recovered, Row
 
@@ -37,9 +38,10 @@ _decode = msgspec.msgpack.Decoder(tuple[int, list[Any], dict[int, bytes]]).decod
 
 
 class Work(NamedTuple):
-    """What to do before `Node.persisted` may be called: make ``entries`` durable."""
+    """What to do before `Node.persisted` may be called: make ``entries`` durable, which hold so many ``writes``."""
 
     entries: Sequence[Entry]
+    writes: int
 
 
 class Answers(NamedTuple):
@@ -120,9 +122,7 @@ class Node:
         """Moves the node's clock, never back; whether an alarm is due, so that this turn needs an entry."""
         if now_ms > self.now_ms:
             self.now_ms = now_ms
-        machine = self.machine
-        next_ms = machine.clockwork.next_due_ms(self.now_ms)
-        self.due = machine.behind or (next_ms is not None and next_ms <= self.now_ms)
+        self.due = self.machine.pass_time(self.now_ms)
         return self.due
 
     @property
@@ -139,8 +139,8 @@ class Node:
         return f"{self._origin_prefix}{client_id}".encode()
 
     def read(self, handler: Handler, args: list[bytes]) -> Reply:
-        """Runs a command that changes nothing, now. Only while nothing is due."""
-        return self.machine.run(handler, args)
+        """Runs a command that is not logged, now. What is due has not happened yet, but what it ends is hidden."""
+        return self.machine.peek(handler, args)
 
     def submit(
         self, client: Client, handler: Handler, args: list[Any], *, logged: list[Any] | None = None, origin: bytes = b""
@@ -148,17 +148,20 @@ class Node:
         """Gives a command its place in this turn's entry.
 
         ``logged`` is what other replicas will carry out: ``args`` itself unless
-        told otherwise; an empty list for a command that only wants its place
-        in the order of replies.
+        told otherwise.
         """
         batch = self._open
         batch.clients.append(client)
         batch.calls.append((handler, args, origin))
-        written = args if logged is None else logged
-        if written:
-            if origin:
-                batch.origins[len(batch.writes)] = origin
-            batch.writes.append(written)
+        if origin:
+            batch.origins[len(batch.writes)] = origin
+        batch.writes.append(args if logged is None else logged)
+
+    def submit_read(self, client: Client, handler: Handler, args: list[bytes]) -> None:
+        """Gives a command that is not logged its place among those of this turn that are."""
+        batch = self._open
+        batch.clients.append(client)
+        batch.calls.append((*in_place(handler, args), b""))
 
     def submit_writes(self, client: Client, calls: list[Call]) -> None:
         """Gives several commands of one client their places, logged as they are and without their session."""
@@ -192,7 +195,7 @@ class Node:
         self._flying.append(batch)
         payload = _encode((batch.time_ms, batch.writes, batch.origins))
         self.bytes_since_checkpoint += len(payload)
-        return Work([Entry(self.shard, batch.index, self.term, payload)])
+        return Work([Entry(self.shard, batch.index, self.term, payload)], len(batch.writes))
 
     def persisted(self, index: int) -> Answers:
         """Entries up to ``index`` are durable: they are committed, run, and answered."""
@@ -231,11 +234,6 @@ class Node:
             self._replay(entry)
         woken, self.machine.woken = self.machine.woken, []
         return Answers([], woken)
-
-    def hide_overdue(self) -> None:
-        """While nothing can be logged: reads treat what is overdue as gone, as every later entry will."""
-        self.machine.now_ms = self.now_ms
-        self.machine.behind = True
 
     # Checkpoints
 

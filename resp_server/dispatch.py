@@ -19,7 +19,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from cluster.machine import transactions
-from cluster.machine.machine import Call, Handler, Machine, bug
+from cluster.machine.machine import Call, Handler, Machine, bug, in_place
 from cluster.machine.reply import OK, QUEUED, WAITING, CommandError, Reply
 from cluster.node import Answers
 from resp_server.commands.table import Route
@@ -237,15 +237,19 @@ class Dispatcher:
                 session.settle()
             session.pending += 1
             node.submit(session, handler, args, origin=session.origin if "session" in command.flags else b"")
-        elif session.pending or (node.due and command.run is not None and self._server.refusal is None):
+        else:
+            self._look(session, handler, args, is_local=command.serve is not None)
+
+    def _look(self, session: Session, handler: Handler, args: list[bytes], *, is_local: bool = False) -> None:
+        """Runs what is not logged: in its place behind what is unanswered or, unless it is local, due; else now."""
+        node = self._node
+        if session.pending or (node.due and not is_local and self._server.refusal is None):
             session.pending += 1
-            node.submit(session, handler, args, logged=[])
+            node.submit_read(session, handler, args)
             if session.pending > UNANSWERED_MAX:
                 session.held = True  # what it reads may be large: see first what that comes to
                 session.settle()
         else:
-            if self._server.refusal is not None:
-                node.hide_overdue()
             self._reply(session, node.read(handler, args))
 
     def _handler(self, session: Session, route: Route) -> Handler:
@@ -280,8 +284,9 @@ class Dispatcher:
     def _execute_transaction(self, session: Session) -> None:
         """EXEC: the queued commands become one command of the log.
 
-        Other replicas carry out the machine's commands among them; here the
-        local ones (PING, CLIENT …) run in their places too.
+        Other replicas carry out those that are logged; here the reads and the
+        local ones (PING, CLIENT …) run in their places too. When there is
+        nothing to log, all are carried out as one read is.
         """
         transaction = session.transaction
         if transaction is None:
@@ -291,39 +296,39 @@ class Dispatcher:
         if transaction.failed:
             self._server.unwatch(session)
             raise CommandError("Transaction discarded because of previous errors.", "EXECABORT")
-        steps = [(self._handler(session, route), args) for route, args in transaction.commands]
-        logged = [b"EXEC", *(args for route, args in transaction.commands if route.command.logged)]
-        writes = any(route.command.logged for route, _ in transaction.commands)
-        watches = session.pending or self._node.knows_session(session.origin)
+        steps = [self._step(session, route, args) for route, args in transaction.commands]
+        writes = [args for route, args in transaction.commands if route.command.logged]
+        if not (writes or session.pending or self._node.knows_session(session.origin)):
+            self._look(
+                session,
+                lambda machine, _: self._affordable(session, [machine.step(*step) for step in steps]),
+                [b"EXEC"],
+            )
+            return
         refusal = self._server.refusal
         if refusal is not None:
-            self._execute_unlogged(session, steps, refusal if writes or watches else None)
-            return
+            self._server.unwatch(session)
+            reason = f"{refusal.code} {refusal.message}"
+            raise CommandError(f"Transaction discarded because of: {reason}", "EXECABORT")
         session.pending += 1
         self._node.submit(
             session,
             lambda machine, _: self._affordable(session, transactions.execute(machine, steps)),
             [b"EXEC"],
-            logged=logged if writes or watches else [],
+            logged=[b"EXEC", *writes],
             origin=session.origin,
         )
 
-    def _execute_unlogged(
-        self, session: Session, steps: list[tuple[Handler, list[bytes]]], refusal: CommandError | None
-    ) -> None:
-        """EXEC while the disk takes no writes: only what needs no log is carried out."""
-        if refusal is not None:
-            self._server.unwatch(session)
-            reason = f"{refusal.code} {refusal.message}"
-            raise CommandError(f"Transaction discarded because of: {reason}", "EXECABORT")
-        self._node.hide_overdue()
-        self._reply(session, self._node.read(lambda machine, _: [machine.step(*step) for step in steps], [b"EXEC"]))
+    def _step(self, session: Session, route: Route, args: list[bytes]) -> tuple[Handler, list[bytes]]:
+        """A command of a transaction."""
+        handler = self._handler(session, route)
+        return (handler, args) if route.command.logged else in_place(handler, args)
 
     def _reply(self, session: Session, reply: Reply) -> None:
         """Answers now when nothing is owed before, else in its place."""
         if session.pending:
             session.pending += 1
-            self._node.submit(session, lambda machine, args: reply, [], logged=[])
+            self._node.submit_read(session, lambda machine, args: reply, [])
             return
         if type(reply) is CommandError:
             self._server.stats.count_error(reply)

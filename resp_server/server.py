@@ -191,8 +191,8 @@ class Server:
             self.node.end_session(session.origin)
 
     def unwatch(self, session: Session) -> None:
-        """Ends the session's watches, if there may be any (DISCARD, RESET)."""
-        if session.pending or self.node.knows_session(session.origin):
+        """Ends the watches of a session that is owed nothing (UNWATCH, DISCARD, RESET), as soon as the log allows."""
+        if self.node.knows_session(session.origin):
             self.node.submit(None, unwatch, [b"UNWATCH"], origin=session.origin)
 
     def session_of(self, origin: bytes) -> Session | None:

@@ -160,7 +160,7 @@ def recovered(storage: MemoryStorage) -> Node:
 def state(machine: Machine) -> dict[str, object]:
     """Everything the machine knows that a command's reply can depend on."""
     ledger = Ledger(
-        machine.now_ms,
+        machine.log_ms,
         machine.counter,
         [msgspec.structs.replace(waiter, number=0) for waiter in machine.waiters.everyone()],  # only their order counts
         machine.sessions.snapshot(),

@@ -15,6 +15,7 @@ commands go on; a value about to change before the walk reached it is stashed
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import ClassVar, Protocol, TypeAlias
 from zlib import crc32
 
@@ -190,6 +191,24 @@ class Keyspace:
         """The keys of one bucket of `BUCKETS`."""
         return list(self._buckets[number])
 
+    def hide(self, keys: Iterable[bytes]) -> list[tuple[bytes, Held, int | None]]:
+        """Takes keys out of everybody's sight, for a moment: what `show` needs. It is no change, so nobody is told."""
+        hidden: list[tuple[bytes, Held, int | None]] = []
+        for key in keys:
+            value = self.values.pop(key, None)
+            if value is not None:
+                del self._buckets[crc32(key) & (BUCKETS - 1)][key]
+                hidden.append((key, value, self.deadlines.pop(key, None)))
+        return hidden
+
+    def show(self, hidden: Iterable[tuple[bytes, Held, int | None]]) -> None:
+        """Puts back what `hide` took."""
+        for key, value, deadline_ms in hidden:
+            self.values[key] = value
+            self._buckets[crc32(key) & (BUCKETS - 1)][key] = None
+            if deadline_ms is not None:
+                self.deadlines[key] = deadline_ms
+
     def __len__(self) -> int:
         return len(self.values)
 
@@ -274,7 +293,8 @@ class Keyspace:
     def clear(self) -> None:
         """Deletes every key at once."""
         self.changes += len(self.values)
-        self.vacated += [(key, value) for key, value in self.values.items() if not isinstance(value, bytes)]
+        vacated = [(key, value) for key, value in self.values.items() if not isinstance(value, bytes)]
+        self.vacated += sorted(vacated, key=itemgetter(0))  # a restored keyspace has its keys in another order
         for key in self._watched:
             if key in self.values:
                 self.touched[key] = None

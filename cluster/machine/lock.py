@@ -41,6 +41,10 @@ class Hold(msgspec.Struct, array_like=True, gc=False):
     origin: bytes
     requests: tuple[bytes, ...]
 
+    def is_over(self, now_ms: int) -> bool:
+        """Whether its time is up, although its alarm may not have rung."""
+        return self.ends_ms is not None and self.ends_ms <= now_ms
+
 
 class Lock(msgspec.Struct, array_like=True, gc=False):
     """A lock that is held: by ``exclusive``, or by every hold in ``shared`` (by owner, in the order they came).
@@ -70,6 +74,10 @@ class Lock(msgspec.Struct, array_like=True, gc=False):
     def holders(self) -> Collection[Hold]:
         """Every hold, the longest-standing first."""
         return self.shared.values() if self.exclusive is None else (self.exclusive,)
+
+    def living(self, now_ms: int) -> list[Hold]:
+        """The holds whose time is not up, the longest-standing first."""
+        return [hold for hold in self.holders() if not hold.is_over(now_ms)]
 
     def header(self) -> bytes:
         """The whole lock, for a checkpoint."""

@@ -75,7 +75,7 @@ def expire_overdue(machine: Machine, key: bytes) -> None:
     lock = machine.keyspace.values.get(key)
     if type(lock) is Lock:
         for hold in list(lock.holders()):
-            if hold.ends_ms is not None and hold.ends_ms <= machine.now_ms:
+            if hold.is_over(machine.now_ms):
                 end(machine, key, lock, hold)
 
 

@@ -164,19 +164,26 @@ def info(machine: Machine, args: list[bytes]) -> Reply:
     key = args[1]
     lock = _find(machine, key)
     now_ms = machine.now_ms
+    holds = [] if lock is None else [_describe_hold(lock, hold, now_ms) for hold in lock.living(now_ms)]
     return {
-        b"mode": b"free" if lock is None else lock.mode,
+        b"mode": lock.mode if lock is not None and holds else b"free",
         b"token": machine.locks.recent.get(key, 0) if lock is None else lock.token,
-        b"holders": [] if lock is None else [_describe_hold(lock, hold, now_ms) for hold in lock.holders()],
+        b"holders": holds,
         b"waiters": [_describe_wait(waiter, now_ms) for waiter in machine.waiters.at(key, Lock.kind)],
     }
 
 
 def owned(machine: Machine, args: list[bytes]) -> Reply:
     """LOCK.OWNED owner: walks the whole keyspace."""
-    owner = args[1]
+    owner, now_ms = args[1], machine.now_ms
     values = machine.keyspace.values
-    return [key for key, lock in values.items() if type(lock) is Lock and lock.holder(owner) is not None]
+
+    def is_owned(key: bytes) -> bool:
+        lock = values[key]
+        hold = lock.holder(owner) if type(lock) is Lock else None
+        return hold is not None and not hold.is_over(now_ms)
+
+    return list(filter(is_owned, scanning.living(machine, values)))
 
 
 def scan(machine: Machine, args: list[bytes]) -> Reply:

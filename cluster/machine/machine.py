@@ -12,8 +12,8 @@ cannot answer yet calls `wait` and returns `WAITING`; when a key it waits for
 is `signal`-led, the command's *retry* is tried. Handlers are given from
 outside by name, so the command table stays the one list of commands.
 
-Reads run on the leader, in their place in `apply` or alone by `run`, and leave
-no trace.
+Reads run on the leader by `peek`, between entries or in their place in one,
+and leave no trace.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ END_SESSION = b"_SESSION.END"
 END_SESSIONS = b"_SESSION.ENDALL"
 UNBLOCK = b"_SESSION.UNBLOCK"
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("sepakat.machine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,14 @@ class Ledger(msgspec.Struct, array_like=True):
 
 
 class Machine:
-    """One shard's state. ``now_ms`` is the log's clock; ``origin`` names the session being served."""
+    """One shard's state.
+
+    ``log_ms`` is the time of the last entry. ``now_ms`` is what handlers go by:
+    the same while an entry is applied, the node's own clock for reads between
+    entries. ``origin`` names the session being served. ``behind`` says that
+    something is due that has not rung, so that keys and locks outlive their end
+    unseen: commands of the log end those they name, reads do not see them.
+    """
 
     def __init__(self, commands: Commands) -> None:
         self.commands = commands
@@ -77,11 +84,12 @@ class Machine:
         self.sessions = Sessions()
         self.locks = locks.Issued()
         self.lock_waits = locks.LockWaits(self.waiters)
+        self.log_ms = 0
         self.now_ms = 0
         self.counter = 0
         self.origin = b""
         self.may_wait = True
-        self.behind = False  # more was due than one entry rings: keys may outlive their deadline unseen
+        self.behind = False
         self.woken: list[tuple[bytes, Reply]] = []
         self._ready: dict[bytes, None] = {}
         self._internal: dict[bytes, Handler] = {
@@ -92,9 +100,16 @@ class Machine:
 
     # Carrying out
 
+    def pass_time(self, now_ms: int) -> bool:
+        """Between entries: reads go by ``now_ms`` from now on; whether something is due, so that an entry must come."""
+        self.now_ms = max(self.log_ms, now_ms)
+        next_ms = self.clockwork.next_due_ms(self.now_ms)
+        self.behind = next_ms is not None and next_ms <= self.now_ms
+        return self.behind
+
     def begin(self, time_ms: int) -> None:
         """Moves the clock to an entry's time (never back) and rings what is due, at most `ALARMS_PER_ENTRY`."""
-        self.now_ms = max(self.now_ms, time_ms)
+        self.now_ms = self.log_ms = max(self.log_ms, time_ms)
         self.origin = b""
         for _ in range(ALARMS_PER_ENTRY):
             rung = self.clockwork.ring(self.now_ms)
@@ -137,12 +152,36 @@ class Machine:
         """Carries out one command of several: what it sets free is followed up by `run` after the last."""
         if self.behind:
             self._expire_named(args)
+        return self._attempt(handler, args)
+
+    def peek(self, handler: Handler, args: list[bytes]) -> Reply:
+        """Carries out a command that is not logged; while `behind`, overdue keys it names are hidden from it.
+
+        Nothing ends by being looked at: other replicas do not know that it was.
+        """
+        if not self.behind:
+            return self._attempt(handler, args)
+        hidden = self.keyspace.hide([arg for arg in args if self.overdue(arg)])
+        try:
+            return self._attempt(handler, args)
+        finally:
+            self.keyspace.show(hidden)
+
+    def _attempt(self, handler: Handler, args: list[bytes]) -> Reply:
         try:
             return handler(self, args)
         except CommandError as error:
             return error
         except Exception:  # noqa: BLE001 - see `bug`
             return bug(args)
+
+    def overdue(self, key: bytes) -> bool:
+        """Whether ``key`` is there only because an alarm has not rung: its own, or that of a lock's last hold."""
+        deadline_ms = self.keyspace.deadlines.get(key)
+        if deadline_ms is not None and deadline_ms <= self.now_ms:
+            return True
+        value = self.keyspace.values.get(key)
+        return type(value) is locks.Lock and not value.living(self.now_ms)
 
     def handler(self, name: bytes) -> Handler:
         """The handler of a command in the log, by its name in any case."""
@@ -263,14 +302,15 @@ class Machine:
 
     def begin_checkpoint(self) -> tuple[Checkpoint, bytes]:
         """The keyspace's changes to write, and the ledger, both as of now."""
-        ledger = Ledger(self.now_ms, self.counter, self.waiters.everyone(), self.sessions.snapshot(), self.locks)
+        ledger = Ledger(self.log_ms, self.counter, self.waiters.everyone(), self.sessions.snapshot(), self.locks)
         return self.keyspace.begin_checkpoint(), msgspec.msgpack.encode(ledger)
 
     def restore(self, ledger: bytes, rows: Iterable[Row]) -> None:
         """The state of a finished checkpoint, into a new machine."""
         if ledger:
             known = msgspec.msgpack.decode(ledger, type=Ledger)
-            self.now_ms, self.counter, self.locks = known.now_ms, known.counter, known.locks
+            self.now_ms = self.log_ms = known.now_ms
+            self.counter, self.locks = known.counter, known.locks
             for waiter in known.waiters:
                 self.waiters.add(waiter)
             self.lock_waits.rebuild()
@@ -290,12 +330,17 @@ class Machine:
                 restore(key, queues.restore(self, key, body), deadline_ms)
 
 
+def in_place(handler: Handler, args: list[bytes]) -> tuple[Handler, list[bytes]]:
+    """A command that is not logged as a call among those that are: it names nothing that would end before it."""
+    return lambda machine, _: machine.peek(handler, args), []
+
+
 def bug(args: list[bytes]) -> CommandError:
     """Reports the exception being handled, which no command may raise, and the reply for it.
 
     Every replica hits the same bug at the same entry, so it must not stop them all.
     """
-    _log.exception("a command failed by a bug", extra={"command": args[0]})
+    _log.exception("a command failed by a bug", {"command": args[0].decode("utf-8", "backslashreplace")})
     return CommandError("internal error, see the server's log")
 
 

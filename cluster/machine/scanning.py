@@ -1,7 +1,7 @@
 """Finding keys without naming them: KEYS, SCAN and RANDOMKEY.
 
-Keys whose deadline has passed, and whose alarm has not rung yet because very
-many were due at once, are not shown.
+Keys that are overdue, because very many were due at once or nothing can be
+logged, are not shown.
 """
 
 from __future__ import annotations
@@ -73,12 +73,7 @@ def living(machine: Machine, found: Iterable[bytes]) -> Iterable[bytes]:
     """``found`` without the keys that are overdue."""
     if not machine.behind:
         return found
-    return (key for key in found if _lives(machine, key))
-
-
-def _lives(machine: Machine, key: bytes) -> bool:
-    deadline_ms = machine.keyspace.deadlines.get(key)
-    return deadline_ms is None or deadline_ms > machine.now_ms
+    return (key for key in found if not machine.overdue(key))
 
 
 def random_key(below: Callable[[int], int]) -> Handler:
@@ -94,7 +89,7 @@ def random_key(below: Callable[[int], int]) -> Handler:
             return None
         for _ in range(_TRIES_MAX):
             key = _draw(machine, below)
-            if not machine.behind or _lives(machine, key):
+            if not machine.behind or not machine.overdue(key):
                 return key
         return next(iter(living(machine, machine.keyspace.values)), None)
 

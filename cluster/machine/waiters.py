@@ -98,8 +98,8 @@ class Waiters:
         return next(iter(lines[kind].values())) if lines and kind in lines else None
 
     def kinds(self, key: bytes) -> list[bytes]:
-        """What kinds of value are waited for at ``key``."""
-        return list(self._by_key.get(key, ()))
+        """What kinds of value are waited for at ``key``, in an order that does not depend on who left."""
+        return sorted(self._by_key.get(key, ()))
 
     def keys(self) -> Iterator[bytes]:
         """The keys somebody waits for."""

@@ -4,7 +4,7 @@ SQLite has one writer per file. A checkpoint is one long transaction, filled in
 slices and made visible by its commit; in a file of its own it never stands in
 the way of the log, which commits every turn.
 
-- The log has one connection, used by the loop's thread alone. An entry's row
+- The log has one connection, used by one thread at a time. An entry's row
   number is its shard and index in one integer, so entries lie in one B-tree in
   the order they are read, and adding one touches the fewest pages.
 - Each checkpoint, and each reading of one, opens a connection of its own and
@@ -80,6 +80,7 @@ class SqliteStorage:
         self._policy = policy
         self._tails: dict[int, int] = {}  # each shard's last index in the log, as far as known
         self._log_files = threading.Lock()  # `sync` may run while `reopen` replaces them
+        self._log_use = threading.Lock()  # appends and cuts come from different threads
         self._finished: dict[int, tuple[int, int, bytes]] = {}  # each shard's checkpoint: index, term, ledger
         self._checkpoint: tuple[int, sqlite3.Connection] | None = None
         self._lock = data_folder.claim(folder, (LOG, KEYSPACE))
@@ -122,7 +123,7 @@ class SqliteStorage:
             return
         log, tails = self._log, self._tails
         try:
-            with transaction(log, LOG):
+            with self._log_use, transaction(log, LOG):
                 for shard, index, term, payload in entries:
                     position = _position(shard, index)
                     if index <= self._tail(shard):
@@ -151,7 +152,8 @@ class SqliteStorage:
     def set_policy(self, policy: SyncPolicy) -> None:
         self._policy = policy
         if self._wal >= 0:  # else `reopen` will see to it
-            self._log.execute(f"PRAGMA synchronous = {SYNCHRONOUS[policy]}")
+            with self._log_use:
+                self._log.execute(f"PRAGMA synchronous = {SYNCHRONOUS[policy]}")
 
     def reopen(self) -> None:
         with self._log_files:
@@ -211,7 +213,7 @@ class SqliteStorage:
 
     def cut_log(self, shard: int, last: int, limit: int) -> bool:
         start, end = _position(shard, 0), _position(shard, last)
-        with transaction(self._log, LOG):
+        with self._log_use, transaction(self._log, LOG):
             (first,) = self._log.execute(
                 "SELECT min(position) FROM log WHERE position BETWEEN ? AND ?", (start, end)
             ).fetchone()

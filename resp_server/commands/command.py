@@ -1,7 +1,8 @@
 """The record that describes one command, and what is derived from it.
 
-A command is carried out either by the replicated machine (``run``, a handler
-from `cluster.machine`) or by the node the client is connected to (``serve``).
+A command is carried out by the replicated machine (``run``, a handler from
+`cluster.machine`) or by the node the client is connected to (``serve``); one
+with both by the node that is asked, and by the machine wherever the log is.
 Arity checks, routing, COMMAND and its subcommands, HELP and
 ``docs/commands.md`` all come from these records; nothing is listed twice.
 """
@@ -77,10 +78,11 @@ class Command:
     it on the leader's state, ``fast``, ``blocking``, ``noauth``, ``admin`` …;
     our own are ``session``, its log entry names the client's session, and
     ``logged``, it goes through the log although it writes no key.
-    ``prepare`` gives a call's arguments as they go into the log, or raises. One that ``ends_transaction``, or would begin another, is
-    carried out at once instead of being queued in it. One
-    that stands ``alone`` waits until all before it on its connection is answered,
-    because it changes how the client's commands or replies are treated.
+    ``prepare`` gives a call's arguments as they go into the log, or raises. One
+    that ``ends_transaction``, or would begin another, is carried out at once
+    instead of being queued in it. One that stands ``alone`` waits until all
+    before it on its connection is answered, because it changes how the client's
+    commands or replies are treated.
     ``more_categories`` are ACL categories that neither flags nor group bring.
     ``syntax`` is what follows the name; ``reply`` and ``example`` are prose for
     the documentation.

@@ -90,6 +90,7 @@ class Route:
         command = self.command
         return (
             command.run is not None
+            and command.serve is None
             and self.quick
             and command.prepare is None
             and not {"blocking", "session"} & set(command.flags)

@@ -25,6 +25,11 @@ def _discard(session: Session, args: list[bytes]) -> Reply:
     return OK
 
 
+def _unwatch(session: Session, args: list[bytes]) -> Reply:
+    session.server.unwatch(session)
+    return OK
+
+
 COMMANDS = (
     Command(
         name="MULTI",
@@ -87,8 +92,10 @@ COMMANDS = (
         since="2.2.0",
         summary="Forgets about watched keys of a transaction.",
         reply="`OK`",
-        flags=("logged", "session", "noscript", "loading", "stale", "fast", "allow_busy"),
+        flags=("noscript", "loading", "stale", "fast", "allow_busy"),
         example="UNWATCH",
         run=transactions.unwatch,
+        serve=_unwatch,
+        alone=True,
     ),
 )

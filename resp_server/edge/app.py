@@ -98,8 +98,12 @@ class App:
         with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._stop_on_signals, signals)
-                await self._serve_until_stopped()
-                await self._reactor.drain()
+                nursery.start_soon(self._disk.write)
+                try:
+                    await self._serve_until_stopped()
+                    await self._reactor.drain()
+                finally:
+                    self._disk.close()
                 if self._final_checkpoint and self._server.refusal is None:
                     await self._disk.checkpoint()
                 nursery.cancel_scope.cancel()

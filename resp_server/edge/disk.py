@@ -1,11 +1,18 @@
 """The node's work on its disk: commits, checkpoints, and getting over a disk that is full.
 
-Commits run on the loop, one a turn: a commit is one system call's wait, less
-than a thread switch costs. Checkpoints are written by a worker thread from
-rows the loop hands it, a slice at a time.
+One commit is under way at a time. What comes in meanwhile gathers in the
+node's open entry, so a slow disk makes larger entries, not a longer queue. A
+commit that few wait for on a disk that is quick runs on the loop: that is less
+than a thread's wake-ups cost. Any other runs on the writer, a thread of its
+own, while the loop goes on reading requests and sending replies. Checkpoints
+are written by worker threads from rows the loop hands them, a slice at a time.
 """
 
 from __future__ import annotations
+
+import socket
+from queue import SimpleQueue
+from time import perf_counter_ns
 
 import trio
 
@@ -23,6 +30,10 @@ ENTRY_BYTES_MAX = 999_000_000
 
 RETRY_CHECKPOINT_S = 10.0
 
+FEW_WRITES = 8
+QUICK_NS = 1_000_000
+"""A commit of at most so many writes runs on the loop where commits take less than this."""
+
 
 class Disk:
     """Carries out what the node asks of its storage."""
@@ -34,18 +45,64 @@ class Disk:
         self._uncertain = False
         self._wanted = trio.Event()
         self.refused = trio.Event()
+        self.under_way = False
+        self._commit_ns = 0  # how long commits take, lately
+        self._works: SimpleQueue[Work | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[tuple[Work, StorageError | None]] = SimpleQueue()
+        self.bell, self._bell_rope = socket.socketpair()  # readable when the writer has finished a commit
+        self.bell.setblocking(False)
 
-    def commit(self, work: Work) -> Answers:
-        """Makes a turn's entries durable; the answers, which are errors when the disk did not take them."""
-        stats = self._server.stats
+    def commit(self, work: Work, *, here: bool = False) -> Answers | None:
+        """Makes a turn's entries durable; the answers, which are errors when the disk did not take them.
+
+        None when the writer is at it: then `collect` has the answers once
+        ``bell`` is readable. ``here`` forbids that.
+        """
         if any(len(entry.payload) > ENTRY_BYTES_MAX for entry in work.entries):
             return self._node.refused(CommandError("more than the log takes at once: send less in one transaction"))
+        if here or (work.writes <= FEW_WRITES and self._commit_ns < QUICK_NS):
+            return self._answers(work, self._append(work))
+        self.under_way = True
+        self._works.put(work)
+        return None
+
+    def collect(self) -> Answers:
+        """The answers of the commit the writer has finished."""
+        self.bell.recv(1)
+        self.under_way = False
+        return self._answers(*self._outcomes.get())
+
+    async def write(self) -> None:
+        """Runs the writer until `close`."""
+        try:
+            await trio.to_thread.run_sync(self._write)
+        finally:
+            self.bell.close()
+            self._bell_rope.close()
+
+    def close(self) -> None:
+        """Ends the writer; no commit is under way."""
+        self._works.put(None)
+
+    def _write(self) -> None:
+        while (work := self._works.get()) is not None:
+            self._outcomes.put((work, self._append(work)))
+            self._bell_rope.send(b"!")
+
+    def _append(self, work: Work) -> StorageError | None:
+        started_ns = perf_counter_ns()
         try:
             self._storage.append(work.entries)
         except StorageError as error:
-            stats.commit_failures += 1
+            return error
+        self._commit_ns += (perf_counter_ns() - started_ns - self._commit_ns) // 8
+        return None
+
+    def _answers(self, work: Work, error: StorageError | None) -> Answers:
+        if error is not None:
+            self._server.stats.commit_failures += 1
             return self._refuse(error)
-        stats.commits += 1
+        self._server.stats.commits += 1
         return self._node.persisted(work.entries[-1].index)
 
     def _refuse(self, error: StorageError) -> Answers:
@@ -55,7 +112,9 @@ class Disk:
         self._uncertain = self._uncertain or not error.definite
         self._server.refuse_writes(refusal)
         self.refused.set()
-        return self._node.refused(refusal if error.definite else uncertain)
+        failed = self._node.refused(refusal if error.definite else uncertain)
+        gathered = self._node.refused(refusal) if self._node.ready() is not None else Answers([], [])
+        return Answers([*failed.replies, *gathered.replies], [])
 
     async def mend(self) -> Answers:
         """Waits until the disk is refused and then until it takes writes again; whom that wakes."""
@@ -139,8 +198,8 @@ class Disk:
         saving.end(ok=True)
         LOGGER.info("checkpoint written", {"index": index, "seconds": round(saving.last_duration_s, 3)})
         try:
-            while storage.cut_log(node.shard, index, CUT_ENTRIES):
-                await trio.sleep(0)
+            while await trio.to_thread.run_sync(storage.cut_log, node.shard, index, CUT_ENTRIES):
+                pass
         except StorageError as error:
             LOGGER.error("the log behind the checkpoint could not be cut", {"reason": error.message})
         return True

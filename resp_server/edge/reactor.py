@@ -60,6 +60,8 @@ class Reactor:
         self._connections: dict[int, Connection] = {}
         self._of_session: dict[int, Connection] = {}
         self._stopping = False
+        self._bell = disk.bell.fileno()
+        self._poller.watch(self._bell, READ)
 
     # Life
 
@@ -95,11 +97,13 @@ class Reactor:
     @property
     def _busy(self) -> bool:
         """Whether there is work that no socket has to announce."""
-        return bool(self._dispatcher.resumed) or not (self._node.idle or self._server.refusal is not None)
+        if self._dispatcher.resumed:
+            return True
+        return not (self._node.idle or self._disk.under_way or self._server.refusal is not None)
 
     async def _wait(self) -> list[tuple[int, int]]:
         """Waits through Trio until a socket is ready or an alarm is due."""
-        due_ms = None if self._server.refusal else self._node.next_due_ms()
+        due_ms = None if self._server.refusal or self._disk.under_way else self._node.next_due_ms()
         limit_s = math.inf if due_ms is None else max(0, due_ms - self._clock.now_ms()) / 1000
         with trio.move_on_after(limit_s):
             await trio.lowlevel.wait_readable(self._poller.fileno())
@@ -116,6 +120,9 @@ class Reactor:
         """Answers what has arrived, sends what is owed, and closes every connection."""
         self.stop_accepting()
         self.turn(self._poller.poll(0))
+        while self._disk.under_way:
+            await trio.lowlevel.wait_readable(self._bell)
+            self.turn([(self._bell, READ)])
         self._stopping = True
         for connection in self._connections.values():
             self._look_out(connection)
@@ -140,6 +147,8 @@ class Reactor:
             if connection is None:
                 if fd in self._listeners:
                     self._accept(self._listeners[fd])
+                elif fd == self._bell:
+                    self._answer(self._disk.collect())
                 continue
             if event & WRITE:
                 self._drain_one(connection)
@@ -207,13 +216,17 @@ class Reactor:
                     self._flush(connection)
 
     def _commit(self) -> None:
-        node = self._node
-        if self._server.refusal is not None:
+        if self._server.refusal is not None or self._disk.under_way:
             return
-        work = node.ready()
+        work = self._node.ready()
         if work is not None:
-            self._dispatcher.deliver(self._disk.commit(work))
-            node.advance(node.now_ms)
+            answers = self._disk.commit(work, here=self._stopping)
+            if answers is not None:
+                self._answer(answers)
+
+    def _answer(self, answers: Answers) -> None:
+        self._dispatcher.deliver(answers)
+        self._node.advance(self._node.now_ms)
 
     def deliver(self, answers: Answers) -> None:
         """Hands over answers that did not come from a turn."""

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import redis
@@ -32,6 +33,11 @@ class Journal:
     tokens: list[int] = field(default_factory=list)
 
 
+def connect(port: int) -> Any:
+    """A client; Any, as what redis-py says of its replies depends on options it cannot see."""
+    return redis.Redis(port=port, socket_timeout=30)
+
+
 def kill(server: Server) -> None:
     """As the power would."""
     server.process.send_signal(signal.SIGKILL)
@@ -41,7 +47,7 @@ def kill(server: Server) -> None:
 def write_until(stop: threading.Event, port: int, name: str, journal: Journal, seed: int) -> None:
     """Sets, counts, pushes, acknowledges and locks until the server dies, writing down every reply."""
     chance = random.Random(seed)
-    client = redis.Redis(port=port, socket_timeout=30)
+    client = connect(port)
     queue = f"queue:{name}"
     with contextlib.suppress(redis.ConnectionError):
         while not stop.is_set():
@@ -64,12 +70,14 @@ def write_until(stop: threading.Event, port: int, name: str, journal: Journal, s
             client.execute_command("LOCK.RELEASE", f"lock:{name}", "me")
 
 
-def check(client: redis.Redis, name: str, journal: Journal) -> None:
+def check(client: Any, name: str, journal: Journal) -> None:
     """What came back against what was told."""
     for key, value in journal.values.items():
         assert client.get(key) in (value, journal.uncertain.get(key)), key
     assert int(client.get(f"count:{name}") or 0) - journal.counter in (0, 1)
-    there = {message[3]: message[1] for message in client.execute_command("Q.PEEK", f"queue:{name}", "COUNT", 100_000) or ()}
+    there = {
+        message[3]: message[1] for message in client.execute_command("Q.PEEK", f"queue:{name}", "COUNT", 100_000) or ()
+    }
     in_flight = dict(client.execute_command("Q.INFO", f"queue:{name}"))[b"in-flight"]
     missing = {
         message_id
@@ -89,7 +97,7 @@ def test_nothing_acknowledged_is_lost(start_sepakat: StartSepakat, checkpoint: b
     chance = random.Random(7)
     for round_number in range(ROUNDS):
         server = start_sepakat("--checkpoint-log-bytes", "64kb") if checkpoint else start_sepakat()
-        client = redis.Redis(port=server.port)
+        client = connect(server.port)
         for name, journal in journals.items():
             if round_number:
                 check(client, name, journal)
@@ -109,20 +117,20 @@ def test_nothing_acknowledged_is_lost(start_sepakat: StartSepakat, checkpoint: b
         for writer in writers:
             writer.join()
         assert all(journal.tokens for journal in journals.values())
-    last = redis.Redis(port=start_sepakat().port)
+    last = connect(start_sepakat().port)
     for name, journal in journals.items():
         check(last, name, journal)
 
 
-def restarted(start_sepakat: StartSepakat, server: Server) -> redis.Redis:
+def restarted(start_sepakat: StartSepakat, server: Server) -> Any:
     """Kills a server and connects to the next one on the same folder."""
     kill(server)
-    return redis.Redis(port=start_sepakat().port)
+    return connect(start_sepakat().port)
 
 
 def test_deadlines_and_locks_survive(start_sepakat: StartSepakat) -> None:
     server = start_sepakat()
-    client = redis.Redis(port=server.port)
+    client = connect(server.port)
     client.set("short", 1, px=1)
     client.set("long", 1, ex=1000)
     token = client.execute_command("LOCK.ACQUIRE", "lock", "me", "PX", 100_000)
@@ -153,25 +161,25 @@ def test_a_graceful_stop_answers_what_is_in_flight(start_sepakat: StartSepakat) 
                 received += len(data)
     assert server.process.wait(30) == 0
     assert received % 5 == 0
-    client = redis.Redis(port=start_sepakat().port)
+    client = connect(start_sepakat().port)
     assert client.get("a") == b"1"
 
 
 @pytest.mark.parametrize("end", ["SHUTDOWN", "SHUTDOWN NOSAVE"])
 def test_shutdown_exits_cleanly(start_sepakat: StartSepakat, end: str) -> None:
     server = start_sepakat()
-    client = redis.Redis(port=server.port)
+    client = connect(server.port)
     client.set("a", 1)
     with pytest.raises(redis.ConnectionError):
         client.execute_command(end)
     assert server.process.wait(30) == 0
-    assert redis.Redis(port=start_sepakat().port).get("a") == b"1"
+    assert connect(start_sepakat().port).get("a") == b"1"
 
 
 def test_a_clock_that_jumps_back_revives_nothing(start_sepakat: StartSepakat) -> None:
     """The log remembers how late it was, so a restart under an earlier clock cannot bring back what had ended."""
     server = start_sepakat()
-    client = redis.Redis(port=server.port)
+    client = connect(server.port)
     client.set("gone", 1, px=50)
     wait_until(lambda: client.get("gone") is None)
     client.set("later", 1, px=100_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.machine.reply import CommandError
 from tests.unit.wire_front import WireFront
 
 OK = b"+OK\r\n"
@@ -126,6 +127,30 @@ def test_multi_and_watch_inside_a_transaction_leave_it_good(front: WireFront) ->
         OK + b"-ERR MULTI calls can not be nested\r\n-ERR WATCH inside MULTI is not allowed\r\n"
         b"+QUEUED\r\n*1\r\n+PONG\r\n"
     )
+
+
+@pytest.mark.parametrize("call", ["UNWATCH", "MULTI\nDISCARD", "MULTI\nUNWATCH\nPING\nEXEC"])
+def test_what_has_nothing_to_log_is_not_logged(front: WireFront, call: str) -> None:
+    session = front.connect()
+    before = front.server.node.last_index
+    assert front.send(session, *call.split("\n")).startswith(OK)
+    assert front.server.node.last_index == before
+    front.server.refuse_writes(CommandError("full", "MISCONF"))
+    assert b"MISCONF" not in front.send(session, *call.split("\n")), "a disk that takes nothing does not matter"
+
+
+@pytest.mark.parametrize("call", ["UNWATCH", "MULTI\nDISCARD", "RESET"])
+def test_watches_end_before_the_next_transaction(front: WireFront, call: str) -> None:
+    session = front.connect()
+    front.send(session, "WATCH a")
+    front.ask("SET a 1")
+    assert front.send(session, *call.split("\n"), "MULTI", "GET a", "EXEC").endswith(b"*1\r\n$1\r\n1\r\n")
+    assert not front.server.node.knows_session(session.origin)
+
+
+def test_a_pipeline_that_watches_and_unwatches(front: WireFront) -> None:
+    session = front.connect()
+    assert front.send(session, "WATCH a", "SET a 1", "UNWATCH", "MULTI", "INCR a", "EXEC").endswith(b"*1\r\n:2\r\n")
 
 
 def test_reply_off_and_on(front: WireFront) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.machine.machine import Commands, Machine
+from cluster.machine.reply import CommandError
 from resp_server import logs
 from resp_server.logs import LogFormat, LogLevel
 
@@ -45,6 +47,17 @@ def test_an_exception_stays_on_its_line(log: Path) -> None:
         logs.LOGGER.exception("failed")
     (line,) = log.read_text().splitlines()
     assert "Traceback (most recent call last)" in line
+
+
+def test_a_bug_of_a_command_is_told_with_all_that_leads_to_it(log: Path) -> None:
+    logs.configure(LogLevel.WARNING, LogFormat.JSON, str(log))
+    machine = Machine(Commands({}, {}))
+    reply = machine.peek(lambda machine, args: args[7], [b"BROKEN\xff"])
+    assert isinstance(reply, CommandError)
+    line = json.loads(log.read_text())
+    assert line["event"] == "a command failed by a bug"
+    assert line["command"] == "BROKEN\\xff"
+    assert "IndexError" in line["exception"]
 
 
 @pytest.mark.parametrize("level", LogLevel)

@@ -137,7 +137,7 @@ def check(front: Front) -> None:
     assert state(back) == state(there)
     for machine in (there, back):
         machine.woken.clear()
-    front.node.machine.begin(there.now_ms)
+    there.begin(there.log_ms)
     for passes_ms in LATER_MS:
         assert later(back, passes_ms) == later(there, passes_ms)
 
@@ -145,7 +145,7 @@ def check(front: Front) -> None:
 def later(machine: Machine, passes_ms: int) -> object:
     """What a machine comes to when time passes, until all that waits in it is over."""
     while True:
-        machine.apply(machine.now_ms + passes_ms, [])
+        machine.apply(machine.log_ms + passes_ms, [])
         if not machine.behind:
             break
         passes_ms = 0
@@ -167,7 +167,7 @@ def test_what_is_freed_at_once_is_granted_in_the_same_order(steps: list[Step], h
     outcomes = []
     for machine in machines:
         machine.woken.clear()
-        machine.apply(machine.now_ms, [(machine.handler(args[0]), args, b"")])
+        machine.apply(machine.log_ms, [(machine.handler(args[0]), args, b"")])
         outcomes.append((state(machine), machine.woken))
     assert outcomes[0] == outcomes[1]
 
