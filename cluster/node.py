@@ -38,10 +38,9 @@ _decode = msgspec.msgpack.Decoder(tuple[int, list[Any], dict[int, bytes]]).decod
 
 
 class Work(NamedTuple):
-    """What to do before `Node.persisted` may be called: make ``entries`` durable, which hold so many ``writes``."""
+    """What to do before `Node.persisted` may be called: make ``entries`` durable."""
 
     entries: Sequence[Entry]
-    writes: int
 
 
 class Answers(NamedTuple):
@@ -166,6 +165,11 @@ class Node:
     def submit_writes(self, client: Client, calls: list[Call]) -> None:
         """Gives several commands of one client their places, logged as they are and without their session."""
         batch = self._open
+        if len(calls) == 1:  # as from most clients
+            batch.clients.append(client)
+            batch.calls.append(calls[0])
+            batch.writes.append(calls[0][1])
+            return
         batch.clients += repeat(client, len(calls))
         batch.calls += calls
         batch.writes += [args for _, args, _ in calls]
@@ -195,7 +199,7 @@ class Node:
         self._flying.append(batch)
         payload = _encode((batch.time_ms, batch.writes, batch.origins))
         self.bytes_since_checkpoint += len(payload)
-        return Work([Entry(self.shard, batch.index, self.term, payload)], len(batch.writes))
+        return Work([Entry(self.shard, batch.index, self.term, payload)])
 
     def persisted(self, index: int) -> Answers:
         """Entries up to ``index`` are durable: they are committed, run, and answered."""

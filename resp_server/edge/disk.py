@@ -1,11 +1,12 @@
 """The node's work on its disk: commits, checkpoints, and getting over a disk that is full.
 
 One commit is under way at a time. What comes in meanwhile gathers in the
-node's open entry, so a slow disk makes larger entries, not a longer queue. A
-commit that few wait for on a disk that is quick runs on the loop: that is less
-than a thread's wake-ups cost. Any other runs on the writer, a thread of its
-own, while the loop goes on reading requests and sending replies. Checkpoints
-are written by worker threads from rows the loop hands them, a slice at a time.
+node's open entry, so a slow disk makes larger entries, not a longer queue. On
+a quick disk commits run on the loop, which is less than a thread's wake-ups
+cost (docs/decisions/0004); on a slow one they run on the writer, a thread of
+its own, while the loop goes on reading requests and sending replies.
+Checkpoints are written by worker threads from rows the loop hands them, a
+slice at a time.
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ ENTRY_BYTES_MAX = 999_000_000
 
 RETRY_CHECKPOINT_S = 10.0
 
-FEW_WRITES = 8
 QUICK_NS = 1_000_000
-"""A commit of at most so many writes runs on the loop where commits take less than this."""
+"""Commits that take less than this, lately, run on the loop."""
 
 
 class Disk:
@@ -60,7 +60,7 @@ class Disk:
         """
         if any(len(entry.payload) > ENTRY_BYTES_MAX for entry in work.entries):
             return self._node.refused(CommandError("more than the log takes at once: send less in one transaction"))
-        if here or (work.writes <= FEW_WRITES and self._commit_ns < QUICK_NS):
+        if here or self._commit_ns < QUICK_NS:
             return self._answers(work, self._append(work))
         self.under_way = True
         self._works.put(work)

@@ -10,6 +10,7 @@ Trio, and under load it lets Trio's other tasks run every few milliseconds.
 from __future__ import annotations
 
 import math
+import os
 import socket
 import time
 from collections.abc import Iterable
@@ -27,7 +28,7 @@ from resp_server.protocol.requests import Limits
 from resp_server.server import Server
 from resp_server.session import Session
 
-SHARE_NS = 2_000_000
+SHARE_NS = 4_000_000
 """How long turns may follow each other before Trio's other tasks get theirs."""
 
 AWAKE_NS = 50_000
@@ -161,7 +162,7 @@ class Reactor:
 
     def _read(self, connection: Connection) -> None:
         try:
-            data = connection.receive(RECEIVE_BYTES)
+            data = os.read(connection.fd, RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError:
