@@ -74,15 +74,13 @@ class Disk:
 
     async def write(self) -> None:
         """Runs the writer until `close`."""
-        try:
-            await trio.to_thread.run_sync(self._write)
-        finally:
-            self.bell.close()
-            self._bell_rope.close()
+        await trio.to_thread.run_sync(self._write)
 
     def close(self) -> None:
-        """Ends the writer; no commit is under way."""
+        """Ends the writer, when no commit is under way."""
         self._works.put(None)
+        self.bell.close()
+        self._bell_rope.close()
 
     def _write(self) -> None:
         while (work := self._works.get()) is not None:

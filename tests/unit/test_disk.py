@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from functools import cached_property
 
 import pytest
@@ -18,7 +20,9 @@ class DiskFront(Front):
     """A front whose commits go through the edge's own disk work."""
 
     def make_durable(self, work: Work) -> Answers:
-        return self.disk.commit(work)
+        answers = self.disk.commit(work, here=True)
+        assert answers is not None
+        return answers
 
     @cached_property
     def disk(self) -> Disk:
@@ -36,6 +40,14 @@ class DiskFront(Front):
         self.storage.uncertain_survives = survives
 
 
+@pytest.fixture
+def front() -> Iterator[DiskFront]:
+    """A server without sockets whose disk work is the edge's."""
+    front = DiskFront()
+    yield front
+    front.disk.close()
+
+
 def code(client: Client, *words: bytes) -> str:
     """The code of the error that a command ends with."""
     return str(client.call(*words)[0]).partition(" ")[0]
@@ -43,8 +55,7 @@ def code(client: Client, *words: bytes) -> str:
 
 @pytest.mark.trio
 @pytest.mark.parametrize("survives", [True, False])
-async def test_an_uncertain_write_is_there_or_not(autojump_clock: MockClock, survives: bool) -> None:
-    front = DiskFront()
+async def test_an_uncertain_write_is_there_or_not(front: DiskFront, autojump_clock: MockClock, survives: bool) -> None:
     client = front.connect()
     front.break_disk(survives=survives)
     assert code(client, b"SET", b"a", b"1") == "UNCERTAIN"
@@ -56,9 +67,8 @@ async def test_an_uncertain_write_is_there_or_not(autojump_clock: MockClock, sur
 
 
 @pytest.mark.trio
-async def test_nobody_waits_by_an_uncertain_command(autojump_clock: MockClock) -> None:
+async def test_nobody_waits_by_an_uncertain_command(front: DiskFront, autojump_clock: MockClock) -> None:
     """Whoever was told -UNCERTAIN goes on; a lock given to it then would be lost on it."""
-    front = DiskFront()
     holder, doubtful, second = front.connect(), front.connect(), front.connect()
     holder.call(b"LOCK.ACQUIRE", b"lock", b"ann")
     front.break_disk(survives=True)
@@ -75,8 +85,7 @@ async def test_nobody_waits_by_an_uncertain_command(autojump_clock: MockClock) -
 
 
 @pytest.mark.trio
-async def test_a_session_that_ended_uncertainly_is_over(autojump_clock: MockClock) -> None:
-    front = DiskFront()
+async def test_a_session_that_ended_uncertainly_is_over(front: DiskFront, autojump_clock: MockClock) -> None:
     client, other = front.connect(), front.connect()
     client.call(b"LOCK.ACQUIRE", b"lock", b"ann", b"SESSION")
     front.break_disk(survives=False)
@@ -85,10 +94,9 @@ async def test_a_session_that_ended_uncertainly_is_over(autojump_clock: MockCloc
     assert other.call(b"EXISTS", b"lock") == [0]
 
 
-def test_an_entry_too_large_for_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_too_large_for_a_row(front: DiskFront, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused as a whole, and nothing else is."""
     monkeypatch.setattr(disk, "ENTRY_BYTES_MAX", 1000)
-    front = DiskFront()
     client = front.connect()
     client.call(b"MULTI")
     for number in range(100):
@@ -96,3 +104,66 @@ def test_an_entry_too_large_for_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code(client, b"EXEC") == "ERR"
     assert client.call(b"DBSIZE") == [0]
     assert client.call(b"SET", b"a", b"1") == [b"OK"]
+
+
+class SlowDisk:
+    """The edge's disk work where every commit goes to the writer."""
+
+    def __init__(self, front: DiskFront, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(disk, "QUICK_NS", 0)
+        self.front = front
+        self.disk = front.disk
+        self.writer = threading.Thread(target=self.disk._write)
+        self.writer.start()
+
+    def begin(self) -> None:
+        """Ends the turn: its entry is on its way."""
+        work = self.front.node.ready()
+        assert work is not None
+        assert self.disk.commit(work) is None
+        assert self.disk.under_way
+
+    def end(self) -> None:
+        """Waits for the writer and hands out what it brings."""
+        self.disk.bell.setblocking(True)
+        self.front.dispatcher.deliver(self.disk.collect())
+
+    def close(self) -> None:
+        """Ends the writer."""
+        self.disk._works.put(None)
+        self.writer.join()
+
+
+@pytest.fixture
+def slow(front: DiskFront, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    slow = SlowDisk(front, monkeypatch)
+    yield slow
+    slow.close()
+
+
+def test_what_comes_while_a_commit_is_under_way_is_the_next_entry(slow: SlowDisk) -> None:
+    first, second = slow.front.connect(), slow.front.connect()
+    first.ask([b"SET", b"a", b"1"])
+    slow.begin()
+    first.ask([b"GET", b"a"])
+    second.ask([b"INCR", b"a"])
+    second.ask([b"DBSIZE"])
+    assert second.replies() == [], "a read behind an unanswered write waits for its place"
+    slow.end()
+    assert first.replies() == [b"OK"]
+    slow.begin()
+    slow.end()
+    assert first.replies() == [b"1"]
+    assert second.replies() == [2, 1]
+
+
+def test_a_commit_that_fails_takes_what_came_meanwhile_with_it(slow: SlowDisk) -> None:
+    first, second = slow.front.connect(), slow.front.connect()
+    slow.front.break_disk(survives=False)
+    first.ask([b"SET", b"a", b"1"])
+    slow.begin()
+    second.ask([b"SET", b"b", b"1"])
+    slow.end()
+    assert str(first.replies()[0]).startswith("UNCERTAIN")
+    assert str(second.replies()[0]).startswith("MISCONF"), "it never reached the disk"
+    assert first.session.pending == second.session.pending == 0
