@@ -9,8 +9,9 @@ into the entry as well and runs in its place; behind a command that may wait,
 everything is held back until that is answered.
 
 There are two ways through. `execute` is the hottest code of the program: it
-knows only quick reads and writes of sessions in no special state. All else,
-and everything while `hurried` is false, goes the careful way.
+knows only quick reads and writes of sessions in no special state. All else
+goes the careful way, and so does everything while the table of quick commands
+is taken away (`hurry`).
 """
 
 from __future__ import annotations
@@ -120,8 +121,8 @@ class Dispatcher:
                 last = session
                 outbox[session] = None
             session.pending -= 1
-            if reply is OK and session.plain:
-                session.out.append(OK.wire)
+            if session.plain and type(reply) is not CommandError:
+                session.out.append(OK.wire if reply is OK else session.encode(reply))
             else:
                 self._deliver_carefully(session, reply)
         for origin, reply in answers.woken:
@@ -212,7 +213,7 @@ class Dispatcher:
             raise CommandError("Authentication required.", "NOAUTH")
         if command.logged and self._server.refusal is not None:
             raise self._server.refusal
-        session.last_command = command.full_name
+        session.last_command = route.name
         route.calls += 1
         return args if command.prepare is None else command.prepare(self._server, args)
 
@@ -232,11 +233,11 @@ class Dispatcher:
         node, command = self._node, route.command
         handler = self._handler(session, route)
         if command.logged:
-            if "blocking" in command.flags and any(arg.upper() == b"BLOCK" for arg in args):
+            if route.blocking and b"BLOCK" in map(bytes.upper, args):
                 session.held = True
                 session.settle()
             session.pending += 1
-            node.submit(session, handler, args, origin=session.origin if "session" in command.flags else b"")
+            node.submit(session, handler, args, origin=session.origin if route.of_session else b"")
         else:
             self._look(session, handler, args, is_local=command.serve is not None)
 

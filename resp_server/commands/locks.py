@@ -47,7 +47,6 @@ COMMANDS = (
         "waiting would close a cycle. Exclusive for 30000 ms unless told otherwise. An owner that holds the lock "
         "gets its token again and must release once more; an upgrade from shared to exclusive gets a new token. "
         "`PX` never shortens a hold that is acquired again. `ID` makes sending the same request again harmless.",
-        complexity="O(1), when it waits O(N) for N owners waiting for each other",
         flags=("write", "denyoom", "blocking", "session"),
         keys=ONE_KEY,
         example="LOCK.ACQUIRE job:7 worker-a PX 5000",

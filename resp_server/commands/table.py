@@ -52,10 +52,13 @@ class Route:
     __slots__ = (
         "arguments_max",
         "arguments_min",
+        "blocking",
         "calls",
         "command",
         "failed_calls",
         "logged",
+        "name",
+        "of_session",
         "quick",
         "rejected_calls",
         "run",
@@ -63,6 +66,9 @@ class Route:
 
     def __init__(self, command: Command) -> None:
         self.command = command
+        self.name = command.full_name
+        self.blocking = "blocking" in command.flags
+        self.of_session = "session" in command.flags
         self.arguments_min = command.arguments_min
         self.arguments_max = command.arguments_max
         self.logged = command.logged
@@ -82,7 +88,7 @@ class Route:
         """Raises Redis's error unless the number of arguments fits."""
         if not self.takes(len(args)):
             self.rejected_calls += 1
-            raise wrong_arity(self.command.full_name)
+            raise wrong_arity(self.name)
 
     @property
     def fast(self) -> bool:
@@ -93,7 +99,7 @@ class Route:
             and command.serve is None
             and self.quick
             and command.prepare is None
-            and not {"blocking", "session"} & set(command.flags)
+            and not (self.blocking or self.of_session)
         )
 
 
