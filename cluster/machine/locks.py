@@ -3,10 +3,11 @@
 The rules, in the order they are asked:
 
 * An owner that holds the lock and asks for the same or less gets its token
-  again, at once. Every acquire that was granted, an upgrade too, is undone by
-  one release. An ``ID`` that the hold has seen counts nothing up.
+  again, at once, and must release once more. An ``ID`` that the hold has seen
+  counts nothing up.
 * A sole shared holder that asks for more is upgraded, at once or before
-  everybody else who waits.
+  everybody else who waits. That turns its hold into an exclusive one and
+  counts nothing up.
 * Anybody else is served in the order they came, so nobody is granted while
   another waits, even if both could share.
 * Whoever begins to wait and thereby closes a cycle of owners is refused.
@@ -256,11 +257,10 @@ def _again(machine: Machine, request: Request, lock: Lock, hold: Hold) -> int | 
         lock.token = hold.token = machine.locks.issue(key)
         lock.exclusive = hold
         lock.shared = {}
-    if request.id is None:
-        hold.holds += 1
-    elif request.id not in hold.requests:
-        hold.holds += 1
-        hold.requests = (*hold.requests, request.id)[-REQUESTS_KEPT:]
+    if request.id is None or request.id not in hold.requests:
+        hold.holds += not is_upgrade
+        if request.id is not None:
+            hold.requests = (*hold.requests, request.id)[-REQUESTS_KEPT:]
     if request.px_ms is None:
         if hold.origin != machine.origin:
             untie(machine, key, lock, hold)

@@ -45,7 +45,8 @@ COMMANDS = (
         syntax="key owner [SHARED | EXCLUSIVE] [PX ms | SESSION] [BLOCK ms] [ID request]",
         reply="The fencing token, an integer; null when the lock was not granted in time; `-DEADLOCK …` when "
         "waiting would close a cycle. Exclusive for 30000 ms unless told otherwise. An owner that holds the lock "
-        "gets its token again and must release once more; an upgrade from shared to exclusive gets a new token. "
+        "gets its token again and must release once more; an upgrade from shared to exclusive gets a new token and "
+        "counts nothing up. "
         "`PX` never shortens a hold that is acquired again. `ID` makes sending the same request again harmless.",
         flags=("write", "denyoom", "blocking", "session"),
         keys=ONE_KEY,

@@ -104,6 +104,7 @@ def test_nothing_acknowledged_is_lost(start_sepakat: StartSepakat, checkpoint: b
             journal.uncertain, journal.unsure_acknowledged = {}, set()
             journal.values = {key: client.get(key) for key in journal.values}
             journal.counter = int(client.get(f"count:{name}") or 0)
+            client.execute_command("LOCK.BREAK", f"lock:{name}")  # held still if the server died before its release
         stop = threading.Event()
         writers = [
             threading.Thread(target=write_until, args=(stop, server.port, name, journal, chance.randrange(2**32)))

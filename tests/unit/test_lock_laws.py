@@ -87,7 +87,8 @@ class Model:
             self.token += 1
             mine.token = self.token
             self.exclusive[key] = True
-        mine.count += 1
+        else:
+            mine.count += 1
         mine.ends_ms = None if ends_ms is None or mine.ends_ms is None else max(ends_ms, mine.ends_ms)
         return mine.token
 
