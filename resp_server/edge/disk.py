@@ -23,7 +23,7 @@ from cluster.storage import Storage, StorageError, SyncPolicy
 from resp_server.logs import LOGGER
 from resp_server.server import Server
 
-SLICE_ROWS = 256
+SLICE_ROWS = 128
 CUT_ENTRIES = 256
 PROBE_S = 1.0
 ENTRY_BYTES_MAX = 999_000_000
@@ -155,8 +155,9 @@ class Disk:
 
     def want_checkpoint(self) -> bool:
         """Asks for a checkpoint; whether none was under way."""
-        if self._server.saving.under_way or self._wanted.is_set():
+        if self._server.saving.under_way:
             return False
+        self._server.saving.begin()
         self._wanted.set()
         return True
 
