@@ -108,7 +108,7 @@ def throughput(name: str, test: str, clients: int, requests: int, target: float,
 
 @contextmanager
 def lock_pairs(bench: Bench) -> Samplers:
-    """Commands of 50 connections, each with a lock of its own, against 50 that each set a key, through the same loop."""
+    """Commands of 50 connections that each have a lock, against 50 that each set a key, through the same loop."""
     names = [str(number) for number in range(50)]
     pairs = [(request("LOCK.ACQUIRE", f"lock:{n}", n), request("LOCK.RELEASE", f"lock:{n}", n)) for n in names]
     sets = [(request("SET", f"key:{n}", "xxx"),) for n in names]
