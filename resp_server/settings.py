@@ -104,9 +104,6 @@ class Settings:
         integer(1), "30000", FEATURES, "Milliseconds a lock is held when PX is not given.", live=True
     )
     cache_max_bytes: int = setting(size("0"), "256mb", FEATURES, "Size past which cache lines are evicted.", live=True)
-    cache_writeback_ms: int = setting(
-        integer(0), "100", FEATURES, "Milliseconds after which a CACHE.SET without SYNC is durable.", live=True
-    )
 
     loglevel: LogLevel = setting(choice(LogLevel), "warning", LOGGING, "How much is logged.", live=True)
     logfile: str = setting(OPTIONAL_PATH, "", LOGGING, "File to log to; empty is standard error.")

@@ -80,8 +80,10 @@ class Reactor:
         while True:
             ready = poll(0)
             if not ready and not self._busy:
-                ready = self._look_again() or poll(LINGER_S) or await self._wait()
-                shared_ns = time.monotonic_ns()
+                ready = self._look_again() or poll(LINGER_S)
+                if not ready:
+                    ready = await self._wait()
+                    shared_ns = time.monotonic_ns()
             self.turn(ready)
             if time.monotonic_ns() - shared_ns > SHARE_NS:
                 await trio.lowlevel.checkpoint()

@@ -20,40 +20,6 @@ BULK_HEADERS = tuple(b"$%d\r\n" % size for size in range(SHORT_BYTES))
 """The first line of a short bulk string, by its length: half the cost of formatting it."""
 
 
-def resp2(reply: Any) -> bytes:
-    """``reply`` in RESP2."""
-    kind = type(reply)
-    if kind is bytes:
-        size = len(reply)
-        header = BULK_HEADERS[size] if size < SHORT_BYTES else b"$%d\r\n" % size
-        return header + reply + b"\r\n"  # type: ignore[no-any-return]
-    if kind is Status:
-        wire: bytes = reply.wire
-        return wire
-    if kind is int:
-        return b":%d\r\n" % reply
-    if reply is None:
-        return b"$-1\r\n"
-    return _RESP2[kind](reply)
-
-
-def resp3(reply: Any) -> bytes:
-    """``reply`` in RESP3."""
-    kind = type(reply)
-    if kind is bytes:
-        size = len(reply)
-        header = BULK_HEADERS[size] if size < SHORT_BYTES else b"$%d\r\n" % size
-        return header + reply + b"\r\n"  # type: ignore[no-any-return]
-    if kind is Status:
-        wire: bytes = reply.wire
-        return wire
-    if kind is int:
-        return b":%d\r\n" % reply
-    if reply is None:
-        return b"_\r\n"
-    return _RESP3[kind](reply)
-
-
 def double(number: float) -> bytes:
     """A double's text: the shortest that reads back the same, whole numbers without a point."""
     if math.isinf(number):
@@ -93,7 +59,33 @@ def _pairs(mark: bytes, each: int, encode: Encoder) -> Encoder:
     return encode_pairs
 
 
-_RESP2: dict[type, Encoder] = {
+def _encoder(null: bytes, of_type: dict[type, Encoder]) -> Encoder:
+    """An encoder of one protocol: the most common types by hand, the others by ``of_type``."""
+
+    def encode(reply: Any) -> bytes:
+        kind = type(reply)
+        if kind is bytes:
+            size = len(reply)
+            header = BULK_HEADERS[size] if size < SHORT_BYTES else b"$%d\r\n" % size
+            wire: bytes = header + reply + b"\r\n"
+        elif kind is Status:
+            wire = reply.wire
+        elif kind is int:
+            wire = b":%d\r\n" % reply
+        else:
+            wire = null if reply is None else of_type[kind](reply)
+        return wire
+
+    return encode
+
+
+_RESP2: dict[type, Encoder] = {}
+_RESP3: dict[type, Encoder] = {}
+
+resp2 = _encoder(b"$-1\r\n", _RESP2)
+resp3 = _encoder(b"_\r\n", _RESP3)
+
+_RESP2 |= {
     list: _sequence(b"*", resp2),
     Members: _sequence(b"*", resp2),
     Push: _sequence(b"*", resp2),
@@ -105,7 +97,7 @@ _RESP2: dict[type, Encoder] = {
     Signal: {NULL_ARRAY: b"*-1\r\n"}.__getitem__,
 }
 
-_RESP3: dict[type, Encoder] = {
+_RESP3 |= {
     list: _sequence(b"*", resp3),
     Members: _sequence(b"~", resp3),
     Push: _sequence(b">", resp3),
