@@ -147,6 +147,10 @@ class Storage(Protocol):
         """
         ...
 
+    def intact(self) -> bool:
+        """Whether what was written can still be found by name: false for good once the folder was deleted."""
+        ...
+
     def begin_checkpoint(self, shard: int, *, cleared: bool, erased: Iterable[bytes]) -> None:
         """Starts a checkpoint; ``cleared`` drops every row first, ``erased`` all rows of those keys."""
         ...

@@ -126,6 +126,9 @@ class MemoryStorage:
         self._uncertain = None
         self._flush()
 
+    def intact(self) -> bool:
+        return True
+
     def begin_checkpoint(self, shard: int, *, cleared: bool, erased: Iterable[bytes]) -> None:
         if self._under_way is not None:
             raise RuntimeError(f"a checkpoint of shard {self._under_way[0]} is under way")

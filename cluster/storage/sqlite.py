@@ -168,6 +168,9 @@ class SqliteStorage:
             except FolderError as error:
                 raise StorageError(str(error), definite=False) from error
 
+    def intact(self) -> bool:
+        return os.fstat(self._lock).st_nlink > 0
+
     def begin_checkpoint(self, shard: int, *, cleared: bool, erased: Iterable[bytes]) -> None:
         if self._checkpoint is not None:
             raise RuntimeError(f"a checkpoint of shard {self._checkpoint[0]} is under way")

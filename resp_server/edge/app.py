@@ -112,7 +112,7 @@ class App:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._reactor.run)
             nursery.start_soon(self._disk.checkpoint_when_wanted)
-            nursery.start_soon(self._disk.sync_every_second)
+            nursery.start_soon(self._disk.look_every_second)
             nursery.start_soon(self._mend)
             nursery.start_soon(self._sweep)
             await self._stop.wait()

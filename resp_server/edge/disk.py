@@ -119,6 +119,8 @@ class Disk:
         await self.refused.wait()
         while True:
             await trio.sleep(PROBE_S)
+            if not self._storage.intact():
+                continue  # a new log in its place would begin in the middle
             try:
                 await trio.to_thread.run_sync(self._storage.reopen)
                 break
@@ -141,10 +143,15 @@ class Disk:
             if session is None or not session.waiting:
                 self._node.unblock(None, waiter.origin, b"TIMEOUT")
 
-    async def sync_every_second(self) -> None:
-        """``appendfsync everysec``: what was appended reaches the disk within about a second."""
+    async def look_every_second(self) -> None:
+        """Refuses writes once the folder was deleted; for ``appendfsync everysec`` syncs what was appended."""
         while True:
             await trio.sleep(1)
+            if self._server.refusal is None and not self._storage.intact():
+                LOGGER.error("the data folder was deleted: writes are refused, what is in memory can still be read")
+                reason = "the data folder was deleted: save what you need, then start the server afresh"
+                self._server.refuse_writes(CommandError(reason, "MISCONF"))
+                self.refused.set()
             if self._server.settings.appendfsync is SyncPolicy.EVERYSEC:
                 try:
                     await trio.to_thread.run_sync(self._storage.sync)
