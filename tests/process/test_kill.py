@@ -62,10 +62,10 @@ def write_until(stop: threading.Event, port: int, name: str, journal: Journal, s
             journal.pushed[client.execute_command("Q.PUSH", queue, payload)] = payload
             if chance.random() < 0.5:
                 for receipt, _, _, message_id in client.execute_command("Q.POP", queue) or ():
-                    journal.unsure_acknowledged = {message_id}
+                    journal.unsure_acknowledged.add(message_id)
                     assert client.execute_command("Q.ACK", queue, receipt) == 1
                     journal.acknowledged.add(message_id)
-                    journal.unsure_acknowledged = set()
+                    journal.unsure_acknowledged.discard(message_id)
             journal.tokens.append(client.execute_command("LOCK.ACQUIRE", f"lock:{name}", "me"))
             client.execute_command("LOCK.RELEASE", f"lock:{name}", "me")
 
@@ -101,7 +101,7 @@ def test_nothing_acknowledged_is_lost(start_sepakat: StartSepakat, checkpoint: b
         for name, journal in journals.items():
             if round_number:
                 check(client, name, journal)
-            journal.uncertain, journal.unsure_acknowledged = {}, set()
+            journal.uncertain = {}
             journal.values = {key: client.get(key) for key in journal.values}
             journal.counter = int(client.get(f"count:{name}") or 0)
             client.execute_command("LOCK.BREAK", f"lock:{name}")  # held still if the server died before its release
