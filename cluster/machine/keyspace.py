@@ -14,7 +14,7 @@ commands go on; a value about to change before the walk reached it is stashed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from operator import itemgetter
 from typing import ClassVar, Protocol, TypeAlias
 from zlib import crc32
@@ -368,7 +368,3 @@ class Keyspace:
             self.deadlines[key] = deadline_ms
             self._clockwork.set(deadline_ms, Alarm(EXPIRY, key, b""))
         self._buckets[crc32(key) & (BUCKETS - 1)][key] = None
-
-    def keys(self) -> Iterator[bytes]:
-        """Every key, in no particular order."""
-        return iter(self.values)

@@ -21,28 +21,19 @@ if TYPE_CHECKING:
     from resp_server.session import Session
 
 Serve: TypeAlias = "Callable[[Session, list[bytes]], Reply]"
-KeyFinder: TypeAlias = "Callable[[list[bytes]], list[int]]"
 Prepare: TypeAlias = "Callable[[Server, list[bytes]], list[bytes]]"
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Where a command's keys stand: every ``step``-th argument from ``first`` to ``last`` (negative: from the end).
-
-    ``find`` gives the positions where that rule does not (``numkeys``, FENCE);
-    ``count_at`` is where a number of keys stands that they follow, if it is such a rule.
-    """
+    """Where a command's keys stand: every ``step``-th argument from ``first`` to ``last`` (negative: from the end)."""
 
     first: int = 0
     last: int = 0
     step: int = 0
-    find: KeyFinder | None = None
-    count_at: int = 0
 
     def positions(self, args: list[bytes]) -> list[int]:
         """The positions of the keys in one call."""
-        if self.find is not None:
-            return self.find(args)
         if not self.first:
             return []
         last = self.last if self.last >= 0 else len(args) + self.last
@@ -51,22 +42,8 @@ class Keys:
 
 NO_KEYS = Keys()
 ONE_KEY = Keys(1, 1, 1)
+TWO_KEYS = Keys(1, 2, 1)
 ALL_KEYS = Keys(1, -1, 1)
-
-
-def counted_keys(at: int) -> Keys:
-    """Keys announced by a number at position ``at``, which they follow (``numkeys key [key …]``)."""
-
-    def find(args: list[bytes]) -> list[int]:
-        try:
-            count = int(args[at])
-        except (ValueError, IndexError):
-            count = 0
-        if not 0 < count < len(args) - at:
-            raise CommandError("Invalid arguments specified for command")
-        return list(range(at + 1, at + 1 + count))
-
-    return Keys(find=find, count_at=at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,12 +34,7 @@ def _key_specifications(command: Command) -> Members:
     keys = command.keys
     begin: dict[bytes, Any]
     find: dict[bytes, Any]
-    if keys.count_at:
-        begin = {b"type": b"index", b"spec": {b"index": keys.count_at}}
-        find = {b"type": b"keynum", b"spec": {b"keynumidx": 0, b"firstkey": 1, b"keystep": 1}}
-    elif keys.find is not None:
-        begin, find = {b"type": b"unknown", b"spec": {}}, {b"type": b"unknown", b"spec": {}}
-    elif keys.first:
+    if keys.first:
         last = keys.last if keys.last < 0 else keys.last - keys.first
         begin = {b"type": b"index", b"spec": {b"index": keys.first}}
         find = {b"type": b"range", b"spec": {b"lastkey": last, b"keystep": keys.step, b"limit": 0}}
@@ -52,8 +47,6 @@ def entry(route: Route, table: Table) -> list[Any]:
     """A command as COMMAND INFO gives it: ten fields."""
     command = route.command
     flags = list(command.public_flags)
-    if command.keys.find is not None:
-        flags.append("movablekeys")
     return [
         command.full_name.encode(),
         command.arity,
@@ -151,7 +144,7 @@ def _keys_of(session: Session, call: list[bytes]) -> tuple[Command, list[bytes]]
         command = session.server.table.find(call).command
     except CommandError:
         raise CommandError("Invalid command specified") from None
-    if command.keys.find is None and not command.keys.first:
+    if not command.keys.first:
         raise CommandError(_NO_KEYS)
     if not command.arguments_min <= len(call) <= command.arguments_max:
         raise CommandError("Invalid number of arguments specified for command")

@@ -6,10 +6,9 @@ import random
 
 from cluster.machine import keys, objects, scanning
 from resp_server.commands import expiry
-from resp_server.commands.command import ALL_KEYS, ONE_KEY, Command, Keys
+from resp_server.commands.command import ALL_KEYS, ONE_KEY, TWO_KEYS, Command, Keys
 from resp_server.commands.help import help_for
 
-TWO_KEYS = Keys(1, 2, 1)
 SECOND_KEY = Keys(2, 2, 1)
 
 _CHANCE = random.Random()  # RANDOMKEY is a read: only the node that answers draws

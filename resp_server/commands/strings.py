@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from cluster.machine import counters, lcs, strings
-from resp_server.commands.command import ALL_KEYS, ONE_KEY, Command, Keys
+from resp_server.commands.command import ALL_KEYS, ONE_KEY, TWO_KEYS, Command, Keys
 
 PAIRS = Keys(1, -1, 2)
-TWO_KEYS = Keys(1, 2, 1)
 
 COMMANDS = (
     Command(

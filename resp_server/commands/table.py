@@ -55,7 +55,6 @@ class Route:
         "blocking",
         "calls",
         "command",
-        "failed_calls",
         "logged",
         "name",
         "of_session",
@@ -78,7 +77,7 @@ class Route:
 
     def reset(self) -> None:
         """Forgets the statistics (CONFIG RESETSTAT)."""
-        self.calls = self.failed_calls = self.rejected_calls = 0
+        self.calls = self.rejected_calls = 0
 
     def takes(self, count: int) -> bool:
         """Whether it may be called with so many arguments, the name included."""
