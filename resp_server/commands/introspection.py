@@ -32,14 +32,11 @@ def _access(command: Command) -> Members:
 
 def _key_specifications(command: Command) -> Members:
     keys = command.keys
-    begin: dict[bytes, Any]
-    find: dict[bytes, Any]
-    if keys.first:
-        last = keys.last if keys.last < 0 else keys.last - keys.first
-        begin = {b"type": b"index", b"spec": {b"index": keys.first}}
-        find = {b"type": b"range", b"spec": {b"lastkey": last, b"keystep": keys.step, b"limit": 0}}
-    else:
+    if not keys.first:
         return Members()
+    last = keys.last if keys.last < 0 else keys.last - keys.first
+    begin = {b"type": b"index", b"spec": {b"index": keys.first}}
+    find = {b"type": b"range", b"spec": {b"lastkey": last, b"keystep": keys.step, b"limit": 0}}
     return Members([{b"flags": _access(command), b"begin_search": begin, b"find_keys": find}])
 
 
