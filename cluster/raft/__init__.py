@@ -1,0 +1,1 @@
+"""Raft, pure: the algorithm over opaque entries, one small file per rule."""
