@@ -2,136 +2,400 @@
 
 The caller (the edge, or a simulator) does this, turn after turn:
 
-1. `advance` with the time. If it says that something is due, reads of this
-   turn should wait for it with `submit_read`.
-2. `submit` every command that must take its place in the log, and with
-   `submit_read` what follows it on the same connection; `read` what may be
-   answered at once.
-3. `ready`: the turn's commands as one entry to make durable, or None.
-4. Make `Work.entries` durable, then call `persisted`; or `refused` when the
-   disk did not take them. Both give the answers to deliver.
+1. `advance` with the time. If ``reads_wait`` then says so, reads of this turn
+   take their place with `submit_read`; else `read` may answer them at once.
+2. `receive` every message that came from a peer; `submit` every command that
+   must go through the log, and with `submit_read` what follows it on the same
+   connection.
+3. `tick` runs the timers.
+4. While the disk is free: `ready` gives what to make durable, or None.
+5. Send what `outgoing` gives. An entry goes to the followers while the
+   leader's own disk is still at it.
+6. Make `Work` durable, then call `persisted`; or `refused` when the disk did
+   not take it.
+7. `apply` carries out what is committed and gives the answers to deliver; then
+   send `outgoing` again: what had to wait for the disk.
 
-Time only enters through `advance` and never goes back. The node calls nobody.
+Messages may be lost, doubled, late or out of order. Time only enters through
+`advance`: wall-clock milliseconds for the entries, monotonic ones for Raft. The
+node calls nobody. docs/raft.md follows one write through all of this.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
+from cluster import batch as batches
+from cluster import wishes
+from cluster.batch import Batch, Client, Part
+from cluster.contacts import REACHABLE_TIMEOUTS, Contacts
+from cluster.installation import Installation, ledger_of, parts_of
 from cluster.machine.keyspace import Checkpoint
 from cluster.machine.machine import END_SESSION, END_SESSIONS, UNBLOCK, Call, Commands, Handler, Machine, in_place
 from cluster.machine.reply import CommandError, Reply
-from cluster.storage.contract import Entry, Recovered, Row
-
-Client: TypeAlias = Any
-"""Whoever asked: the caller's own object, handed back with the answer. None wants no answer."""
+from cluster.outstanding import Outstanding
+from cluster.raft.core import Chance, Raft, Timing
+from cluster.raft.log import Log
+from cluster.raft.membership import MARK, Config, Membership
+from cluster.raft.messages import (
+    Alive,
+    AskRead,
+    Chunk,
+    ChunkTaken,
+    Forward,
+    Heartbeat,
+    Message,
+    Ping,
+    Readable,
+    Wish,
+    WishRefused,
+)
+from cluster.status import PeerStatus, Status
+from cluster.storage.contract import Entry, HardState, Identity, Recovered, Row
 
 Answer: TypeAlias = "tuple[Client, Reply]"
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[int, list[Any], dict[int, bytes]]).decode
+SHARD = 0
+
+GIVE_UP_MS = 5_000.0
+"""A command that has no outcome after so long is answered ``-UNCERTAIN`` though there is a leader."""
+
+ENTRIES_AHEAD_MAX = 64
+"""A leader this many entries ahead of what is committed lets its batch grow instead."""
+
+APPLY_BYTES = 4 * 1024 * 1024
+"""About what one `apply` carries out; more is left to the next."""
+
+RETAIN_BYTES = 4 * 1024 * 1024
+"""How much of the log behind a checkpoint is kept for followers that are a little behind."""
+
+ENTRY_BYTES_MAX = 900_000_000
+"""A row of SQLite holds a thousand million bytes."""
 
 
 class Work(NamedTuple):
-    """What to do before `Node.persisted` may be called: make ``entries`` durable."""
+    """What to do before `Node.persisted` may be called: make the entries, and the term and vote, durable."""
 
     entries: Sequence[Entry]
+    hard_state: tuple[int, HardState] | None
 
 
 class Answers(NamedTuple):
-    """``replies`` to clients, in order, and ``woken``: (origin, reply) of waits that ended."""
+    """``replies`` to clients, in order, and ``woken``: (origin, reply) of waits that ended.
+
+    ``restored``: the state was replaced by a snapshot, so waits may have ended unseen.
+    """
 
     replies: Iterable[Answer]
     woken: list[tuple[bytes, Reply]]
-
-
-class _Batch:
-    """The commands of one turn: all calls with who asked for each, and the writes among them for the log."""
-
-    __slots__ = ("calls", "clients", "index", "origins", "time_ms", "writes")
-
-    def __init__(self) -> None:
-        self.clients: list[Client] = []
-        self.calls: list[Call] = []
-        self.writes: list[list[Any]] = []
-        self.origins: dict[int, bytes] = {}  # of the writes, by position
-        self.index = 0
-        self.time_ms = 0
+    restored: bool = False
 
 
 class Node:
-    """A cluster of one: every entry it made durable is committed.
+    """One member of the cluster.
 
-    ``name`` is the node's id; ``boot`` tells this run of the process from all
-    others, so that sessions of an earlier run can be ended.
+    ``boot`` tells this run of the process from all others: sessions of an earlier
+    run are ended. ``members`` is the configuration a new cluster begins with,
+    empty for a node that joins; what the disk holds goes before it. ``address``
+    is where the others reach this node.
     """
 
-    def __init__(self, commands: Commands, *, name: str, boot: str, shard: int = 0) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        *,
+        identity: Identity,
+        boot: str,
+        timing: Timing,
+        chance: Chance,
+        members: Config,
+        address: str = "",
+    ) -> None:
+        self.identity = identity
+        self.name = identity.node
+        self.shard = SHARD
+        self.timing = timing
+        self.address = address
         self.machine = Machine(commands)
-        self.name = name
-        self.shard = shard
-        self.term = 1
-        self.last_index = 0
-        self.applied_index = 0
-        self.commit_index = 0
+        self.now_ms = 0
+        self.monotonic_ms = 0.0
+        self.due = False
+        self.reads_wait = True
         self.checkpoint_index = 0
         self.bytes_since_checkpoint = 0
-        self.now_ms = 0
-        self.due = False
-        self._origin_prefix = f"{name}.{boot}."
-        self._open = _Batch()
-        self._flying: deque[_Batch] = deque()
+        self._commands = commands
+        self._chance = chance
+        self._author = f"{self.name}.{boot}".encode()
+        self._origin_prefix = f"{self.name}.{boot}."
+        self._open = Batch()
+        self._outstanding = Outstanding()
+        self._owed: list[Call] = []  # what no client waits for, and must happen some time
+        self._replies: list[Iterable[Answer]] = []
+        self._forwarded: list[Part] = []
+        self._accepted: dict[bytes, int] = {}  # the last batch taken from each author, in this term
+        self._asked: dict[str, int] = {}  # reads of others that wait for what is due to happen
+        self._forwarding = (0, 0)  # the term, and the last batch forwarded in it
+        self._applied_term = 0
+        self._rung_index = 0  # the last entry that was made because an alarm was due
+        self._lease_until_ms = 0.0
+        self._next_retry_ms = 0.0
+        self._outbox: list[tuple[str, Message]] = []
+        self._contacts = Contacts()
+        self._met: dict[str, str] = {}
+        self._wishes: list[wishes.Pending] = []
+        self._wish_number = 0
+        self._installation: Installation | None = None
+        self._restored = False
+        self._handlers: dict[type[Message], Callable[[str, Any], None]] = {
+            Forward: self._on_forward,
+            AskRead: self._on_ask_read,
+            Readable: self._on_readable,
+            Ping: self._on_ping,
+            Wish: self._on_wish,
+            WishRefused: self._on_wish_refused,
+        }
+        self._begin(Log(0, 0, ()), Membership(0, members), HardState())
+
+    def _begin(self, log: Log, membership: Membership, hard_state: HardState) -> None:
+        self.raft = Raft(self.name, log, membership, hard_state, shard=SHARD, timing=self.timing, chance=self._chance)
 
     # Coming up
 
     def recover(self, recovered: Recovered, rows: Iterable[Row], entries: Iterable[Entry]) -> int:
-        """Rebuilds the state from the disk; how many entries were replayed.
+        """Rebuilds the state from the disk; how many entries the log holds behind the checkpoint.
 
-        The first entry this run writes ends the sessions of the runs before.
+        Those are carried out once they are known to be committed, which a node
+        that is alone finds out in its first turn. The first entry of this run
+        ends the sessions of the runs before.
         """
-        self.machine.restore(recovered.ledger, rows)
-        self.term = max(self.term, recovered.hard_state.term, recovered.checkpoint_term)
-        self.last_index = self.applied_index = self.checkpoint_index = recovered.checkpoint_index
-        replayed = 0
-        for entry in entries:
-            self._replay(entry)
-            replayed += 1
-        self.machine.woken.clear()
+        config, ledger = parts_of(recovered.ledger)
+        index = recovered.checkpoint_index
+        self.machine.restore(ledger, rows)
+        membership = Membership(index, config if config.members else self.raft.config)
+        saved = [entry for entry in entries if entry.index > index]
+        for entry in saved:
+            membership.note(entry)
+            self.bytes_since_checkpoint += len(entry.payload)
+        self.checkpoint_index = index
+        self._applied_term = recovered.checkpoint_term
+        self._begin(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state)
         self.now_ms = self.machine.now_ms
         prefix = f"{self.name}.".encode()
-        self.submit(None, self.machine.handler(END_SESSIONS), [END_SESSIONS, prefix, self._origin_prefix.encode()])
-        return replayed
+        self._owe((self.machine.handler(END_SESSIONS), [END_SESSIONS, prefix, self._origin_prefix.encode()], b""))
+        return len(saved)
 
-    def _replay(self, entry: Entry) -> None:
-        time_ms, commands, origins = _decode(entry.payload)
-        handler = self.machine.handler
-        calls = [(handler(args[0]), args, origins.get(position, b"")) for position, args in enumerate(commands)]
-        self.machine.apply(time_ms, calls)
-        self.last_index = self.applied_index = self.commit_index = entry.index
-        self.bytes_since_checkpoint += len(entry.payload)
+    # Time and peers
 
-    # Verbs
-
-    def advance(self, now_ms: int) -> bool:
-        """Moves the node's clock, never back; whether an alarm is due, so that this turn needs an entry."""
+    def advance(self, now_ms: int, monotonic_ms: float) -> None:
+        """Moves the node's clocks, never back, and with them what reads may do in this turn."""
         if now_ms > self.now_ms:
             self.now_ms = now_ms
-        self.due = self.machine.pass_time(self.now_ms)
-        return self.due
+        raft = self.raft
+        raft.advance(monotonic_ms)
+        self.monotonic_ms = raft.now_ms
+        leading = raft.leading
+        if leading is not None and leading.settled and raft.applied == raft.commit:
+            self.due = self.machine.pass_time(self.now_ms)
+            self._lease_until_ms = leading.lease_until_ms()
+            self.reads_wait = self.due or raft.now_ms >= self._lease_until_ms
+        else:
+            self.due = False
+            self.reads_wait = True
+
+    def reads_lapsed(self, monotonic_ms: float) -> bool:
+        """Whether reads that were answered since `advance` may be stale: the lease they relied on has run out."""
+        return not self.reads_wait and monotonic_ms >= self._lease_until_ms
+
+    def receive(self, peer: str, message: Message) -> None:
+        """A message came from another member."""
+        self._contacts.heard(peer, self.monotonic_ms)
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            handler(peer, message)
+            return
+        if isinstance(message, Alive):
+            self._contacts.answered(peer, message, self.monotonic_ms)
+        elif isinstance(message, Heartbeat):
+            self._contacts.matches = message.matches
+        leader = self.raft.leader
+        self.raft.receive(peer, message)
+        if self.raft.leader != leader:
+            self._next_retry_ms = self.monotonic_ms
+
+    def connected(self, peer: str) -> None:
+        """There is a link to the peer again: what it may have missed is sent at once."""
+        if peer == self.raft.leader:
+            self._next_retry_ms = self.monotonic_ms
+
+    def disconnected(self, peer: str) -> None:
+        """The link to the peer broke: what was on its way there may be lost."""
+        leading = self.raft.leading
+        progress = leading.progress.get(peer) if leading is not None else None
+        if progress is not None:
+            progress.lost()
+
+    def meet(self, peer: str, disk: str) -> None:
+        """The peer showed which data folder it has; that is the one it is trusted with from now on."""
+        self._met[peer] = disk
+
+    def disk_of(self, peer: str) -> str:
+        """The data folder the peer is known by, "" if it was never met."""
+        member = self.raft.config.members.get(peer)
+        return (member.disk if member is not None else "") or self._met.get(peer, "")
 
     @property
-    def idle(self) -> bool:
-        """Whether `ready` would have nothing to give."""
-        return not self._open.calls and not self.due
+    def members(self) -> Config:
+        """The configuration in force."""
+        return self.raft.config
+
+    def addresses(self) -> dict[str, str]:
+        """Where the other members are reached."""
+        return {one.id: one.address for one in self.raft.config.members.values() if one.id != self.name}
+
+    def outgoing(self) -> list[tuple[str, Message]]:
+        """Messages to send now, (to, what)."""
+        if self.raft.leading is None:
+            self._pass_on()
+        found = self.raft.outgoing()
+        if self._outbox:
+            found, self._outbox = [*found, *self._outbox], []
+        return found
+
+    # Timers
+
+    def tick(self) -> None:
+        """Runs the timers: elections, heartbeats, pings, retries, and giving up on what has no outcome."""
+        raft = self.raft
+        if raft.leading is not None and not raft.leading.progress:
+            if self._wishes:
+                self._pursue_wishes()
+            return
+        now_ms = self.monotonic_ms
+        was_leading = raft.leading is not None
+        raft.tick()
+        if raft.leading is not None:
+            if not was_leading:
+                self._begin_to_lead()
+            self._collect_reads()
+        else:
+            ping = self._contacts.pings(now_ms, self.timing.heartbeat_ms)
+            if ping is not None:
+                self._outbox += [(peer, ping) for peer in raft.config.others(self.name)]
+        if now_ms >= self._next_retry_ms:
+            self._next_retry_ms = now_ms + self.timing.election_ms / 2
+            self._retry()
+        self._give_up()
+
+    def next_tick_ms(self) -> float | None:
+        """The monotonic time at which `tick` has something to do, None when it has nothing."""
+        raft = self.raft
+        raft_ms = raft.next_tick_ms()
+        if raft.leading is not None and not raft.leading.progress:
+            return self.monotonic_ms + self.timing.heartbeat_ms if self._wishes else raft_ms
+        times_ms = [self._next_retry_ms]
+        if raft_ms is not None:
+            times_ms.append(raft_ms)
+        if raft.leading is None and raft.config.members:
+            times_ms.append(self._contacts.next_ping_ms)
+        return min(times_ms)
 
     def next_due_ms(self) -> int | None:
-        """When `advance` should be called next, at the latest."""
+        """When `advance` should be called next, at the latest, for the sake of an alarm; only a leader rings any."""
+        if self.raft.leading is None or self._ringing:
+            return None
         return self.now_ms if self.machine.behind else self.machine.clockwork.next_due_ms(self.now_ms)
+
+    @property
+    def _ringing(self) -> bool:
+        """Whether an entry that will ring what is due is on its way."""
+        return self.raft.applied < self._rung_index
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to do that no socket, timer or disk has to announce."""
+        raft = self.raft
+        return (
+            raft.applied < raft.commit
+            or raft.log.sent_index < raft.log.last_index
+            or (self.due and not self._ringing)
+            or (bool(self._open.calls or self._forwarded or self._owed) and self._can_move)
+        )
+
+    @property
+    def _can_move(self) -> bool:
+        """Whether this turn's batch can be closed, or refused."""
+        if self.raft.leading is not None:
+            return not self._holding_back
+        return self.lost_leader or self.raft.leader is not None
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether commands can be served now, as far as this node knows."""
+        return self.raft.leading is not None or (self.raft.leader is not None and not self.lost_leader)
+
+    @property
+    def lost_leader(self) -> bool:
+        """Whether no leader has been heard for two election timeouts."""
+        raft = self.raft
+        if raft.leading is not None or raft.alone:
+            return False
+        return raft.now_ms - raft.contact_ms >= 2 * self.timing.election_ms
+
+    def _retry(self) -> None:
+        """Repeats to the leader what it may not have heard."""
+        raft = self.raft
+        leader = raft.leader
+        self._pursue_wishes()
+        self._introduce()
+        number = self._outstanding.unconfirmed()
+        if raft.leading is not None:
+            if number > raft.leading.reads.asked_by(self.name):
+                raft.leading.ask_read(self.name, number)
+                self._collect_reads()
+            return
+        if leader is None:
+            return
+        if number:
+            self._outbox.append((leader, AskRead(raft.term, number)))
+        previous = 0
+        for batch in self._outstanding.sent_in(raft.term):
+            if self.monotonic_ms - batch.sent_ms >= self.timing.election_ms / 2:
+                batch.sent_ms = self.monotonic_ms
+                self._outbox.append((leader, Forward(raft.term, self._author, previous, batch.number, batch.body)))
+            previous = batch.number
+
+    def _give_up(self) -> None:
+        """Answers what has no outcome: nobody waits longer than two election timeouts for a leader that is gone."""
+        if self.lost_leader:
+            self._outstanding.lose(_uncertain("the leader was lost while it was under way"), _no_leader())
+            self._refuse_open()
+        elif self._outstanding.oldest is not None:
+            before_ms = self.monotonic_ms - GIVE_UP_MS
+            if self._outstanding.oldest.since_ms < before_ms:
+                late = _uncertain("it was not carried out in time")
+                self._outstanding.lose(late, _no_leader(), before_ms=before_ms)
+
+    def _refuse_open(self) -> None:
+        """What was not sent to anybody certainly did not happen."""
+        if self._open.calls:
+            batch, self._open = self._open, Batch()
+            self._answer_all(batch, _no_leader())
+
+    def _answer_all(self, batch: Batch, error: CommandError) -> None:
+        """Gives every client of the batch the same answer; what nobody waits for is done another time."""
+        for client, call in zip(batch.clients, batch.calls, strict=True):
+            if client is None:
+                self._owe(call)
+        self._replies.append([(client, error) for client in batch.clients if client is not None])
+
+    def _owe(self, call: Call) -> None:
+        self._owed.append(call)
+
+    # Clients
 
     def origin(self, client_id: int) -> bytes:
         """The name by which the log knows a client's session."""
@@ -144,7 +408,7 @@ class Node:
     def submit(
         self, client: Client, handler: Handler, args: list[Any], *, logged: list[Any] | None = None, origin: bytes = b""
     ) -> None:
-        """Gives a command its place in this turn's entry.
+        """Gives a command its place in this turn's batch.
 
         ``logged`` is what other replicas will carry out: ``args`` itself unless
         told otherwise.
@@ -176,7 +440,7 @@ class Node:
 
     def end_session(self, origin: bytes) -> None:
         """A client is gone: whatever ends with its session ends."""
-        self.submit(None, self.machine.handler(END_SESSION), [END_SESSION, origin])
+        self._owe((self.machine.handler(END_SESSION), [END_SESSION, origin], b""))
 
     def knows_session(self, origin: bytes) -> bool:
         """Whether the replicated state holds something that ends with this session."""
@@ -185,70 +449,494 @@ class Node:
 
     def unblock(self, client: Client, origin: bytes, reason: bytes) -> None:
         """Ends a wait by hand (CLIENT UNBLOCK); ``reason`` is TIMEOUT or ERROR."""
-        self.submit(client, self.machine.handler(UNBLOCK), [UNBLOCK, origin, reason])
+        call = (self.machine.handler(UNBLOCK), [UNBLOCK, origin, reason], b"")
+        if client is None:
+            self._owe(call)
+        else:
+            self.submit(client, call[0], call[1])
+
+    # Membership
+
+    def change(self, client: Client, change: wishes.Change) -> None:
+        """Somebody wants a member added or removed, or another leader; the answer comes once it is so."""
+        self._wish_number += 1
+        until_ms = self.monotonic_ms + wishes.PATIENCE_MS
+        self._wishes.append(wishes.Pending(self._wish_number, client, change, until_ms))
+        self._next_retry_ms = self.monotonic_ms
+
+    def resign(self) -> None:
+        """Asks the best follower to lead instead, before this node stops."""
+        leading = self.raft.leading
+        if leading is not None:
+            voters = [peer for peer in self.raft.config.voters if peer in leading.progress]
+            if voters:
+                leading.hand_over(max(voters, key=lambda peer: leading.progress[peer].match))
+
+    def _pursue_wishes(self) -> None:
+        """Answers the wishes that came true or ran out of time, and repeats the others."""
+        raft, kept = self.raft, list[wishes.Pending]()
+        for wish in self._wishes:
+            reply = wishes.fulfilled(raft, wish.change)
+            if reply is None and raft.leading is not None:
+                try:
+                    wishes.grant(raft, wish.change)
+                except wishes.Refused as refused:
+                    reply = CommandError(refused.reason)
+            if reply is None and self.monotonic_ms >= wish.until_ms:
+                reply = _uncertain("the cluster did not agree in time: see RAFT.INFO, and ask again")
+            if reply is not None:
+                if wish.client is not None:
+                    self._replies.append([(wish.client, reply)])
+                continue
+            kept.append(wish)
+            if raft.leading is None and raft.leader is not None:
+                self._outbox.append((raft.leader, wish.message()))
+        self._wishes = kept
+
+    def _introduce(self) -> None:
+        """Makes known where this node is now, and (as the leader) which data folders the others were met with."""
+        config = self.raft.config
+        me = config.members.get(self.name)
+        if me is not None and self.address and me.address != self.address and not self._wishes:
+            self.change(None, wishes.Change("add", self.name, self.address, self.identity.disk))
+        if self.raft.leading is not None:
+            met = {**self._met, self.name: self.identity.disk}
+            unknown = [one for one in config.members.values() if not one.disk and met.get(one.id)]
+            if unknown and self.raft.leading.may_change():
+                known = msgspec.structs.replace(unknown[0], disk=met[unknown[0].id])
+                self.raft.leading.change(config.with_known(known))
+
+    # The log
 
     def ready(self) -> Work | None:
-        """Closes the turn: its entry, or None when there is nothing to run and nothing due."""
-        if self.idle:
+        """Closes the turn on a leader: its entry goes into the log. What is to be made durable, or None."""
+        raft = self.raft
+        if raft.leading is not None:
+            self._propose()
+        entries, hard_state = raft.unsaved()
+        if not entries and hard_state is None:
             return None
+        return Work(entries, None if hard_state is None else (SHARD, hard_state))
+
+    def persisted(self, work: Work) -> None:
+        """The disk has it."""
+        self.raft.able = True
+        self.raft.saved(list(work.entries), None if work.hard_state is None else work.hard_state[1])
+
+    def refused(self, error: CommandError, *, definite: bool) -> None:
+        """The disk did not take the work of `ready`, and ``error`` is what clients are told of it.
+
+        Alone, nothing else can become of it: what is ``definite`` is taken back,
+        what is not is written when the disk takes it again. Among others this
+        node hands over if it leads, and the log decides: it goes on following.
+        """
+        raft = self.raft
+        raft.able = False
+        raft.unsaved_again()
+        if not raft.alone:
+            return
+        written = [batch for batch in self._outstanding if batch.index > raft.log.saved_index]
+        if definite and written:
+            raft.cut_from(written[0].index)
+            self._rung_index = 0
+        self._outstanding.lose(error, error)
+        self._replies += [self._failed(batch) for batch in self._outstanding.take_answerable(raft.applied)]
+
+    def refuse_open(self, error: CommandError) -> None:
+        """What gathered meanwhile, and would have to be written, is answered with ``error``."""
+        if self._open.writes:
+            batch, self._open = self._open, Batch()
+            self._answer_all(batch, error)
+
+    def mended(self) -> None:
+        """The disk takes writes again: what it is behind with comes with the next `ready`."""
+        self.raft.able = True
+        self.raft.log.unsaved_again()
+
+    @property
+    def _holding_back(self) -> bool:
+        """Whether a leader makes no entry just now."""
+        raft = self.raft
+        assert raft.leading is not None
+        if raft.leading.successor is not None:
+            return True
+        return raft.log.last_index - raft.commit >= ENTRIES_AHEAD_MAX
+
+    def _settle_debts(self) -> None:
+        for handler, args, origin in self._owed:
+            self.submit(None, handler, args, origin=origin)
+        self._owed.clear()
+
+    def _close(self) -> Batch:
+        """Ends this turn's batch: it has a number and is waited for."""
+        batch, self._open = self._open, Batch()
+        self._outstanding.close(batch, self.monotonic_ms)
+        batch.term = self.raft.term
+        if batch.writes or self.due:
+            batch.body = batch.encode()
+            if len(batch.body) > ENTRY_BYTES_MAX:
+                batch.lost = CommandError("more than the log takes at once: send less in one transaction")
+        return batch
+
+    def _propose(self) -> None:
+        """Makes this turn's entry: what came from clients here and from other nodes, or what is due."""
+        leading = self.raft.leading
+        assert leading is not None
+        if self._owed:
+            self._settle_debts()
         batch = self._open
-        self._open = _Batch()
-        self.last_index += 1
-        batch.index = self.last_index
-        batch.time_ms = self.now_ms
-        self._flying.append(batch)
-        payload = _encode((batch.time_ms, batch.writes, batch.origins))
-        self.bytes_since_checkpoint += len(payload)
-        return Work([Entry(self.shard, batch.index, self.term, payload)])
+        rings = self.due and (bool(batch.calls or self._asked) or not self._ringing)
+        if batch.writes or self._forwarded or rings:
+            if not self._holding_back:
+                self._make_entry()
+        elif batch.calls:
+            leading.ask_read(self.name, self._close().number)
+            self._collect_reads()
 
-    def persisted(self, index: int) -> Answers:
-        """Entries up to ``index`` are durable: they are committed, run, and answered."""
-        self.commit_index = max(self.commit_index, index)
-        machine = self.machine
-        replies: list[Iterable[Answer]] = []
-        while self._flying and self._flying[0].index <= self.commit_index:
-            batch = self._flying.popleft()
-            replies.append(zip(batch.clients, machine.apply(batch.time_ms, batch.calls), strict=True))
-            self.applied_index = batch.index
-        woken, machine.woken = machine.woken, []
-        return Answers(chain.from_iterable(replies), woken)
+    def _make_entry(self) -> None:
+        raft, leading = self.raft, self.raft.leading
+        assert leading is not None
+        parts, self._forwarded = self._forwarded, []
+        index = raft.log.last_index + 1
+        if self._open.calls:
+            batch = self._close()
+            if batch.lost is None:
+                batch.index = index
+                parts.append((self._author, batch.number, msgspec.Raw(batch.body)))
+        raft.propose(batches.payload_of(self.now_ms, parts))
+        if self.due:
+            self._rung_index = index
+        leading.replicate_all()
+        if self._asked:
+            for peer, number in self._asked.items():
+                leading.ask_read(peer, number, index)
+            self._asked.clear()
+            self._collect_reads()
 
-    def refused(self, error: CommandError) -> Answers:
-        """The disk did not take the entries of `ready`: none of them happened, and ``error`` is everybody's answer.
+    def _pass_on(self) -> None:
+        """Closes the turn on a node that does not lead: hands the batch to the leader, if there is one."""
+        raft = self.raft
+        if raft.leader is None or self.lost_leader:
+            return
+        if self._owed:
+            self._settle_debts()
+        if not self._open.calls:
+            return
+        batch = self._close()
+        if not batch.writes:
+            self._outbox.append((raft.leader, AskRead(raft.term, batch.number)))
+        elif batch.lost is None:
+            term, previous = self._forwarding
+            previous = previous if term == raft.term else 0
+            self._forwarding = (raft.term, batch.number)
+            self._outbox.append((raft.leader, Forward(raft.term, self._author, previous, batch.number, batch.body)))
 
-        What nobody waits for (sessions that ended) is submitted again: it must happen some time.
-        """
-        replies: list[Answer] = []
-        flying, self._flying = self._flying, deque()
-        for batch in flying:
-            for client, (handler, args, origin) in zip(batch.clients, batch.calls, strict=True):
-                if client is None:
-                    self.submit(None, handler, args, origin=origin)
-                else:
-                    replies.append((client, error))
-        self.last_index = self.applied_index
-        return Answers(replies, [])
+    def _begin_to_lead(self) -> None:
+        self._accepted.clear()
+        self._forwarded.clear()
+        self._asked.clear()
+        self._rung_index = 0
+        self._next_retry_ms = self.monotonic_ms
 
-    def adopt(self, entries: Iterable[Entry]) -> Answers:
-        """Entries found on the disk after all, once it can be written again: they happened.
+    def _collect_reads(self) -> None:
+        """Passes on which reads the leader's lease or a majority has confirmed."""
+        leading = self.raft.leading
+        assert leading is not None
+        if not leading.confirmed:
+            return
+        confirmed, leading.confirmed = leading.confirmed, []
+        for asked in confirmed:
+            if asked.peer == self.name:
+                self._outstanding.readable(asked.number, asked.index, self.now_ms)
+            else:
+                self._outbox.append((asked.peer, Readable(self.raft.term, asked.number, asked.index, self.now_ms)))
+                leading.tell(asked.peer)
 
-        Their clients were told that it is uncertain; those who were woken by them are answered now.
-        """
-        for entry in entries:
-            self._replay(entry)
+    # Messages between nodes that are no part of Raft
+
+    def _on_forward(self, peer: str, message: Forward) -> None:
+        """Another node's batch, for the next entry; only the next one of its author, and only in this term."""
+        raft = self.raft
+        if raft.leading is None or message.term != raft.term:
+            return
+        if self._accepted.get(message.author, 0) != message.previous or raft.leading.successor is not None:
+            return  # one before it was lost, or it came twice
+        self._accepted[message.author] = message.number
+        self._forwarded.append((message.author, message.number, msgspec.Raw(message.body)))
+
+    def _on_ask_read(self, peer: str, message: AskRead) -> None:
+        """Another node wants to read; what is due happens first, in an entry that it must wait for."""
+        leading = self.raft.leading
+        if leading is None or message.term != self.raft.term:
+            return
+        if self.due:
+            self._asked[peer] = message.number
+        else:
+            leading.ask_read(peer, message.number)
+            self._collect_reads()
+
+    def _on_readable(self, peer: str, message: Readable) -> None:
+        if message.term == self.raft.term:
+            self._outstanding.readable(message.number, message.index, message.now_ms)
+
+    def _on_ping(self, peer: str, message: Ping) -> None:
+        self._outbox.append((peer, Alive(0, message.sent_us, False)))
+
+    def _on_wish(self, peer: str, message: Wish) -> None:
+        if self.raft.leading is None:
+            return
+        try:
+            wishes.grant(self.raft, wishes.Change(message.kind, message.node, message.address, message.disk))
+        except wishes.Refused as refused:
+            self._outbox.append((peer, WishRefused(0, message.number, refused.reason)))
+
+    def _on_wish_refused(self, peer: str, message: WishRefused) -> None:
+        for wish in self._wishes:
+            if wish.number == message.number and wish.client is not None:
+                self._replies.append([(wish.client, CommandError(message.reason))])
+        self._wishes = [wish for wish in self._wishes if wish.number != message.number]
+
+    # Carrying out
+
+    def apply(self) -> Answers:
+        """Carries out what is committed, up to a limit (`busy` tells of more); the answers to deliver."""
+        raft = self.raft
+        told: dict[str, None] = {}
+        left = APPLY_BYTES
+        while raft.applied < raft.commit and left > 0:
+            entry = raft.log.entry(raft.applied + 1)
+            self._carry_out(entry, told)
+            raft.carried_out(entry.index)
+            left -= len(entry.payload) + 64
+        if self._outstanding.oldest is not None:
+            for batch in self._outstanding.take_answerable(raft.applied):
+                self._replies.append(self._failed(batch) if batch.lost is not None else self._read_batch(batch))
         woken, self.machine.woken = self.machine.woken, []
-        return Answers([], woken)
+        if raft.leading is not None and raft.leading.progress:
+            for origin, _ in woken:
+                told[batches.node_of(origin)] = None
+            for node in told:
+                raft.leading.tell(node)
+        replies, self._replies = self._replies, []
+        restored, self._restored = self._restored, False
+        return Answers(chain.from_iterable(replies), woken, restored)
+
+    def _carry_out(self, entry: Entry, told: dict[str, None]) -> None:
+        """One committed entry: every part of it, and the answers to the one that is this node's own."""
+        if entry.term > self._applied_term:
+            self._applied_term = entry.term
+            self._outstanding.lose_before(entry.term, _no_leader())
+        payload = entry.payload
+        self.bytes_since_checkpoint += len(payload)
+        if not payload or payload[:1] == MARK:
+            return
+        time_ms, parts = batches.parts_in(payload)
+        calls: list[Call] = []
+        mine: list[tuple[int, Batch]] = []
+        for author, number, body in parts:
+            batch = self._own(number) if author == self._author else None
+            if batch is not None:
+                mine.append((len(calls), batch))
+                calls = calls + batch.calls if calls else batch.calls
+            else:
+                calls = calls + self._decoded(author, body)
+                told[batches.node_of(author)] = None
+        replies = self.machine.apply(time_ms, calls)
+        for start, batch in mine:
+            answers = replies if len(batch.calls) == len(replies) else replies[start : start + len(batch.calls)]
+            self._replies.append(zip(batch.clients, answers, strict=True))
+
+    def _own(self, number: int) -> Batch | None:
+        """The batch of this node that an entry holds, taken out with all before it; None if it was given up."""
+        found = self._outstanding.take_to(number)
+        if not found:
+            return None
+        for batch in found[:-1]:  # reads, which may be served here, and what was lost in earlier terms
+            if batch.lost is None and batch.writes:
+                batch.lost = _uncertain("a later command overtook it")
+            self._replies.append(self._failed(batch) if batch.lost is not None else self._read_batch(batch))
+        own = found[-1]
+        if own.lost is None:
+            return own
+        self._replies.append(self._failed(own))
+        return None
+
+    def _decoded(self, author: bytes, body: msgspec.Raw) -> list[Call]:
+        """The calls of a part that nobody here waits for."""
+        writes, origins = batches.writes_in(body)
+        handler = self.machine.handler
+        calls = [(handler(args[0]), args, origins.get(place, b"")) for place, args in enumerate(writes)]
+        if author == self._author:
+            # Its clients were told that it is uncertain: none of them waits, whatever it says.
+            for origin in origins.values():
+                self.unblock(None, origin, b"TIMEOUT")
+        return calls
+
+    def _failed(self, batch: Batch) -> list[Answer]:
+        """The answers of a batch that was lost; what no client waits for is done another time."""
+        error = batch.lost
+        assert error is not None
+        for client, call in zip(batch.clients, batch.calls, strict=True):
+            if client is None:
+                self._owe(call)
+        return [(client, error) for client in batch.clients if client is not None]
+
+    def _read_batch(self, batch: Batch) -> list[Answer]:
+        """Runs a batch of reads on the state as it is."""
+        machine = self.machine
+        machine.pass_time(batch.read_ms)
+        calls = zip(batch.clients, batch.calls, strict=True)
+        return [(client, handler(machine, args)) for client, (handler, args, _) in calls]
 
     # Checkpoints
+
+    @property
+    def applied_index(self) -> int:
+        """The last entry that was carried out."""
+        return self.raft.applied
 
     def begin_checkpoint(self) -> tuple[Checkpoint, int, int, bytes]:
         """Starts a checkpoint of what is applied: (what to write, index, term, ledger)."""
         checkpoint, ledger = self.machine.begin_checkpoint()
         self.bytes_since_checkpoint = 0
-        return checkpoint, self.applied_index, self.term, ledger
+        raft = self.raft
+        term = raft.log.term(raft.applied)
+        assert term is not None
+        return checkpoint, raft.applied, term, ledger_of(raft.membership.at(raft.applied), ledger)
 
     def end_checkpoint(self, index: int, *, durable: bool) -> None:
         """The checkpoint of ``index`` is in force, or it failed."""
         self.machine.keyspace.end_checkpoint(durable=durable)
         if durable:
             self.checkpoint_index = index
+            self.raft.compact(index, RETAIN_BYTES)
+
+    # Snapshots
+
+    def snapshots_due(self) -> list[tuple[str, int | None, int]]:
+        """The pieces to send now: (to whom, of which snapshot or None for the newest, which piece)."""
+        leading = self.raft.leading
+        if leading is None or not leading.transfers:
+            return []
+        now_ms = self.monotonic_ms
+        return [(peer, one.index, one.position) for peer, one in leading.transfers.items() if one.due(now_ms)]
+
+    def send_chunk(self, peer: str, chunk: Chunk) -> None:
+        """A piece that was due; its term is set here."""
+        leading = self.raft.leading
+        transfer = leading.transfers.get(peer) if leading is not None else None
+        if transfer is not None and transfer.position == chunk.position:
+            transfer.sent(chunk.index, self.monotonic_ms)
+            self.raft.send(peer, msgspec.structs.replace(chunk, term=self.raft.term))
+
+    def chunk_to_store(self) -> Chunk | None:
+        """The next piece of a snapshot that came in and must be stored; `chunk_stored` follows.
+
+        Piece 0 begins a checkpoint anew, ``last`` finishes it as installed, with `install_ledger`.
+        """
+        raft = self.raft
+        while raft.chunks:
+            chunk = raft.chunks.pop(0)
+            if chunk.term != raft.term or raft.leader is None or chunk.index <= raft.commit:
+                continue
+            if not chunk.position:
+                self._installation = Installation(self._commands, chunk)
+            if self._installation is not None and self._installation.expects(chunk):
+                return chunk
+            known = self._installation
+            wanted = known.position if known is not None and known.index == chunk.index else 0
+            raft.send(raft.leader, ChunkTaken(raft.term, chunk.index, wanted, False))
+        return None
+
+    @property
+    def install_ledger(self) -> bytes:
+        """The ledger of the snapshot that is coming in."""
+        assert self._installation is not None
+        return self._installation.ledger
+
+    def chunk_stored(self, chunk: Chunk, *, stored: bool) -> None:
+        """The piece is on the disk (after ``last``: the whole is in force), or the disk did not take it."""
+        raft, installation = self.raft, self._installation
+        if not stored or installation is None:
+            self._installation = None
+            return
+        installation.add(chunk)
+        if chunk.last:
+            self._installation = None
+            self._install(installation)
+        if raft.leader is not None and raft.leading is None:
+            taken = ChunkTaken(raft.term, chunk.index, installation.position, chunk.last)
+            raft.send(raft.leader, taken)
+
+    def _install(self, installation: Installation) -> None:
+        """The snapshot takes the place of state and log; what became of what was asked before is not known."""
+        self.machine = installation.machine
+        self.raft.installed(installation.index, installation.term, installation.config)
+        self.checkpoint_index = installation.index
+        self.bytes_since_checkpoint = 0
+        self._applied_term = max(self._applied_term, installation.term)
+        skipped = _uncertain("this node was too far behind to see what became of it")
+        self._outstanding.lose(skipped, _no_leader())
+        self._restored = True
+
+    # Looking
+
+    @property
+    def term(self) -> int:
+        """Raft's current term."""
+        return self.raft.term
+
+    @property
+    def last_index(self) -> int:
+        """The last entry in the log."""
+        return self.raft.log.last_index
+
+    @property
+    def commit_index(self) -> int:
+        """The last entry known to be committed."""
+        return self.raft.commit
+
+    def status(self) -> Status:
+        """Everything a person may want to know of the cluster, as this node sees it."""
+        raft = self.raft
+        config = raft.config
+        return Status(
+            self.name,
+            self.identity.cluster,
+            config.members[self.name].address if self.name in config else self.address,
+            raft.role,
+            raft.term,
+            raft.leader,
+            raft.commit,
+            raft.applied,
+            raft.log.last_index,
+            config.voters,
+            config.learners,
+            tuple(self._peer_status(member.id, member.address) for member in sorted_members(config, self.name)),
+        )
+
+    def _peer_status(self, peer: str, address: str) -> PeerStatus:
+        raft = self.raft
+        silent_ms = self._contacts.silent_ms(peer, self.monotonic_ms)
+        if raft.leading is not None:
+            progress = raft.leading.progress.get(peer)
+            match = progress.match if progress is not None else None
+        else:
+            match = self._contacts.matches.get(peer)
+        role = "leader" if peer == raft.leader else "follower" if peer in raft.config.voters else "learner"
+        reachable = silent_ms is not None and silent_ms < REACHABLE_TIMEOUTS * self.timing.election_ms
+        contact_ms = None if silent_ms is None else int(silent_ms)
+        return PeerStatus(peer, address, role, reachable, contact_ms, self._contacts.round_trip_us(peer), match)
+
+
+def sorted_members(config: Config, but: str) -> list[Any]:
+    """All members but one, by id."""
+    return [config.members[name] for name in sorted(config.members) if name != but]
+
+
+def _no_leader() -> CommandError:
+    return CommandError(f"no leader for shard {SHARD}", "CLUSTERDOWN")
+
+
+def _uncertain(why: str) -> CommandError:
+    return CommandError(f"it may or may not have happened: {why}", "UNCERTAIN")

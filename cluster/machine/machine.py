@@ -316,6 +316,10 @@ class Machine:
             self.lock_waits.rebuild()
             for key in self.sessions.restore(known.sessions):
                 self.keyspace.watch(key)
+        self.restore_rows(rows)
+
+    def restore_rows(self, rows: Iterable[Row]) -> None:
+        """More rows of a finished checkpoint, in its order."""
         restore = self.keyspace.restore
         for key, part, kind, deadline_ms, body in rows:
             if body is None:

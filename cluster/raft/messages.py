@@ -1,4 +1,4 @@
-"""What nodes say to each other: one frozen record per message.
+"""What nodes say to each other: one record per message, never changed.
 
 Names are the Raft paper's where it has one (figures 2 and 13, sections 6.4 and
 9.6 of the dissertation). Any of them may be lost, doubled, late or out of
@@ -13,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True):
+class Message(msgspec.Struct, array_like=True):
     """Any of them."""
 
     term: int

@@ -1,0 +1,94 @@
+"""A turn's commands, and how they stand in the log.
+
+A *batch* is what the clients of one node asked in one turn: the writes, which
+go into the log, and the reads that must run in their places among them. An
+*entry* is a time and the *parts* that its leader put together: its own batch
+of that turn, and those that other nodes forwarded. Every node carries out
+every part; the one that wrote it finds its batch again by the part's author
+and number, and so knows whom to answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from cluster.machine.machine import Call
+from cluster.machine.reply import CommandError
+
+Client: TypeAlias = Any
+"""Whoever asked: the caller's own object, handed back with the answer. None wants no answer."""
+
+Part: TypeAlias = "tuple[bytes, int, msgspec.Raw]"
+"""Author, number, body. The author is a node in one run of its process, as ``n1.0b5f``."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_body = msgspec.msgpack.Decoder(tuple[list[Any], dict[int, bytes]]).decode
+_decode_entry = msgspec.msgpack.Decoder(tuple[int, list[tuple[bytes, int, msgspec.Raw]]]).decode
+
+
+class Batch:
+    """The commands of one turn: all calls with who asked for each, and the writes among them for the log.
+
+    ``number`` is 0 while the batch is open. ``term`` is the one it was sent in,
+    ``index`` its entry where this node made that. A batch without writes waits
+    for ``read_index`` to be applied, None until the leader named it, and runs
+    as of ``read_ms``. ``lost`` is what to answer when it certainly did not, or
+    may not, have happened.
+    """
+
+    __slots__ = (
+        "body",
+        "calls",
+        "clients",
+        "index",
+        "lost",
+        "number",
+        "origins",
+        "read_index",
+        "read_ms",
+        "sent_ms",
+        "since_ms",
+        "term",
+        "writes",
+    )
+
+    def __init__(self) -> None:
+        self.clients: list[Client] = []
+        self.calls: list[Call] = []
+        self.writes: list[list[Any]] = []
+        self.origins: dict[int, bytes] = {}  # of the writes, by position
+        self.number = 0
+        self.term = 0
+        self.index = 0
+        self.body = b""
+        self.since_ms = 0.0
+        self.sent_ms = 0.0
+        self.read_index: int | None = None
+        self.read_ms = 0
+        self.lost: CommandError | None = None
+
+    def encode(self) -> bytes:
+        """The body of its part."""
+        return _encode((self.writes, self.origins))
+
+
+def writes_in(body: bytes | msgspec.Raw) -> tuple[list[Any], dict[int, bytes]]:
+    """The writes of a part, and the sessions of those that name one, by position."""
+    return _decode_body(body)
+
+
+def payload_of(time_ms: int, parts: list[Part]) -> bytes:
+    """An entry's payload."""
+    return _encode((time_ms, parts))
+
+
+def parts_in(payload: bytes) -> tuple[int, list[Part]]:
+    """The time and the parts of an entry."""
+    return _decode_entry(payload)
+
+
+def node_of(author: bytes) -> str:
+    """The node that an author, or the session of one of its clients, belongs to."""
+    return author.split(b".", 1)[0].decode()

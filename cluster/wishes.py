@@ -1,0 +1,113 @@
+"""Changes of membership and leadership that somebody asked for, until they are so.
+
+A wish is kept by the node it was made at, which repeats it to whoever leads.
+It is fulfilled when this node's own committed configuration (or its leader)
+says so, which makes asking twice, losing a message and a change of leader
+harmless. A leader grants at most one change at a time; what it cannot grant yet
+it leaves for the next repetition, what it never will it refuses with a reason.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cluster.batch import Client
+from cluster.machine.reply import OK, Reply
+from cluster.raft.core import Raft
+from cluster.raft.membership import VOTERS_MAX, Config, Member
+from cluster.raft.messages import Wish
+
+PATIENCE_MS = 15_000.0
+"""How long a wish is repeated before whoever made it is told that it did not come true."""
+
+
+class Change(NamedTuple):
+    """``kind`` is ``add`` (a member: an empty ``node`` lets the cluster name it), ``remove`` or ``lead``."""
+
+    kind: str
+    node: str
+    address: str = ""
+    disk: str = ""
+
+
+class Pending(NamedTuple):
+    """A wish made here."""
+
+    number: int
+    client: Client
+    change: Change
+    until_ms: float
+
+    def message(self) -> Wish:
+        """As it is sent to the leader."""
+        return Wish(0, self.number, *self.change)
+
+
+class Refused(Exception):
+    """The change is not possible; ``reason`` is one line for whoever asked."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def fulfilled(raft: Raft, change: Change) -> Reply | None:
+    """The reply to a wish that has come true, None while it has not."""
+    config = raft.config
+    if change.kind == "lead":
+        return OK if raft.leader == change.node else None
+    if raft.membership.since > raft.applied or not config.members:
+        return None
+    if change.kind == "remove":
+        return OK if change.node not in config else None
+    member = _known(config, change)
+    return member.id.encode() if member is not None and member.address == change.address else None
+
+
+def grant(raft: Raft, change: Change) -> None:
+    """Does what a leader can do now towards a wish; raises `Refused` when it cannot come true."""
+    leading = raft.leading
+    assert leading is not None
+    config = raft.config
+    if change.kind == "lead":
+        if change.node not in config.voters:
+            raise Refused(f"{change.node} is no voter of this cluster: see RAFT.INFO")
+        if change.node != raft.name and leading.successor != change.node:
+            leading.hand_over(change.node)
+        return
+    wanted = _removed(raft, change) if change.kind == "remove" else _added(config, change)
+    if wanted is not None and leading.may_change() and leading.successor is None:
+        leading.change(wanted)
+
+
+def _removed(raft: Raft, change: Change) -> Config | None:
+    config = raft.config
+    if change.node not in config:
+        return None
+    if config.voters == (change.node,):
+        raise Refused(f"{change.node} is the last voter: stop it to end the cluster")
+    return config.without(change.node)
+
+
+def _added(config: Config, change: Change) -> Config | None:
+    known = _known(config, change)
+    if known is not None:
+        member = Member(known.id, change.address, known.disk or change.disk)
+        return None if member == known else config.with_known(member)
+    if change.node in config:
+        raise Refused(
+            f"{change.node} is a member already, with another data folder: choose another --node-id,"
+            f" or remove {change.node} first"
+        )
+    if len(config.voters) + len(config.learners) >= VOTERS_MAX:
+        raise Refused(f"the cluster has {VOTERS_MAX} members, which is the most it takes: remove one first")
+    return config.with_learner(Member(change.node or config.free_id(), change.address, change.disk))
+
+
+def _known(config: Config, change: Change) -> Member | None:
+    """The member that is asked about, if it is one: with the same data folder, or not met yet."""
+    for member in config.members.values():
+        if member.disk == change.disk and change.node in ("", member.id):
+            return member
+    member = config.members.get(change.node, Member("", "", "?"))
+    return member if member.disk == "" else None
