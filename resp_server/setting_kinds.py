@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
+from resp_server import address
+
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
 
 INTEGER_MAX = 2**63 - 1
+
+
+class FlawError(ValueError):
+    """A value of many parts is not allowed; the text says which part is wrong, as ``allowed`` alone would not."""
 
 
 class BufferLimit(NamedTuple):
@@ -120,11 +126,47 @@ def _buffer_limit(text: str) -> BufferLimit:
         raise ValueError("Error in hard, soft or soft_seconds setting in buffer limit configuration.") from None
 
 
+def _address(text: str) -> str:
+    """One that others can connect to, as text."""
+    try:
+        found = address.parse(text)
+    except ValueError as error:
+        raise FlawError(str(error)) from None
+    if not found.reachable:
+        raise FlawError(f"nobody can connect to {found.host}")
+    return str(found)
+
+
+def _members(text: str) -> tuple[tuple[str, str], ...]:
+    members: dict[str, str] = {}
+    for item in text.split(",") if text.strip() else ():
+        name, sign, where = item.strip().partition("=")
+        if not sign or not re.fullmatch(_WORD, name):
+            raise FlawError(f"{item.strip()!r} is not NAME=HOST:PORT")
+        if name in members:
+            raise FlawError(f"{name} is listed twice")
+        where = _address(where)
+        for other, taken in members.items():
+            if taken == where:
+                raise FlawError(f"{other} and {name} have one address")
+        members[name] = where
+    return tuple(members.items())
+
+
+_WORD = r"[A-Za-z0-9_.-]{1,64}"
+
 SECRET = Kind("TEXT", "a text", str)
 PATH = matching(r"[^\0]+", "PATH", "a path")
 OPTIONAL_PATH = matching(r"[^\0]*", "PATH", "a path, or empty")
-WORD = matching(r"[A-Za-z0-9_.-]{1,64}", "NAME", "1 to 64 letters, digits, dots, dashes or underscores")
+OPTIONAL_WORD = matching(f"({_WORD})?", "NAME", "up to 64 letters, digits, dots, dashes or underscores")
 ADDRESSES = Kind("ADDRESSES", "one address or more, with blanks between them", _addresses, " ".join)
+OPTIONAL_ADDRESS = Kind("HOST:PORT", "an address such as host:6379", lambda text: text and _address(text))
+MEMBERS = Kind(
+    "LIST",
+    "a list such as n1=host:port,n2=host:port,n3=host:port",
+    _members,
+    lambda members: ",".join(f"{name}={where}" for name, where in members),
+)
 PERMISSIONS = Kind("MODE", "an octal number up to 777", _octal, lambda mode: f"{mode:o}")
 BUFFER_LIMIT = Kind(
     "LIMIT",

@@ -13,20 +13,26 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.storage.contract import SyncPolicy
+from resp_server import setting_rules
+from resp_server.address import Address
 from resp_server.logs import LogFormat, LogLevel
 from resp_server.setting_kinds import (
     ADDRESSES,
     BUFFER_LIMIT,
+    MEMBERS,
+    OPTIONAL_ADDRESS,
     OPTIONAL_PATH,
+    OPTIONAL_WORD,
     PATH,
     PERMISSIONS,
     SECRET,
-    WORD,
     BufferLimit,
+    FlawError,
     Kind,
     choice,
     integer,
@@ -55,7 +61,15 @@ def setting(kind: Kind[T], default: str, group: str, summary: str, *, live: bool
     return field
 
 
-NETWORK, DATA, LIMITS, FEATURES, LOGGING = "Network", "Data folder", "Limits", "Locks and caches", "Logs"
+class ReadMode(Enum):
+    """How a leader makes sure that it still is one before it answers a read."""
+
+    LEASE = "lease"
+    QUORUM = "quorum"
+
+
+NETWORK, DATA, CLUSTER, LIMITS = "Network", "Data folder", "Cluster", "Limits"
+FEATURES, LOGGING = "Locks and caches", "Logs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,47 @@ class Settings:
         choice(SyncPolicy), "always", DATA, "When writes reach the disk; only always is before the reply.", live=True
     )
     checkpoint_log_bytes: int = setting(size("64kb"), "64mb", DATA, "Log size that starts a checkpoint.", live=True)
-    node_id: str = setting(WORD, "n1", DATA, "Name of this node, the same for the life of its folder.")
+
+    node_id: str = setting(
+        OPTIONAL_WORD,
+        "",
+        CLUSTER,
+        "Name of this node, for the life of its folder; empty: what the folder says, else n1, or with join what the"
+        " cluster gives.",
+    )
+    cluster: tuple[tuple[str, str], ...] = setting(
+        MEMBERS,
+        "",
+        CLUSTER,
+        "All nodes of a new cluster, the same list on each: n1=host:port,n2=host:port,n3=host:port. Where this node"
+        " listens follows from it, unless port or bind are given.",
+    )
+    join: str = setting(OPTIONAL_ADDRESS, "", CLUSTER, "Address of any node of the cluster this one is to enter.")
+    announce: str = setting(
+        OPTIONAL_ADDRESS,
+        "",
+        CLUSTER,
+        "Address at which other nodes reach this one; empty: its own in cluster, else the first bind address and the"
+        " port.",
+    )
+    cluster_secret: str = setting(
+        SECRET, "", CLUSTER, "What nodes of one cluster prove to each other that they know; empty asks for no proof."
+    )
+    election_timeout: int = setting(
+        integer(50, 60_000), "300", CLUSTER, "Milliseconds without a leader after which another is elected."
+    )
+    heartbeat_interval: int = setting(
+        integer(5, 20_000),
+        "50",
+        CLUSTER,
+        "Milliseconds between a leader's signs of life, at most a third of election-timeout.",
+    )
+    read_mode: ReadMode = setting(
+        choice(ReadMode),
+        "lease",
+        CLUSTER,
+        "How reads are kept from being stale: lease relies on clocks that run at one pace, quorum asks a majority.",
+    )
 
     maxclients: int = setting(integer(1, 2**32 - 1), "10000", LIMITS, "Clients connected at once.", live=True)
     proto_max_bulk_len: int = setting(size("1mb"), "512mb", LIMITS, "Longest argument or value.", live=True)
@@ -112,6 +166,13 @@ class Settings:
         integer(-1), "10000", LOGGING, "Microseconds from which a command is in SLOWLOG; -1 keeps none.", live=True
     )
     slowlog_max_len: int = setting(integer(0), "128", LOGGING, "Commands SLOWLOG keeps.", live=True)
+
+    @property
+    def address(self) -> str:
+        """Where other nodes reach this one, ``host:port``; empty when it listens everywhere and nothing tells."""
+        listed = dict(self.cluster).get(self.node_id)
+        own = Address(self.bind[0], self.port)
+        return listed or self.announce or (str(own) if own.reachable else "")
 
     def changed(self, name: str, text: str) -> Settings:
         """These settings with one of them different, as CONFIG SET gives it; raises `SettingError`."""
@@ -147,7 +208,8 @@ class Field:
         try:
             return self.kind.parse(text)
         except ValueError as error:
-            raise SettingError(f"{source} must be {self.kind.allowed}, not {text!r}", str(error)) from None
+            flaw = f": {error}" if isinstance(error, FlawError) else ""
+            raise SettingError(f"{source} must be {self.kind.allowed}, not {text!r}{flaw}", str(error)) from None
 
     def text(self, settings: Settings) -> str:
         """The value in force, as CONFIG GET answers it."""
@@ -184,9 +246,10 @@ def load(flags: Mapping[str, str], variables: Mapping[str, str], file: Path | No
         ):
             if given is not None:
                 values[field.attribute] = field.parse(given, source)
+    setting_rules.follow_the_list(values)
     settings = Settings(**values)
-    if not settings.port and not settings.unixsocket:
-        raise SettingError("port 0 without a unixsocket leaves nothing to listen on: set one of them")
+    for line in setting_rules.contradictions(settings):
+        raise SettingError(line)
     return settings
 
 

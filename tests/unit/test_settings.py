@@ -108,7 +108,12 @@ def test_values_have_the_types_the_server_uses() -> None:
         ({}, {"SEPAKAT_PORT": "tcp://10.0.0.1:6379"}, "SEPAKAT_PORT must be a whole number from 0 to 65535, not 'tcp:"),
         ({}, {"SEPAKAT_APPENDFSYNC": "x"}, "SEPAKAT_APPENDFSYNC must be always, everysec or no, not 'x'"),
         ({"cache_max_bytes": "lots"}, {}, "--cache-max-bytes must be a size such as 64mb, not below 0, not 'lots'"),
-        ({"node_id": "a b"}, {}, "--node-id must be 1 to 64 letters, digits, dots, dashes or underscores, not 'a b'"),
+        ({"node_id": "a b"}, {}, "--node-id must be up to 64 letters, digits, dots, dashes or underscores, not 'a b'"),
+        ({"election_timeout": "49"}, {}, "--election-timeout must be a whole number from 50 to 60000, not '49'"),
+        ({"heartbeat_interval": "0"}, {}, "--heartbeat-interval must be a whole number from 5 to 20000, not '0'"),
+        ({"read_mode": "stale"}, {}, "--read-mode must be lease or quorum, not 'stale'"),
+        ({"join": "host"}, {}, "--join must be an address such as host:6379, not 'host': 'host' is not HOST:PORT"),
+        ({"announce": "*:1"}, {}, "--announce must be an address such as host:6379, not '*:1'"),
         ({"bind": " "}, {}, "--bind must be one address or more, with blanks between them, not ' '"),
         ({"dir": ""}, {}, "--dir must be a path, not ''"),
         ({"unixsocketperm": "999"}, {}, "--unixsocketperm must be an octal number up to 777, not '999'"),
@@ -155,8 +160,110 @@ def test_variables_of_others_are_let_be() -> None:
     assert load({}, {"SEPAKAT_SERVICE_HOST": "10.0.0.1", "PORT": "1"}) == Settings()
 
 
-def test_the_password_is_not_shown_with_the_settings() -> None:
-    assert "hunter2" not in repr(load({"requirepass": "hunter2"}, {}))
+# The cluster
+
+
+THREE = "n1=10.0.0.1:7001,n2=10.0.0.2:7001,n3=[fd00::3]:7001"
+
+
+def test_a_cluster_is_read_as_ids_and_addresses() -> None:
+    settings = load({"cluster": " n1=a_b.example:1 , n2=[::1]:65535", "node_id": "n2"}, {})
+    assert settings.cluster == (("n1", "a_b.example:1"), ("n2", "[::1]:65535"))
+    assert named("cluster").text(settings) == "n1=a_b.example:1,n2=[::1]:65535"
+
+
+@pytest.mark.parametrize(
+    ("text", "flaw"),
+    [
+        ("n1", "'n1' is not NAME=HOST:PORT"),
+        ("n1=a:1,", "'' is not NAME=HOST:PORT"),
+        ("a b=a:1", "'a b=a:1' is not NAME=HOST:PORT"),
+        ("n1=a", "'a' is not HOST:PORT"),
+        ("n1=:1", "':1' is not HOST:PORT"),
+        ("n1=::1:1", "'::1:1' is not HOST:PORT"),
+        ("n1=a:x", "'a:x' is not HOST:PORT"),
+        ("n1=a:0", "'a:0' has a port outside 1 to 65535"),
+        ("n1=a:70000", "'a:70000' has a port outside 1 to 65535"),
+        ("n1=0.0.0.0:1", "nobody can connect to 0.0.0.0"),
+        ("n1=a:1,n1=b:1", "n1 is listed twice"),
+        ("n1=a:1,n2=b:1,n3=a:1", "n1 and n3 have one address"),
+    ],
+)
+def test_a_list_with_a_flaw_is_told_which(text: str, flaw: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        load({"cluster": text}, {})
+    example = "a list such as n1=host:port,n2=host:port,n3=host:port"
+    assert str(refused.value) == f"--cluster must be {example}, not {text!r}: {flaw}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "bind", "port", "address"),
+    [
+        ({"node_id": "n2"}, ("127.0.0.1", "10.0.0.2"), 7001, "10.0.0.2:7001"),
+        ({"node_id": "n3"}, ("127.0.0.1", "fd00::3"), 7001, "[fd00::3]:7001"),
+        ({"node_id": "n2", "port": "6379"}, ("127.0.0.1", "10.0.0.2"), 6379, "10.0.0.2:7001"),
+        ({"node_id": "n2", "bind": "*"}, ("0.0.0.0",), 7001, "10.0.0.2:7001"),
+        ({"node_id": "n1", "cluster": "n1=127.0.0.1:9"}, ("127.0.0.1",), 9, "127.0.0.1:9"),
+        ({"node_id": "n1", "cluster": "n1=localhost:9"}, ("127.0.0.1",), 9, "localhost:9"),
+    ],
+)
+def test_where_a_node_listens_follows_from_the_list(
+    flags: dict[str, str], bind: tuple[str, ...], port: int, address: str
+) -> None:
+    settings = load({"cluster": THREE, **flags}, {})
+    assert (settings.bind, settings.port, settings.address) == (bind, port, address)
+
+
+@pytest.mark.parametrize(
+    ("flags", "address"),
+    [
+        ({}, "127.0.0.1:6379"),
+        ({"bind": "::1 10.0.0.1", "port": "7"}, "[::1]:7"),
+        ({"bind": "*"}, ""),
+        ({"bind": "*", "announce": "a:1"}, "a:1"),
+        ({"join": "10.0.0.1:7001"}, "127.0.0.1:6379"),
+    ],
+)
+def test_a_node_alone_is_where_it_listens_or_says_it_is(flags: dict[str, str], address: str) -> None:
+    assert load(flags, {}).address == address
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ({"cluster": THREE}, "cluster needs node-id: say which of n1, n2, n3 this node is"),
+        ({"cluster": THREE, "node_id": "n4"}, "node-id n4 is not in cluster, which lists n1, n2, n3"),
+        (
+            {"cluster": THREE, "node_id": "n1", "announce": "a:1"},
+            "announce a:1 is not where cluster has n1, 10.0.0.1:7001: leave announce empty",
+        ),
+        (
+            {"cluster": THREE, "node_id": "n1", "join": "10.0.0.2:7001"},
+            "cluster begins a new cluster and join enters one that is there: set one of them",
+        ),
+        (
+            {"cluster": THREE, "node_id": "n1", "port": "0", "unixsocket": "/s"},
+            "port 0 leaves other nodes nothing to connect to: set a port",
+        ),
+        ({"join": "a:1", "bind": "*"}, "bind 0.0.0.0 does not tell other nodes where this one is: set announce"),
+        (
+            {"join": "127.0.0.1:6379"},
+            "join 127.0.0.1:6379 is this node itself: set it to the address of another",
+        ),
+        (
+            {"heartbeat_interval": "101"},
+            "heartbeat-interval 101 is too long for election-timeout 300: it may be a third of that, 100",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_one_clear_line(flags: dict[str, str], line: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        load(flags, {})
+    assert str(refused.value) == line
+
+
+def test_secrets_are_not_shown_with_the_settings() -> None:
+    assert "hunter2" not in repr(load({"requirepass": "hunter2", "cluster_secret": "hunter2"}, {}))
 
 
 def test_the_example_file_is_current() -> None:
