@@ -30,10 +30,9 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from cluster import batch as batches
-from cluster import wishes
-from cluster.batch import Batch, Client, Part
-from cluster.contacts import REACHABLE_TIMEOUTS, Contacts
-from cluster.installation import Installation, ledger_of, parts_of
+from cluster.batch import Batch, Client
+from cluster.contacts import Contacts
+from cluster.forwarding import Forwarding
 from cluster.machine.keyspace import Checkpoint
 from cluster.machine.machine import END_SESSION, END_SESSIONS, UNBLOCK, Call, Commands, Handler, Machine, in_place
 from cluster.machine.reply import CommandError, Reply
@@ -45,7 +44,6 @@ from cluster.raft.messages import (
     Alive,
     AskRead,
     Chunk,
-    ChunkTaken,
     Forward,
     Heartbeat,
     Message,
@@ -54,8 +52,10 @@ from cluster.raft.messages import (
     Wish,
     WishRefused,
 )
-from cluster.status import PeerStatus, Status
+from cluster.snapshots import Snapshots, ledger_of, parts_of
+from cluster.status import Status, status_of
 from cluster.storage.contract import Entry, HardState, Identity, Recovered, Row
+from cluster.wishes import Change, Wishes
 
 Answer: TypeAlias = "tuple[Client, Reply]"
 
@@ -127,18 +127,14 @@ class Node:
         self.reads_wait = True
         self.checkpoint_index = 0
         self.bytes_since_checkpoint = 0
-        self._commands = commands
-        self._chance = chance
-        self._author = f"{self.name}.{boot}".encode()
         self._origin_prefix = f"{self.name}.{boot}."
+        self._author = self._origin_prefix[:-1].encode()
         self._open = Batch()
         self._outstanding = Outstanding()
+        self._forwarding = Forwarding(self._author)
         self._owed: list[Call] = []  # what no client waits for, and must happen some time
         self._replies: list[Iterable[Answer]] = []
-        self._forwarded: list[Part] = []
-        self._accepted: dict[bytes, int] = {}  # the last batch taken from each author, in this term
         self._asked: dict[str, int] = {}  # reads of others that wait for what is due to happen
-        self._forwarding = (0, 0)  # the term, and the last batch forwarded in it
         self._applied_term = 0
         self._rung_index = 0  # the last entry that was made because an alarm was due
         self._lease_until_ms = 0.0
@@ -146,9 +142,9 @@ class Node:
         self._outbox: list[tuple[str, Message]] = []
         self._contacts = Contacts()
         self._met: dict[str, str] = {}
-        self._wishes: list[wishes.Pending] = []
-        self._wish_number = 0
-        self._installation: Installation | None = None
+        self.raft = Raft(self.name, members, shard=SHARD, timing=timing, chance=chance)
+        self.snapshots = Snapshots(self.raft, commands)
+        self._wishes = Wishes(self.raft)
         self._restored = False
         self._handlers: dict[type[Message], Callable[[str, Any], None]] = {
             Forward: self._on_forward,
@@ -156,12 +152,8 @@ class Node:
             Readable: self._on_readable,
             Ping: self._on_ping,
             Wish: self._on_wish,
-            WishRefused: self._on_wish_refused,
+            WishRefused: lambda _, refused: self._wishes.refused(refused),
         }
-        self._begin(Log(0, 0, ()), Membership(0, members), HardState())
-
-    def _begin(self, log: Log, membership: Membership, hard_state: HardState) -> None:
-        self.raft = Raft(self.name, log, membership, hard_state, shard=SHARD, timing=self.timing, chance=self._chance)
 
     # Coming up
 
@@ -182,7 +174,7 @@ class Node:
             self.bytes_since_checkpoint += len(entry.payload)
         self.checkpoint_index = index
         self._applied_term = recovered.checkpoint_term
-        self._begin(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state)
+        self.raft.recover(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state)
         self.now_ms = self.machine.now_ms
         prefix = f"{self.name}.".encode()
         self._owe((self.machine.handler(END_SESSIONS), [END_SESSIONS, prefix, self._origin_prefix.encode()], b""))
@@ -271,7 +263,7 @@ class Node:
         """Runs the timers: elections, heartbeats, pings, retries, and giving up on what has no outcome."""
         raft = self.raft
         if raft.leading is not None and not raft.leading.progress:
-            if self._wishes:
+            if len(self._wishes):
                 self._pursue_wishes()
             return
         now_ms = self.monotonic_ms
@@ -295,7 +287,7 @@ class Node:
         raft = self.raft
         raft_ms = raft.next_tick_ms()
         if raft.leading is not None and not raft.leading.progress:
-            return self.monotonic_ms + self.timing.heartbeat_ms if self._wishes else raft_ms
+            return self.monotonic_ms + self.timing.heartbeat_ms if len(self._wishes) else raft_ms
         times_ms = [self._next_retry_ms]
         if raft_ms is not None:
             times_ms.append(raft_ms)
@@ -322,7 +314,7 @@ class Node:
             raft.applied < raft.commit
             or raft.log.sent_index < raft.log.last_index
             or (self.due and not self._ringing)
-            or (bool(self._open.calls or self._forwarded or self._owed) and self._can_move)
+            or (bool(self._open.calls or self._forwarding.parts or self._owed) and self._can_move)
         )
 
     @property
@@ -361,12 +353,9 @@ class Node:
             return
         if number:
             self._outbox.append((leader, AskRead(raft.term, number)))
-        previous = 0
-        for batch in self._outstanding.sent_in(raft.term):
-            if self.monotonic_ms - batch.sent_ms >= self.timing.election_ms / 2:
-                batch.sent_ms = self.monotonic_ms
-                self._outbox.append((leader, Forward(raft.term, self._author, previous, batch.number, batch.body)))
-            previous = batch.number
+        patience_ms = self.timing.election_ms / 2
+        again = self._forwarding.repeat(self._outstanding.sent_in(raft.term), self.monotonic_ms, patience_ms)
+        self._outbox += [(leader, message) for message in again]
 
     def _give_up(self) -> None:
         """Answers what has no outcome: nobody waits longer than two election timeouts for a leader that is gone."""
@@ -457,11 +446,9 @@ class Node:
 
     # Membership
 
-    def change(self, client: Client, change: wishes.Change) -> None:
+    def change(self, client: Client, change: Change) -> None:
         """Somebody wants a member added or removed, or another leader; the answer comes once it is so."""
-        self._wish_number += 1
-        until_ms = self.monotonic_ms + wishes.PATIENCE_MS
-        self._wishes.append(wishes.Pending(self._wish_number, client, change, until_ms))
+        self._wishes.make(client, change)
         self._next_retry_ms = self.monotonic_ms
 
     def resign(self) -> None:
@@ -473,32 +460,17 @@ class Node:
                 leading.hand_over(max(voters, key=lambda peer: leading.progress[peer].match))
 
     def _pursue_wishes(self) -> None:
-        """Answers the wishes that came true or ran out of time, and repeats the others."""
-        raft, kept = self.raft, list[wishes.Pending]()
-        for wish in self._wishes:
-            reply = wishes.fulfilled(raft, wish.change)
-            if reply is None and raft.leading is not None:
-                try:
-                    wishes.grant(raft, wish.change)
-                except wishes.Refused as refused:
-                    reply = CommandError(refused.reason)
-            if reply is None and self.monotonic_ms >= wish.until_ms:
-                reply = _uncertain("the cluster did not agree in time: see RAFT.INFO, and ask again")
-            if reply is not None:
-                if wish.client is not None:
-                    self._replies.append([(wish.client, reply)])
-                continue
-            kept.append(wish)
-            if raft.leading is None and raft.leader is not None:
-                self._outbox.append((raft.leader, wish.message()))
-        self._wishes = kept
+        leader = self.raft.leader
+        for wish in self._wishes.pursue():
+            if leader is not None:
+                self._outbox.append((leader, wish))
 
     def _introduce(self) -> None:
         """Makes known where this node is now, and (as the leader) which data folders the others were met with."""
         config = self.raft.config
         me = config.members.get(self.name)
-        if me is not None and self.address and me.address != self.address and not self._wishes:
-            self.change(None, wishes.Change("add", self.name, self.address, self.identity.disk))
+        if me is not None and self.address and me.address != self.address and not len(self._wishes):
+            self.change(None, Change("add", self.name, self.address, self.identity.disk))
         if self.raft.leading is not None:
             met = {**self._met, self.name: self.identity.disk}
             unknown = [one for one in config.members.values() if not one.disk and met.get(one.id)]
@@ -530,9 +502,9 @@ class Node:
         what is not is written when the disk takes it again. Among others this
         node hands over if it leads, and the log decides: it goes on following.
         """
+        self.stand_aside()
         raft = self.raft
-        raft.able = False
-        raft.unsaved_again()
+        raft.log.unsaved_again()
         if not raft.alone:
             return
         written = [batch for batch in self._outstanding if batch.index > raft.log.saved_index]
@@ -541,6 +513,14 @@ class Node:
             self._rung_index = 0
         self._outstanding.lose(error, error)
         self._replies += [self._failed(batch) for batch in self._outstanding.take_answerable(raft.applied)]
+
+    def stand_aside(self) -> None:
+        """The disk takes nothing: this node stands for no election, and hands over what it leads."""
+        raft = self.raft
+        raft.able = False
+        if raft.leading is not None and not raft.alone:
+            raft.leading.resign()
+            raft.follow_nobody()
 
     def refuse_open(self, error: CommandError) -> None:
         """What gathered meanwhile, and would have to be written, is answered with ``error``."""
@@ -586,7 +566,7 @@ class Node:
             self._settle_debts()
         batch = self._open
         rings = self.due and (bool(batch.calls or self._asked) or not self._ringing)
-        if batch.writes or self._forwarded or rings:
+        if batch.writes or self._forwarding.parts or rings:
             if not self._holding_back:
                 self._make_entry()
         elif batch.calls:
@@ -596,7 +576,7 @@ class Node:
     def _make_entry(self) -> None:
         raft, leading = self.raft, self.raft.leading
         assert leading is not None
-        parts, self._forwarded = self._forwarded, []
+        parts, self._forwarding.parts = self._forwarding.parts, []
         index = raft.log.last_index + 1
         if self._open.calls:
             batch = self._close()
@@ -626,14 +606,10 @@ class Node:
         if not batch.writes:
             self._outbox.append((raft.leader, AskRead(raft.term, batch.number)))
         elif batch.lost is None:
-            term, previous = self._forwarding
-            previous = previous if term == raft.term else 0
-            self._forwarding = (raft.term, batch.number)
-            self._outbox.append((raft.leader, Forward(raft.term, self._author, previous, batch.number, batch.body)))
+            self._outbox.append((raft.leader, self._forwarding.send(batch)))
 
     def _begin_to_lead(self) -> None:
-        self._accepted.clear()
-        self._forwarded.clear()
+        self._forwarding.begin_to_lead()
         self._asked.clear()
         self._rung_index = 0
         self._next_retry_ms = self.monotonic_ms
@@ -655,14 +631,9 @@ class Node:
     # Messages between nodes that are no part of Raft
 
     def _on_forward(self, peer: str, message: Forward) -> None:
-        """Another node's batch, for the next entry; only the next one of its author, and only in this term."""
-        raft = self.raft
-        if raft.leading is None or message.term != raft.term:
-            return
-        if self._accepted.get(message.author, 0) != message.previous or raft.leading.successor is not None:
-            return  # one before it was lost, or it came twice
-        self._accepted[message.author] = message.number
-        self._forwarded.append((message.author, message.number, msgspec.Raw(message.body)))
+        leading = self.raft.leading
+        if leading is not None and message.term == self.raft.term and leading.successor is None:
+            self._forwarding.take(message)
 
     def _on_ask_read(self, peer: str, message: AskRead) -> None:
         """Another node wants to read; what is due happens first, in an entry that it must wait for."""
@@ -683,18 +654,9 @@ class Node:
         self._outbox.append((peer, Alive(0, message.sent_us, False)))
 
     def _on_wish(self, peer: str, message: Wish) -> None:
-        if self.raft.leading is None:
-            return
-        try:
-            wishes.grant(self.raft, wishes.Change(message.kind, message.node, message.address, message.disk))
-        except wishes.Refused as refused:
-            self._outbox.append((peer, WishRefused(0, message.number, refused.reason)))
-
-    def _on_wish_refused(self, peer: str, message: WishRefused) -> None:
-        for wish in self._wishes:
-            if wish.number == message.number and wish.client is not None:
-                self._replies.append([(wish.client, CommandError(message.reason))])
-        self._wishes = [wish for wish in self._wishes if wish.number != message.number]
+        refusal = self._wishes.hear(message)
+        if refusal is not None:
+            self._outbox.append((peer, refusal))
 
     # Carrying out
 
@@ -717,6 +679,9 @@ class Node:
                 told[batches.node_of(origin)] = None
             for node in told:
                 raft.leading.tell(node)
+        if self._wishes.answers:
+            self._replies.append(self._wishes.answers)
+            self._wishes.answers = []
         replies, self._replies = self._replies, []
         restored, self._restored = self._restored, False
         return Answers(chain.from_iterable(replies), woken, restored)
@@ -811,72 +776,21 @@ class Node:
             self.checkpoint_index = index
             self.raft.compact(index, RETAIN_BYTES)
 
-    # Snapshots
-
-    def snapshots_due(self) -> list[tuple[str, int | None, int]]:
-        """The pieces to send now: (to whom, of which snapshot or None for the newest, which piece)."""
-        leading = self.raft.leading
-        if leading is None or not leading.transfers:
-            return []
-        now_ms = self.monotonic_ms
-        return [(peer, one.index, one.position) for peer, one in leading.transfers.items() if one.due(now_ms)]
-
-    def send_chunk(self, peer: str, chunk: Chunk) -> None:
-        """A piece that was due; its term is set here."""
-        leading = self.raft.leading
-        transfer = leading.transfers.get(peer) if leading is not None else None
-        if transfer is not None and transfer.position == chunk.position:
-            transfer.sent(chunk.index, self.monotonic_ms)
-            self.raft.send(peer, msgspec.structs.replace(chunk, term=self.raft.term))
-
-    def chunk_to_store(self) -> Chunk | None:
-        """The next piece of a snapshot that came in and must be stored; `chunk_stored` follows.
-
-        Piece 0 begins a checkpoint anew, ``last`` finishes it as installed, with `install_ledger`.
-        """
-        raft = self.raft
-        while raft.chunks:
-            chunk = raft.chunks.pop(0)
-            if chunk.term != raft.term or raft.leader is None or chunk.index <= raft.commit:
-                continue
-            if not chunk.position:
-                self._installation = Installation(self._commands, chunk)
-            if self._installation is not None and self._installation.expects(chunk):
-                return chunk
-            known = self._installation
-            wanted = known.position if known is not None and known.index == chunk.index else 0
-            raft.send(raft.leader, ChunkTaken(raft.term, chunk.index, wanted, False))
-        return None
-
-    @property
-    def install_ledger(self) -> bytes:
-        """The ledger of the snapshot that is coming in."""
-        assert self._installation is not None
-        return self._installation.ledger
+    # Snapshots that come in
 
     def chunk_stored(self, chunk: Chunk, *, stored: bool) -> None:
-        """The piece is on the disk (after ``last``: the whole is in force), or the disk did not take it."""
-        raft, installation = self.raft, self._installation
-        if not stored or installation is None:
-            self._installation = None
-            return
-        installation.add(chunk)
-        if chunk.last:
-            self._installation = None
-            self._install(installation)
-        if raft.leader is not None and raft.leading is None:
-            taken = ChunkTaken(raft.term, chunk.index, installation.position, chunk.last)
-            raft.send(raft.leader, taken)
+        """A piece of `snapshots` is on the disk, or cannot be had there; after the last the state is the snapshot's.
 
-    def _install(self, installation: Installation) -> None:
-        """The snapshot takes the place of state and log; what became of what was asked before is not known."""
+        What became of what was asked before, and is not answered, is not known then.
+        """
+        installation = self.snapshots.stored(chunk, stored=stored)
+        if installation is None:
+            return
         self.machine = installation.machine
-        self.raft.installed(installation.index, installation.term, installation.config)
         self.checkpoint_index = installation.index
         self.bytes_since_checkpoint = 0
         self._applied_term = max(self._applied_term, installation.term)
-        skipped = _uncertain("this node was too far behind to see what became of it")
-        self._outstanding.lose(skipped, _no_leader())
+        self._outstanding.lose(_uncertain("this node was too far behind to see what became of it"), _no_leader())
         self._restored = True
 
     # Looking
@@ -898,40 +812,7 @@ class Node:
 
     def status(self) -> Status:
         """Everything a person may want to know of the cluster, as this node sees it."""
-        raft = self.raft
-        config = raft.config
-        return Status(
-            self.name,
-            self.identity.cluster,
-            config.members[self.name].address if self.name in config else self.address,
-            raft.role,
-            raft.term,
-            raft.leader,
-            raft.commit,
-            raft.applied,
-            raft.log.last_index,
-            config.voters,
-            config.learners,
-            tuple(self._peer_status(member.id, member.address) for member in sorted_members(config, self.name)),
-        )
-
-    def _peer_status(self, peer: str, address: str) -> PeerStatus:
-        raft = self.raft
-        silent_ms = self._contacts.silent_ms(peer, self.monotonic_ms)
-        if raft.leading is not None:
-            progress = raft.leading.progress.get(peer)
-            match = progress.match if progress is not None else None
-        else:
-            match = self._contacts.matches.get(peer)
-        role = "leader" if peer == raft.leader else "follower" if peer in raft.config.voters else "learner"
-        reachable = silent_ms is not None and silent_ms < REACHABLE_TIMEOUTS * self.timing.election_ms
-        contact_ms = None if silent_ms is None else int(silent_ms)
-        return PeerStatus(peer, address, role, reachable, contact_ms, self._contacts.round_trip_us(peer), match)
-
-
-def sorted_members(config: Config, but: str) -> list[Any]:
-    """All members but one, by id."""
-    return [config.members[name] for name in sorted(config.members) if name != but]
+        return status_of(self.raft, self._contacts, self.identity, self.address)
 
 
 def _no_leader() -> CommandError:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cluster.batch import Client
-from cluster.machine.reply import OK, Reply
+from cluster.machine.reply import OK, CommandError, Reply
 from cluster.raft.core import Raft
 from cluster.raft.membership import VOTERS_MAX, Config, Member
-from cluster.raft.messages import Wish
+from cluster.raft.messages import Wish, WishRefused
 
 PATIENCE_MS = 15_000.0
 """How long a wish is repeated before whoever made it is told that it did not come true."""
@@ -38,10 +38,6 @@ class Pending(NamedTuple):
     change: Change
     until_ms: float
 
-    def message(self) -> Wish:
-        """As it is sent to the leader."""
-        return Wish(0, self.number, *self.change)
-
 
 class Refused(Exception):
     """The change is not possible; ``reason`` is one line for whoever asked."""
@@ -49,6 +45,65 @@ class Refused(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Wishes:
+    """The wishes made at one node, and what it can do towards those of others while it leads.
+
+    ``answers`` collects what those who asked are to be told.
+    """
+
+    __slots__ = ("_number", "_pending", "_raft", "answers")
+
+    def __init__(self, raft: Raft) -> None:
+        self.answers: list[tuple[Client, Reply]] = []
+        self._raft = raft
+        self._pending: list[Pending] = []
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def make(self, client: Client, change: Change) -> None:
+        """Somebody here wishes it; a client of None only hopes."""
+        self._number += 1
+        self._pending.append(Pending(self._number, client, change, self._raft.now_ms + PATIENCE_MS))
+
+    def pursue(self) -> list[Wish]:
+        """Answers those that came true or ran out of time; what to repeat to the leader, if that is another node."""
+        raft = self._raft
+        for wish in list(self._pending):
+            reply = fulfilled(raft, wish.change)
+            if reply is None and raft.leading is not None:
+                try:
+                    grant(raft, wish.change)
+                except Refused as refused:
+                    reply = CommandError(refused.reason)
+            if reply is None and raft.now_ms >= wish.until_ms:
+                reply = CommandError("the cluster did not agree in time: see RAFT.INFO, and ask again", "UNCERTAIN")
+            if reply is not None:
+                self._end(wish, reply)
+        return [Wish(0, wish.number, *wish.change) for wish in self._pending] if raft.leading is None else []
+
+    def hear(self, message: Wish) -> WishRefused | None:
+        """Another node repeats a wish of its clients; the refusal, if it cannot come true."""
+        if self._raft.leading is not None:
+            try:
+                grant(self._raft, Change(message.kind, message.node, message.address, message.disk))
+            except Refused as refused:
+                return WishRefused(0, message.number, refused.reason)
+        return None
+
+    def refused(self, message: WishRefused) -> None:
+        """The leader will not do it."""
+        for wish in list(self._pending):
+            if wish.number == message.number:
+                self._end(wish, CommandError(message.reason))
+
+    def _end(self, wish: Pending, reply: Reply) -> None:
+        self._pending.remove(wish)
+        if wish.client is not None:
+            self.answers.append((wish.client, reply))
 
 
 def fulfilled(raft: Raft, change: Change) -> Reply | None:

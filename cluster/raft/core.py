@@ -5,7 +5,7 @@ Whoever drives it does this, turn after turn:
 1. `advance` with a monotonic time, then `receive` for every message that came;
 2. `tick`, which runs the timers;
 3. while the disk is free, takes `unsaved` and makes it durable, then calls
-   `saved` (or `unsaved_again` when the disk did not take it);
+   `saved` (or the log's `unsaved_again` when the disk did not take it);
 4. sends what `outgoing` gives, at any time: what must not be said before it is
    durable is held back until `saved`;
 5. carries out entries up to `commit`, and says how far by `carried_out`.
@@ -84,24 +84,14 @@ class Raft:
     are pieces of a snapshot that came in and that the driver should store.
     """
 
-    def __init__(
-        self,
-        name: str,
-        log: Log,
-        membership: Membership,
-        hard_state: HardState,
-        *,
-        shard: int,
-        timing: Timing,
-        chance: Chance,
-    ) -> None:
+    def __init__(self, name: str, config: Config, *, shard: int, timing: Timing, chance: Chance) -> None:
         self.name = name
         self.shard = shard
-        self.log = log
-        self.membership = membership
-        self.term = max(hard_state.term, log.last_term)
-        self.vote = hard_state.vote if hard_state.term == self.term else ""
-        self.commit = self.applied = log.base_index
+        self.log = Log(0, 0, ())
+        self.membership = Membership(0, config)
+        self.term = 0
+        self.vote = ""
+        self.commit = self.applied = 0
         self.leader: str | None = None
         self.leading: Leading | None = None
         self.candidacy: Candidacy | None = None
@@ -116,6 +106,14 @@ class Raft:
         self._unsaved_state = False
         self._outbox: list[tuple[str, Message]] = []
         self._held: list[tuple[str, Message]] = []
+
+    def recover(self, log: Log, membership: Membership, hard_state: HardState) -> None:
+        """What the disk holds, before anything else is done."""
+        self.log = log
+        self.membership = membership
+        self.term = max(hard_state.term, log.last_term)
+        self.vote = hard_state.vote if hard_state.term == self.term else ""
+        self.commit = self.applied = log.base_index
 
     # What it is
 
@@ -212,13 +210,6 @@ class Raft:
                 self.leading.count()
         if self._held:
             self._release()
-
-    def unsaved_again(self) -> None:
-        """The disk did not take what `unsaved` gave; it is still to be saved. A leader leaves that to others."""
-        self.log.unsaved_again()
-        if self.leading is not None and not self.alone:
-            self.leading.resign()
-            self.follow_nobody()
 
     def carried_out(self, index: int) -> None:
         """The entries up to ``index`` are applied here: others may hear that they are committed."""

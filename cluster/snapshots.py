@@ -1,0 +1,133 @@
+"""Snapshots as the core sees them: which piece is due to whom, and the state that comes in.
+
+Sending: Raft knows which followers are too far behind; the driver reads the
+pieces that are `due` (snapshot_files.py) and hands them to `send`.
+
+Receiving: the new state is built beside the old one, which stays until all of
+it is there. The driver takes a piece with `next_to_store`, writes it, and says
+so with `stored`; only then is it answered. Each piece goes into the new machine
+at once, so the last costs no more than the others.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cluster.machine.machine import Commands, Machine
+from cluster.raft.core import Raft
+from cluster.raft.membership import Config
+from cluster.raft.messages import Chunk, ChunkTaken
+from cluster.raft.transfer import Transfer
+from cluster.storage.contract import Row
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[Config, bytes]).decode
+
+
+def ledger_of(config: Config, machine_ledger: bytes) -> bytes:
+    """What a checkpoint keeps beside the keys: the configuration at its end, and the machine's ledger."""
+    return _encode((config, machine_ledger))
+
+
+def parts_of(ledger: bytes) -> tuple[Config, bytes]:
+    """The configuration and the machine's ledger of a checkpoint."""
+    return _decode(ledger) if ledger else (Config(), b"")
+
+
+class Installation:
+    """One snapshot on its way in: which it is, which piece comes next, and the state so far."""
+
+    __slots__ = ("config", "index", "ledger", "machine", "position", "term")
+
+    def __init__(self, commands: Commands, first: Chunk) -> None:
+        self.index = first.index
+        self.term = first.index_term
+        self.position = 0
+        self.ledger = first.ledger
+        self.config, machine_ledger = parts_of(first.ledger)
+        self.machine = Machine(commands)
+        self.machine.restore(machine_ledger, ())
+
+    def expects(self, chunk: Chunk) -> bool:
+        """Whether this is the next piece."""
+        return (chunk.index, chunk.index_term, chunk.position) == (self.index, self.term, self.position)
+
+    def add(self, chunk: Chunk) -> None:
+        """The piece is on the disk: it becomes part of the new state."""
+        self.machine.restore_rows(Row(*row) for row in chunk.rows)
+        self.position += 1
+
+
+class Snapshots:
+    """One node's snapshots, out and in."""
+
+    def __init__(self, raft: Raft, commands: Commands) -> None:
+        self._raft = raft
+        self._commands = commands
+        self._installation: Installation | None = None
+
+    @property
+    def moving(self) -> bool:
+        """Whether one is on its way, to this node or from it."""
+        leading = self._raft.leading
+        return bool(self._raft.chunks) or (leading is not None and bool(leading.transfers))
+
+    # Out
+
+    def due(self) -> list[tuple[str, int | None, int]]:
+        """The pieces to send now: (to whom, of which snapshot or None for the newest, which piece)."""
+        leading = self._raft.leading
+        if leading is None:
+            return []
+        now_ms = self._raft.now_ms
+        return [(peer, one.index, one.position) for peer, one in leading.transfers.items() if one.due(now_ms)]
+
+    def send(self, peer: str, chunk: Chunk) -> None:
+        """A piece that was due; its term is set here."""
+        raft = self._raft
+        transfer = raft.leading.transfers.get(peer) if raft.leading is not None else None
+        if transfer is not None and transfer.position == chunk.position:
+            transfer.sent(chunk.index, raft.now_ms)
+            raft.send(peer, msgspec.structs.replace(chunk, term=raft.term))
+
+    def begin_anew(self, peer: str) -> None:
+        """The snapshot the peer was being sent can be read no longer: it gets the newest, from the beginning."""
+        leading = self._raft.leading
+        if leading is not None and peer in leading.transfers:
+            leading.transfers[peer] = Transfer()
+
+    # In
+
+    def next_to_store(self) -> tuple[Chunk, bytes] | None:
+        """The next piece to store, and the snapshot's ledger; `stored` must follow.
+
+        The piece at position 0 begins a checkpoint anew, the one that says
+        ``last`` finishes it as an installed one.
+        """
+        raft = self._raft
+        while raft.chunks:
+            chunk = raft.chunks.pop(0)
+            if chunk.term != raft.term or raft.leader is None or chunk.index <= raft.commit:
+                continue
+            if not chunk.position:
+                self._installation = Installation(self._commands, chunk)
+            known = self._installation
+            if known is not None and known.expects(chunk):
+                return chunk, known.ledger
+            wanted = known.position if known is not None and known.index == chunk.index else 0
+            raft.send(raft.leader, ChunkTaken(raft.term, chunk.index, wanted, False))
+        return None
+
+    def stored(self, chunk: Chunk, *, stored: bool) -> Installation | None:
+        """The piece is on the disk, or (not ``stored``) cannot be had there; the whole once it is in force."""
+        raft, installation = self._raft, self._installation
+        if not stored or installation is None:
+            self._installation = None
+            return None
+        installation.add(chunk)
+        if chunk.last:
+            self._installation = None
+            raft.installed(installation.index, installation.term, installation.config)
+        if raft.leader is not None and raft.leading is None:
+            raft.send(raft.leader, ChunkTaken(raft.term, chunk.index, installation.position, chunk.last))
+        return installation if chunk.last else None
