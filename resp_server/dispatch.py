@@ -1,8 +1,9 @@
 """From parsed commands to replies: look up, check, route, keep the order.
 
-Three kinds of command. A *read* is answered from the leader's state at once. A
-*write* takes its place in the turn's log entry and is answered when that is
-durable. A *local* command (PING, CLIENT, INFO …) is answered by this node.
+Three kinds of command. A *read* is answered from the state at once on a leader
+that is sure to be one, elsewhere when the leader has said up to where the
+state must be. A *write* takes its place in the turn's log entry and is answered
+when that is committed. A *local* command (PING, CLIENT, INFO …) is answered by this node.
 
 Order on a connection: once a write is unanswered, everything behind it goes
 into the entry as well and runs in its place; behind a command that may wait,
@@ -38,6 +39,10 @@ UNANSWERED_MAX = 64
 """A client owed more replies than this from the log gets no read carried out behind them before they are sent."""
 
 
+WRITES_UNANSWERED_MAX = 2048
+"""A client owed more replies than this from the log is not listened to until it got them."""
+
+
 class Dispatcher:
     """Runs the commands of all sessions of one node.
 
@@ -67,7 +72,7 @@ class Dispatcher:
         out = session.out
         encode = session.encode
         plain = session.plain
-        direct = not (session.pending or self._node.due)
+        direct = not (session.pending or self._node.reads_wait)
         writes: list[Call] = []
         for args in commands:
             route = fast.get(args[0])
@@ -102,13 +107,16 @@ class Dispatcher:
             fast = self._fast
             encode = session.encode
             plain = session.plain
-            direct = not (session.pending or self._node.due)
+            direct = not (session.pending or self._node.reads_wait)
         if writes:
             self._submit(session, writes)
 
     def _submit(self, session: Session, writes: list[Call]) -> None:
         session.pending += len(writes)
         self._node.submit_writes(session, writes)
+        if session.pending > WRITES_UNANSWERED_MAX:
+            session.held = True
+            session.settle()
 
     def deliver(self, answers: Answers) -> None:
         """Hands answers from the log to their sessions."""
@@ -128,10 +136,29 @@ class Dispatcher:
         for origin, reply in answers.woken:
             waiter = self._server.session_of(origin)
             if waiter is not None and waiter.waiting:
-                waiter.waiting = False
-                outbox[waiter] = None
-                waiter.answer(reply)
-                self._release_when_done(waiter)
+                self._end_wait(waiter, reply)
+
+        if answers.restored:
+            self._release_unseen()
+
+    def _release_unseen(self) -> None:
+        """The state was replaced: tells those whose wait has ended in what was skipped."""
+        for session in list(self._server.clients.values()):
+            if session.waiting and self._node.machine.waiters.of(session.origin) is None:
+                self._end_wait(session, CommandError("the wait ended, it is not known how", "UNCERTAIN"))
+
+    def give_up_waits(self) -> None:
+        """There has been no leader for long: tells those who wait, and ends their waits once there is one."""
+        for session in list(self._server.clients.values()):
+            if session.waiting and self._node.machine.waiters.of(session.origin) is not None:
+                self._node.unblock(None, session.origin, b"TIMEOUT")
+                self._end_wait(session, CommandError("no leader; it may still be served", "UNCERTAIN"))
+
+    def _end_wait(self, session: Session, reply: Reply) -> None:
+        session.waiting = False
+        self.outbox[session] = None
+        session.answer(reply)
+        self._release_when_done(session)
 
     def _deliver_carefully(self, session: Session, reply: Reply) -> None:
         if reply is WAITING:
@@ -239,12 +266,17 @@ class Dispatcher:
             session.pending += 1
             node.submit(session, handler, args, origin=session.origin if route.of_session else b"")
         else:
-            self._look(session, handler, args, is_local=command.serve is not None)
+            self._look(session, handler, args, is_local=command.serve is not None and "readonly" not in command.flags)
 
     def _look(self, session: Session, handler: Handler, args: list[bytes], *, is_local: bool = False) -> None:
-        """Runs what is not logged: in its place behind what is unanswered or, unless it is local, due; else now."""
+        """Runs what is not logged: now, or in its place behind what is unanswered.
+
+        What is not local waits too while this node may not read by itself, or
+        something is due; not for what is due while the disk lets nothing happen.
+        """
         node = self._node
-        if session.pending or (node.due and not is_local and self._server.refusal is None):
+        in_vain = node.due and self._server.refusal is not None
+        if session.pending or (node.reads_wait and not is_local and not in_vain):
             session.pending += 1
             node.submit_read(session, handler, args)
             if session.pending > UNANSWERED_MAX:

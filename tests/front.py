@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import hiredis
 import msgspec
 
 from cluster.machine.machine import Ledger, Machine
-from cluster.node import Answers, Node, Work
-from cluster.storage import MemoryStorage
+from cluster.node import Node, Work
+from cluster.raft.core import Timing
+from cluster.raft.membership import static
+from cluster.storage import Identity, MemoryStorage
 from resp_server.commands.table import Table
 from resp_server.dispatch import Dispatcher
 from resp_server.protocol.requests import Limits, RequestParser
@@ -67,14 +70,14 @@ class Front:
     def __init__(self, storage: MemoryStorage | None = None, settings: Settings | None = None, boot: str = "b") -> None:
         self.storage = storage or MemoryStorage()
         table = Table()
-        self.node = Node(table.machine_commands(), name="n1", boot=boot)
+        self.node = alone(table, boot)
         recover(self.node, self.storage)
         self.now_ms = max(START_MS, self.node.now_ms)
         self.server = Server(self.node, table, settings or Settings(), self, run_id="r")
         self.dispatcher = Dispatcher(self.server)
         self.server.on_refusal = self.dispatcher.hurry
         self.stopped = False
-        self.node.advance(self.now_ms)
+        self.node.advance(self.now_ms, self.now_ms)
         self.finish()
 
     def connect(self) -> Client:
@@ -89,7 +92,7 @@ class Front:
     def advance(self, by_ms: int) -> None:
         """Time passes, and what falls due happens."""
         self.now_ms += by_ms
-        self.node.advance(self.now_ms)
+        self.node.advance(self.now_ms, self.now_ms)
         while self.node.due and self.server.refusal is None:
             self.finish()
 
@@ -112,19 +115,18 @@ class Front:
             self.finish()
 
     def commit(self) -> None:
-        """Makes the turn's entry durable and delivers its answers, unless writes are refused."""
-        if self.server.refusal is not None:
-            return
-        work = self.node.ready()
-        if work is None:
-            return
-        self.dispatcher.deliver(self.make_durable(work))
-        self.node.advance(self.now_ms)
+        """Makes the turn's entry durable, unless writes are refused, and delivers what is answered."""
+        self.node.tick()
+        work = None if self.server.refusal is not None else self.node.ready()
+        if work is not None:
+            self.make_durable(work)
+        self.dispatcher.deliver(self.node.apply())
+        self.node.advance(self.now_ms, self.now_ms)
 
-    def make_durable(self, work: Work) -> Answers:
+    def make_durable(self, work: Work) -> None:
         """Carries out what the node asks of the disk."""
-        self.storage.append(work.entries)
-        return self.node.persisted(work.entries[-1].index)
+        self.storage.append(work.entries, work.hard_state)
+        self.node.persisted(work)
 
     # The edge its commands see
 
@@ -150,10 +152,29 @@ def recover(node: Node, storage: MemoryStorage) -> None:
     node.recover(found, storage.rows(SHARD), storage.entries(SHARD, found.checkpoint_index + 1))
 
 
+def alone(table: Table, boot: str) -> Node:
+    """A node that is a cluster of its own."""
+    return Node(
+        table.machine_commands(),
+        identity=Identity("c", "n1", "d"),
+        boot=boot,
+        timing=Timing(),
+        chance=Random(0),
+        members=static({"n1": "127.0.0.1:1"}),
+    )
+
+
 def recovered(storage: MemoryStorage) -> Node:
     """A new node with the state that the storage holds."""
-    node = Node(Table().machine_commands(), name="n1", boot="again")
+    node = alone(Table(), "again")
     recover(node, storage)
+    node._owed.clear()  # the sessions of the run before go on
+    node.advance(START_MS, 0)
+    node.tick()
+    while (work := node.ready()) is not None:
+        node.persisted(work)
+    while node.raft.applied < node.raft.commit:
+        node.apply()
     return node
 
 

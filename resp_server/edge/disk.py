@@ -1,24 +1,24 @@
 """The node's work on its disk: commits, checkpoints, and getting over a disk that is full.
 
 One commit is under way at a time. What comes in meanwhile gathers in the
-node's open entry, so a slow disk makes larger entries, not a longer queue. On
+node's open batch, so a slow disk makes larger entries, not a longer queue. On
 a quick disk commits run on the loop, which is less than a thread's wake-ups
 cost (docs/decisions/0004); on a slow one they run on the writer, a thread of
 its own, while the loop goes on reading requests and sending replies.
 Checkpoints are written by worker threads from rows the loop hands them, a
-slice at a time.
+slice at a time. Snapshots for other nodes are in snapshots.py.
 """
 
 from __future__ import annotations
 
 import socket
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import perf_counter_ns
 
 import trio
 
 from cluster.machine.reply import CommandError
-from cluster.node import Answers, Node, Work
+from cluster.node import Node, Work
 from cluster.storage import Storage, StorageError, SyncPolicy
 from resp_server.logs import LOGGER
 from resp_server.server import Server
@@ -26,9 +26,6 @@ from resp_server.server import Server
 SLICE_ROWS = 128
 CUT_ENTRIES = 256
 PROBE_S = 1.0
-ENTRY_BYTES_MAX = 999_000_000
-"""A row of SQLite holds a thousand million bytes, the entry's head and columns included."""
-
 RETRY_CHECKPOINT_S = 10.0
 
 QUICK_NS = 1_000_000
@@ -36,41 +33,57 @@ QUICK_NS = 1_000_000
 
 
 class Disk:
-    """Carries out what the node asks of its storage."""
+    """Carries out what the node asks of its storage.
+
+    ``bell`` is readable when another thread or task has something for the
+    reactor's next turn. ``keyspace`` is held while a checkpoint or a snapshot
+    that comes in is being written: there is one at a time.
+    """
 
     def __init__(self, server: Server, storage: Storage) -> None:
         self._server = server
         self._node: Node = server.node
         self._storage = storage
-        self._uncertain = False
         self._wanted = trio.Event()
         self.refused = trio.Event()
         self.under_way = False
+        self.keyspace = trio.Lock()
         self._commit_ns = 0  # how long commits take, lately
         self._works: SimpleQueue[Work | None] = SimpleQueue()
         self._outcomes: SimpleQueue[tuple[Work, StorageError | None]] = SimpleQueue()
-        self.bell, self._bell_rope = socket.socketpair()  # readable when the writer has finished a commit
+        self.bell, self._bell_rope = socket.socketpair()
         self.bell.setblocking(False)
+        self._bell_rope.setblocking(False)
 
-    def commit(self, work: Work, *, here: bool = False) -> Answers | None:
-        """Makes a turn's entries durable; the answers, which are errors when the disk did not take them.
+    def commit(self, work: Work, *, here: bool = False) -> bool:
+        """Makes a turn's work durable and tells the node; whether that is done.
 
-        None when the writer is at it: then `collect` has the answers once
-        ``bell`` is readable. ``here`` forbids that.
+        False when the writer is at it: then `collect` sees to it once ``bell``
+        is readable. ``here`` forbids that.
         """
-        if any(len(entry.payload) > ENTRY_BYTES_MAX for entry in work.entries):
-            return self._node.refused(CommandError("more than the log takes at once: send less in one transaction"))
         if here or self._commit_ns < QUICK_NS:
-            return self._answers(work, self._append(work))
+            self._tell(work, self._append(work))
+            return True
         self.under_way = True
         self._works.put(work)
-        return None
+        return False
 
-    def collect(self) -> Answers:
-        """The answers of the commit the writer has finished."""
-        self.bell.recv(1)
+    def collect(self) -> None:
+        """The bell rang: tells the node of a commit the writer has finished, if it has."""
+        self.bell.recv(4096)
+        try:
+            outcome = self._outcomes.get_nowait()
+        except Empty:
+            return
         self.under_way = False
-        return self._answers(*self._outcomes.get())
+        self._tell(*outcome)
+
+    def ring(self) -> None:
+        """Makes the reactor take a turn."""
+        try:
+            self._bell_rope.send(b"!")
+        except BlockingIOError:
+            return  # it rings already
 
     async def write(self) -> None:
         """Runs the writer until `close`."""
@@ -85,63 +98,51 @@ class Disk:
     def _write(self) -> None:
         while (work := self._works.get()) is not None:
             self._outcomes.put((work, self._append(work)))
-            self._bell_rope.send(b"!")
+            self.ring()
 
     def _append(self, work: Work) -> StorageError | None:
         started_ns = perf_counter_ns()
         try:
-            self._storage.append(work.entries)
+            self._storage.append(work.entries, work.hard_state)
         except StorageError as error:
             return error
         self._commit_ns += (perf_counter_ns() - started_ns - self._commit_ns) // 8
         return None
 
-    def _answers(self, work: Work, error: StorageError | None) -> Answers:
+    def _tell(self, work: Work, error: StorageError | None) -> None:
         if error is not None:
             self._server.stats.commit_failures += 1
-            return self._refuse(error)
+            self._refuse(error)
+            return
         self._server.stats.commits += 1
-        return self._node.persisted(work.entries[-1].index)
+        self._node.persisted(work)
 
-    def _refuse(self, error: StorageError) -> Answers:
+    def _refuse(self, error: StorageError) -> None:
         LOGGER.error("the log cannot be written: writes are refused until it can", {"reason": error.message})
         refusal = CommandError(f"Errors writing to the log: {error.message}", "MISCONF")
         uncertain = CommandError(f"the log may or may not have taken it: {error.message}", "UNCERTAIN")
-        self._uncertain = self._uncertain or not error.definite
         self._server.refuse_writes(refusal)
         self.refused.set()
-        failed = self._node.refused(refusal if error.definite else uncertain)
-        gathered = self._node.refused(refusal) if self._node.ready() is not None else Answers([], [])
-        return Answers([*failed.replies, *gathered.replies], [])
+        self._node.refused(refusal if error.definite else uncertain, definite=error.definite)
+        self._node.refuse_open(refusal)
 
-    async def mend(self) -> Answers:
-        """Waits until the disk is refused and then until it takes writes again; whom that wakes."""
+    async def mend(self) -> None:
+        """Waits until the disk is refused and then until it takes writes again."""
         await self.refused.wait()
         while True:
             await trio.sleep(PROBE_S)
-            if not self._storage.intact():
+            if self.under_way or not self._storage.intact():
                 continue  # a new log in its place would begin in the middle
             try:
                 await trio.to_thread.run_sync(self._storage.reopen)
                 break
             except StorageError as error:
                 LOGGER.debug("the log still cannot be written", {"reason": error.message})
-        answers = Answers([], [])
-        if self._uncertain:
-            answers = self._node.adopt(self._storage.entries(self._node.shard, self._node.last_index + 1))
-            self._end_waits_of_nobody()
-            self._uncertain = False
         self.refused = trio.Event()
+        self._node.mended()
         self._server.refuse_writes(None)
+        self.ring()
         LOGGER.warning("the log can be written again")
-        return answers
-
-    def _end_waits_of_nobody(self) -> None:
-        """A client that was told ``-UNCERTAIN`` does not wait, whatever the adopted entry says."""
-        for waiter in self._node.machine.waiters.everyone():
-            session = self._server.session_of(waiter.origin)
-            if session is None or not session.waiting:
-                self._node.unblock(None, waiter.origin, b"TIMEOUT")
 
     async def look_every_second(self) -> None:
         """Refuses writes once the folder was deleted; for ``appendfsync everysec`` syncs what was appended."""
@@ -151,6 +152,7 @@ class Disk:
                 LOGGER.error("the data folder was deleted: writes are refused, what is in memory can still be read")
                 reason = "the data folder was deleted: save what you need, then start the server afresh"
                 self._server.refuse_writes(CommandError(reason, "MISCONF"))
+                self._node.stand_aside()
                 self.refused.set()
             if self._server.settings.appendfsync is SyncPolicy.EVERYSEC:
                 try:
@@ -183,6 +185,10 @@ class Disk:
 
     async def checkpoint(self) -> bool:
         """Writes one checkpoint and cuts the log behind it; whether it is in force."""
+        async with self.keyspace:
+            return await self._checkpoint()
+
+    async def _checkpoint(self) -> bool:
         node, storage, saving = self._node, self._storage, self._server.saving
         changed, index, term, ledger = node.begin_checkpoint()
         saving.begin()

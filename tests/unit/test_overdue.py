@@ -58,7 +58,7 @@ def fall_behind(front: Front) -> None:
         crowd.ask([b"SET", b"%d" % number, b"", b"PX", b"50"])
     front.finish()
     front.now_ms += 200
-    front.node.advance(front.now_ms)
+    front.node.advance(front.now_ms, front.now_ms)
     front.finish()
     assert front.node.machine.behind
 
@@ -128,8 +128,9 @@ def test_reads_go_by_the_clock_and_the_state_by_the_log() -> None:
     node.submit(None, node.machine.handler(b"SET"), words("SET later 1 PX 100"))
     work = node.ready()
     assert work is not None
-    node.advance(front.now_ms + 60)
-    node.persisted(work.entries[-1].index)
+    node.advance(front.now_ms + 60, front.now_ms + 60)
+    node.persisted(work)
+    node.apply()
     assert node.machine.keyspace.deadlines[b"later"] == front.now_ms + 100, "the time of its entry"
-    node.advance(front.now_ms + 60)
+    node.advance(front.now_ms + 60, front.now_ms + 60)
     assert client.call(*words("PTTL later")) == [40]

@@ -212,7 +212,7 @@ def test_a_read_of_what_is_overdue_leaves_no_trace() -> None:
         other.ask([b"SET", b"%d" % number, b"", b"PX", b"50"])
     front.finish()
     front.now_ms += 200
-    front.node.advance(front.now_ms)
+    front.node.advance(front.now_ms, front.now_ms)
     front.finish()
     assert front.node.machine.behind
     other.ask([b"LOCK.INFO", b"lock"])
@@ -265,7 +265,7 @@ def test_alarms_nobody_means_any_more_count_for_nothing() -> None:
     for _ in range(3):
         saver.go_on(5000)
     front.now_ms += 100
-    front.node.advance(front.now_ms)
+    front.node.advance(front.now_ms, front.now_ms)
     client.call(b"LOCK.ACQUIRE", b"other", b"ann")
     front.advance(0)
     check(front)
