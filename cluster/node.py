@@ -198,6 +198,15 @@ class Node:
             self.due = False
             self.reads_wait = True
 
+    def pass_time(self, monotonic_ms: float) -> None:
+        """The time once messages were read off a socket, before they are handed to `receive`.
+
+        A heartbeat must not count from before it came: the process may have
+        been stopped in the middle of a turn, and the leader's lease counts on it.
+        """
+        self.raft.advance(monotonic_ms)
+        self.monotonic_ms = self.raft.now_ms
+
     def reads_lapsed(self, monotonic_ms: float) -> bool:
         """Whether reads that were answered since `advance` may be stale: the lease they relied on has run out."""
         return not self.reads_wait and monotonic_ms >= self._lease_until_ms

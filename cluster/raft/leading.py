@@ -70,15 +70,17 @@ class Leading:
     def tick(self) -> None:
         """Heartbeats, check-quorum, what got stuck, who may be promoted, a hand-over that failed."""
         raft = self._raft
-        now_ms, timing = raft.now_ms, raft.timing
-        if now_ms >= self.next_beat_ms or self._unconfirmed:
+        now_ms = raft.now_ms
+        if now_ms >= self.next_beat_ms:
+            if now_ms - self.quorum_ms() >= raft.timing.election_ms:
+                raft.follow_nobody()
+                return
             self._beat()
-        if now_ms - self.quorum_ms() >= timing.election_ms:
-            raft.follow_nobody()
-            return
+            self._settle_membership()
+        elif self._unconfirmed:
+            self._beat()
         if self.successor is not None and now_ms >= self._successor_until_ms:
             self.successor = None
-        self._settle_membership()
 
     @property
     def _unconfirmed(self) -> bool:
@@ -240,6 +242,8 @@ class Leading:
     def _settle_membership(self) -> None:
         """What follows a committed change: the removed are forgotten, the caught up get their vote."""
         raft = self._raft
+        if not self._leaving and not raft.config.learners and raft.name in raft.config.voters:
+            return  # as nearly always
         if not self.may_change() or raft.applied < raft.membership.since:
             return
         for peer in self._leaving:
