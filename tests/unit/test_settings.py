@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -269,3 +270,9 @@ def test_secrets_are_not_shown_with_the_settings() -> None:
 def test_the_example_file_is_current() -> None:
     """Mend it with ``sepakat settings > .env.example``."""
     assert (ROOT / ".env.example").read_text(encoding="utf-8") == example()
+
+
+def test_what_the_compose_file_sets_are_settings() -> None:
+    named_there = set(re.findall(r"SEPAKAT_[A-Z_]+", (ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8")))
+    assert named_there == {"SEPAKAT_NODE_ID", "SEPAKAT_CLUSTER", "SEPAKAT_CLUSTER_SECRET", "SEPAKAT_REQUIREPASS"}
+    assert named_there <= {field.variable for field in FIELDS}
