@@ -18,10 +18,11 @@ TITLES = {
     "connection": "Connection",
     "server": "Server",
     "cluster": "Cluster",
+    "raft": "Raft",
 }
 """Headings of the groups, in the order of the page; one that is missing here comes last, under its own name."""
 
-_OURS = frozenset({"lock", "queue", "cache"})
+_OURS = frozenset({"lock", "queue", "cache", "raft"})
 _HEAD = """# Commands
 
 Made from the command table by `python -m resp_server.documentation`: change the records in `resp_server/commands/`.

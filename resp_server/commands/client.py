@@ -153,7 +153,12 @@ def _unblock(session: Session, args: list[bytes]) -> Reply:
         raise CommandError("CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
     server = session.server
     blocked = server.clients.get(integer(args[2]))
-    if blocked is None or not blocked.waiting:
+    if blocked is None:
+        return 0
+    error = CommandError("client unblocked via CLIENT UNBLOCK", "UNBLOCKED") if reason == b"ERROR" else None
+    if server.acknowledgements.unblock(blocked, error):
+        return 1
+    if not blocked.waiting:
         return 0
     server.node.unblock(None, blocked.origin, reason)
     return 1

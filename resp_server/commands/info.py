@@ -16,8 +16,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from cluster.machine.reply import Reply, Verbatim
+from cluster.status import PeerStatus, Status
 from resp_server import REDIS_VERSION, __version__, memory
 from resp_server.commands.command import Command
+from resp_server.commands.raft import lag_of, state_of
 from resp_server.session import Session
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def _clients(server: Server) -> Fields:
     return {
         "connected_clients": len(server.clients),
         "maxclients": server.settings.maxclients,
-        "blocked_clients": sum(session.waiting for session in server.clients.values()),
+        "blocked_clients": sum(one.waiting for one in server.clients.values()) + server.acknowledgements.waiting,
         "tracking_clients": 0,
         "pubsub_clients": 0,
         "watching_clients": len(watching),
@@ -123,6 +125,7 @@ def _stats(server: Server) -> Fields:
 
 
 def _replication(_server: Server) -> Fields:
+    """Every node answers every command: to a client each is a master."""
     return {"role": "master", "connected_slaves": 0, "master_failover_state": "no-failover"}
 
 
@@ -163,12 +166,20 @@ def _keyspace(server: Server) -> Fields:
 
 def _sepakat(server: Server) -> Fields:
     node = server.node
+    status = node.status()
     return {
-        "node_id": node.name,
-        "log_term": node.term,
-        "log_index": node.last_index,
-        "log_commit_index": node.commit_index,
-        "log_applied_index": node.applied_index,
+        "node_id": status.node,
+        "cluster_id": status.cluster,
+        "node_address": status.address,
+        "raft_role": status.role,
+        "raft_leader": (status.leader or "") if node.has_leader else "",
+        "raft_term": status.term,
+        "raft_voters": ",".join(status.voters),
+        "raft_learners": ",".join(status.learners),
+        "log_term": status.term,
+        "log_index": status.last_index,
+        "log_commit_index": status.commit,
+        "log_applied_index": status.applied,
         "log_checkpoint_index": node.checkpoint_index,
         "log_bytes_since_checkpoint": node.bytes_since_checkpoint,
         "commits": server.stats.commits,
@@ -176,7 +187,22 @@ def _sepakat(server: Server) -> Fields:
         "waiting_commands": len(node.machine.waiters),
         "cache_lines": len(server.lines),
         "cache_bytes": server.lines.bytes,
+        **{f"peer_{peer.id}": _peer(peer, status) for peer in status.peers},
     }
+
+
+def _peer(peer: PeerStatus, status: Status) -> str:
+    """Another node as a line of fields; -1 is "not known"."""
+    fields = {
+        "address": peer.address,
+        "role": peer.role,
+        "state": state_of(peer),
+        "last_contact_ms": peer.last_contact_ms,
+        "round_trip_us": peer.round_trip_us,
+        "match": peer.match,
+        "lag": lag_of(peer, status),
+    }
+    return ",".join(f"{name}={-1 if value is None else value}" for name, value in fields.items())
 
 
 SECTIONS: dict[str, Section] = {

@@ -6,7 +6,7 @@ import math
 import time
 
 from cluster.machine.arguments import integer
-from cluster.machine.reply import OK, CommandError, Reply, Status, syntax_error
+from cluster.machine.reply import OK, WAITING, CommandError, Reply, Status, syntax_error
 from resp_server.commands.command import Command
 from resp_server.commands.help import help_for
 from resp_server.session import Session
@@ -52,15 +52,17 @@ def _shutdown(session: Session, args: list[bytes]) -> Reply:
 
 
 def _role(session: Session, args: list[bytes]) -> Reply:
+    """Every node answers every command, so to a client each is a master; RAFT.INFO tells what it is to the others."""
     return [b"master", 0, []]
 
 
 def _wait(session: Session, args: list[bytes]) -> Reply:
-    """There is no replica that could acknowledge anything, now or later."""
-    integer(args[1])
-    if integer(args[2], "timeout is not an integer or out of range") < 0:
+    wanted = integer(args[1])
+    timeout_ms = integer(args[2], "timeout is not an integer or out of range")
+    if timeout_ms < 0:
         raise CommandError("timeout is negative")
-    return 0
+    found = session.server.acknowledgements.begin(session, wanted, timeout_ms)
+    return WAITING if found is None else found
 
 
 def _no_cluster(session: Session, args: list[bytes]) -> Reply:
@@ -176,20 +178,23 @@ COMMANDS = (
         arity=3,
         group="connection",
         since="3.0.0",
-        summary="Counts the replicas that have all writes of this connection. A single node has none.",
+        summary="Waits until so many other nodes have all writes of this connection on their disks. That a majority has"
+        " a write is what the reply to it says.",
         syntax="numreplicas timeout",
-        reply="0",
+        reply="How many have them, which is fewer when `timeout` milliseconds were over; 0 waits for ever. A single"
+        " node answers 0 at once.",
         flags=("blocking",),
-        example="WAIT 1 100",
+        example="WAIT 2 100",
         serve=_wait,
+        alone=True,
     ),
     Command(
         name="READONLY",
         arity=1,
         group="connection",
         since="3.0.0",
-        summary="Is for connections to a replica in a cluster.",
-        reply="An error: this is no cluster.",
+        summary="Is for clusters of several shards.",
+        reply="An error: every node answers every command.",
         flags=("loading", "stale", "fast"),
         example="READONLY",
         serve=_no_cluster,
@@ -199,22 +204,10 @@ COMMANDS = (
         arity=1,
         group="connection",
         since="3.0.0",
-        summary="Is for connections to a replica in a cluster.",
-        reply="An error: this is no cluster.",
+        summary="Is for clusters of several shards.",
+        reply="An error: every node answers every command.",
         flags=("loading", "stale", "fast"),
         example="READWRITE",
-        serve=_no_cluster,
-    ),
-    Command(
-        name="CLUSTER",
-        arity=-2,
-        group="cluster",
-        since="3.0.0",
-        summary="Is for clusters.",
-        syntax="subcommand [arg [arg ...]]",
-        reply="An error: this is no cluster.",
-        complexity="Depends on subcommand.",
-        example="CLUSTER INFO",
         serve=_no_cluster,
     ),
     Command(

@@ -10,6 +10,7 @@ from resp_server.commands import (
     acl,
     cache,
     client,
+    cluster,
     config,
     connection,
     info,
@@ -17,6 +18,7 @@ from resp_server.commands import (
     keys,
     locks,
     queues,
+    raft,
     server,
     slowlog,
     strings,
@@ -39,6 +41,8 @@ FAMILIES = (
     slowlog.COMMANDS,
     acl.COMMANDS,
     server.COMMANDS,
+    cluster.COMMANDS,
+    raft.COMMANDS,
 )
 
 
