@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import click
 
-from resp_server import __version__, logs, settings
+from resp_server import __version__, address, local, logs, settings
+from resp_server.address import Address
+from resp_server.ask import AskError, ask
 
 BAD_USAGE = 2
 FAILED = 1
+
+CHANGE_TIMEOUT_S = 30.0
+"""The cluster gives up a change it cannot agree on after half of that."""
 
 
 class _Serve(click.Command):
@@ -75,8 +83,106 @@ def print_settings() -> None:
     click.echo(settings.example(), nl=False)
 
 
+@sepakat.command("local")
+@click.option("--nodes", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="How many nodes.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=7001,
+    show_default=True,
+    metavar="N",
+    help="Port of the first node; the others take the ports after it.",
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default="./sepakat-local",
+    show_default=True,
+    help="Folder for the nodes' folders n1, n2 and so on.",
+)
+def local_cluster(nodes: int, port: int, folder: Path) -> int:
+    """Runs a cluster on this machine, a process for each node, until Ctrl-C or SIGTERM.
+
+    What a node says is shown behind its name. A node that ends, or is killed, stays away until it is started again by
+    the command that is shown for it. Settings in variables, such as SEPAKAT_REQUIREPASS, hold for all nodes.
+    """
+    try:
+        children = local.plan(nodes, port, folder, os.environ)
+        return 0 if local.run(children, os.environ) else FAILED
+    except local.LocalError as error:
+        raise _Failure(str(error)) from None
+
+
+def _of_a_node(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a command that asks a node that is running."""
+    options = (
+        click.option("--host", default="127.0.0.1", show_default=True, help="Where the node is."),
+        click.option(
+            "--port", type=click.IntRange(1, 65535), default=6379, show_default=True, metavar="N", help="Its port."
+        ),
+        click.option(
+            "--password",
+            envvar="SEPAKAT_REQUIREPASS",
+            default="",
+            metavar="TEXT",
+            help="The nodes' requirepass; better in SEPAKAT_REQUIREPASS, where others on the machine cannot see it.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@sepakat.command()
+@_of_a_node
+@click.option("--json", "as_json", is_flag=True, help="Prints JSON, for programs; null is what is not known.")
+def status(host: str, port: int, password: str, as_json: bool) -> int:
+    """Shows the nodes of a cluster: roles, terms, log indexes, lag, and who can be reached.
+
+    The state of a node, its lag and the round trip to it are what the node that is asked says of it; its term and
+    indexes are its own. Exit code 1 when there is no leader.
+    """
+    from resp_server import overview
+
+    seen = overview.look(Address(host, port), password)
+    if as_json:
+        click.echo(json.dumps(seen.as_json(), indent=2))
+    else:
+        overview.show(seen)
+    return 0 if seen.leader is not None else FAILED
+
+
+@sepakat.command()
+@click.argument("node")
+@_of_a_node
+def remove(node: str, host: str, port: int, password: str) -> None:
+    """Removes NODE, such as n4, from its cluster, whether it runs or not. Any other member can be asked.
+
+    The node itself goes on as one that belongs nowhere: stop it. It can come back with an empty folder and --join.
+    """
+    ask(Address(host, port), ("CLUSTER", "FORGET", node), password=password, timeout_s=CHANGE_TIMEOUT_S)
+    click.echo(f"{node} is removed")
+
+
+@sepakat.command()
+@click.argument("node")
+@_of_a_node
+def transfer(node: str, host: str, port: int, password: str) -> None:
+    """Makes NODE, such as n2, the leader of its cluster. Any member can be asked where it is."""
+    where = Address(host, port)
+    text, shards = ask(where, ("INFO", "sepakat"), ("RAFT.INFO",), password=password)
+    if f"node_id:{node}" not in text.splitlines():
+        addresses = {peer["id"]: peer["address"] for peer in shards[0]["peers"]}
+        if node not in addresses:
+            raise _Failure(f"{node} is no node of this cluster")
+        where = address.parse(addresses[node])
+    ask(where, ("CLUSTER", "FAILOVER"), password=password, timeout_s=CHANGE_TIMEOUT_S)
+    click.echo(f"{node} leads")
+
+
 class _Failure(click.ClickException):
-    """The server could not start, for a reason outside its settings."""
+    """It did not work, for a reason outside the settings."""
 
     exit_code = FAILED
 
@@ -91,6 +197,9 @@ def main() -> None:
     except click.ClickException as error:
         click.echo(f"sepakat: {error.format_message()}", err=True)
         code = error.exit_code
+    except AskError as error:
+        click.echo(f"sepakat: {error}", err=True)
+        code = FAILED
     except settings.SettingError as error:
         click.echo(f"sepakat: {error}", err=True)
         code = BAD_USAGE
