@@ -308,15 +308,17 @@ class Raft:
         """A durable checkpoint contains the entries up to ``index``: forgets them, but for the last few.
 
         Some are kept so that a follower only a little behind needs no snapshot,
-        and all that a snapshot on its way must be followed by.
+        all that a snapshot on its way must be followed by, and what the disk has
+        not taken yet: its log must have no gap.
         """
         first = index + 1
         while first > self.log.base_index + 1 and retain_bytes > 0:
             first -= 1
             retain_bytes -= len(self.log.entry(first).payload)
         keep_from = min([first, *(self.leading.wanted_from() if self.leading is not None else ())])
-        self.log.compact(keep_from - 1)
-        self.membership.compact(keep_from - 1)
+        index = min(keep_from - 1, self.log.saved_index)
+        self.log.compact(index)
+        self.membership.compact(index)
 
     def installed(self, index: int, term: int, config: Config) -> None:
         """A snapshot that ends with this entry replaced the state and the log."""

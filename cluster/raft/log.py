@@ -107,7 +107,7 @@ class Log:
         self.sent_index = self.saved_index
 
     def compact(self, index: int) -> None:
-        """Forgets the entries up to ``index``, which a checkpoint contains."""
+        """Forgets the entries up to ``index``, which a checkpoint contains and the disk has."""
         if index <= self.base_index:
             return
         term = self.term(index)
@@ -116,6 +116,3 @@ class Log:
         self.bytes -= sum(len(entry.payload) + ENTRY_BYTES for entry in self._entries[:place])
         del self._entries[:place]
         self.base_index, self.base_term = index, term
-        # The checkpoint is durable, so all in it is, also what the log's own disk has not taken.
-        self.saved_index = max(self.saved_index, index)
-        self.sent_index = max(self.sent_index, index)

@@ -4,8 +4,16 @@ Two things are kept. The *log*: entries in the order they were proposed, made
 durable before anything is acknowledged. The *checkpoint*: the keyspace as it
 stood after one entry, so that the log behind it can be cut.
 
+The rule between the two: the log always holds the entry the checkpoint ends
+with, by index and term. So what follows it there is known to continue it. The
+two do not commit together; where they do not fit, because a crash came between
+or because the checkpoint is ahead of the log (entries may be carried out
+before this disk has them), `load` replaces the log by that one entry, without a
+payload: a *marker*.
+
 Who calls what, in order:
 
+0. `identity`, and `claim` when the folder is new.
 1. `Storage.load` once, then `rows` and `entries` to rebuild the state.
 2. `append` once a turn with that turn's entries. When it returns they are as
    durable as the sync policy says; when it raises `StorageError` none of them
@@ -16,7 +24,10 @@ Who calls what, in order:
    then `finish_checkpoint`, which makes all of it visible at once. A crash or
    a `StorageError` before that leaves the checkpoint before it in force; the
    one under way is then gone and the next begins anew.
-4. `cut_log` in small slices behind the finished checkpoint.
+4. `cut_log` in small slices behind the finished checkpoint, never the entry it ends with.
+5. For another node: `snapshot`, a view of the last finished checkpoint. One
+   that comes from another node is written as a checkpoint that is ``cleared``
+   at its begin and ``installed`` at its end: that leaves the marker alone in the log.
 
 The checkpoint calls come from one worker thread at a time, `sync` and `rows`
 from any, everything else from the loop's thread; all of these may overlap.
@@ -25,7 +36,7 @@ Reading what turns out to be damaged raises `FolderError`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -64,6 +75,14 @@ class Entry(NamedTuple):
     index: int  # type: ignore[assignment]  # an entry's index, not tuple.index
     term: int
     payload: bytes
+
+
+class Identity(NamedTuple):
+    """Whose folder it is: the cluster's id, the node's id, and a random id of the folder itself."""
+
+    cluster: str
+    node: str
+    disk: str
 
 
 class Row(NamedTuple):
@@ -105,11 +124,36 @@ class Recovered:
     last_index: int
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A finished checkpoint as it stood when it was asked for: ``rows`` come by key and then part.
+
+    Close it when done: it holds its view, and with it space, on the disk.
+    """
+
+    index: int
+    term: int
+    ledger: bytes
+    rows: Generator[Row, None, None]
+
+    def close(self) -> None:
+        """Gives the view up."""
+        self.rows.close()
+
+
 class Storage(Protocol):
     """One node's disk. Methods raise `StorageError` where they write."""
 
+    def identity(self) -> Identity | None:
+        """Whose folder this is; None while it is nobody's."""
+        ...
+
+    def claim(self, identity: Identity) -> None:
+        """Makes the folder somebody's, durably; `FolderError` when it is another's already."""
+        ...
+
     def load(self, shard: int) -> Recovered:
-        """What is there for this shard."""
+        """What is there for this shard, after repairing the log where it does not fit the checkpoint."""
         ...
 
     def rows(self, shard: int) -> Iterator[Row]:
@@ -118,6 +162,10 @@ class Storage(Protocol):
         A checkpoint finished meanwhile does not show. Close the iterator if you
         stop early: it holds that view, and with it space, on the disk.
         """
+        ...
+
+    def snapshot(self, shard: int) -> Snapshot | None:
+        """The last finished checkpoint for another node; None when there is none yet. Any one thread at a time."""
         ...
 
     def entries(self, shard: int, first: int) -> Iterator[Entry]:
@@ -159,8 +207,8 @@ class Storage(Protocol):
         """Adds, replaces or deletes rows in the checkpoint under way."""
         ...
 
-    def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes) -> None:
-        """Makes the checkpoint under way the one in force, durably."""
+    def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes, *, installed: bool = False) -> None:
+        """Makes the checkpoint under way the one in force, durably; ``installed`` leaves but its marker in the log."""
         ...
 
     def abandon_checkpoint(self) -> None:
@@ -168,7 +216,10 @@ class Storage(Protocol):
         ...
 
     def cut_log(self, shard: int, last: int, limit: int) -> bool:
-        """Deletes up to ``limit`` entries with an index of at most ``last``; whether any are left to cut."""
+        """Deletes up to ``limit`` entries with an index of at most ``last``; whether any are left to cut.
+
+        The entry that the checkpoint in force ends with, and what follows it, stay whatever ``last`` says.
+        """
         ...
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 
 from cluster.storage.contract import FolderError, StorageError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 APPLICATION_ID: Final = 0x53504B54  # "SPKT"
 LOCK_NAME: Final = "lock"
 
@@ -129,6 +129,11 @@ def _create_or_check(connection: sqlite3.Connection, path: Path, schema: tuple[s
         raise FolderError(
             f"{path} was written by a newer version (format {version}, this program reads up to {FORMAT}): "
             "upgrade the program or choose another --dir"
+        )
+    if owner == APPLICATION_ID and version < FORMAT:
+        raise FolderError(
+            f"{path} was written by an older version (format {version}), which this program does not read:"
+            " start with an empty folder, or run the version that wrote it"
         )
     if owner != APPLICATION_ID and (owner or version or tables):
         raise FolderError(f"{path} is another program's database: choose another --dir")

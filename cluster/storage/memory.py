@@ -8,16 +8,27 @@ disk itself; the commits between the two are what a power cut may lose.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
 from typing import Literal, TypeAlias
 
-from cluster.storage.contract import Entry, HardState, Recovered, Row, StorageError, SyncPolicy
+from cluster.storage.contract import (
+    Entry,
+    FolderError,
+    HardState,
+    Identity,
+    Recovered,
+    Row,
+    Snapshot,
+    StorageError,
+    SyncPolicy,
+)
 
-Fault: TypeAlias = Literal["append", "sync", "reopen", "cut_log", "begin_checkpoint", "write_rows", "finish_checkpoint"]
+Fault: TypeAlias = Literal[
+    "append", "sync", "reopen", "cut_log", "begin_checkpoint", "write_rows", "finish_checkpoint", "reset_log"
+]
 entry_index = attrgetter("index")
 
 
@@ -36,8 +47,15 @@ class LogImage:
         if hard_state is not None:
             shard, self.hard_states[shard] = hard_state
 
-    def cut(self, shard: int, count: int) -> None:
-        del self.entries.get(shard, [])[:count]
+    def cut(self, shard: int, last: int) -> None:
+        kept = self.entries.get(shard, [])
+        del kept[: bisect_left(kept, last + 1, key=entry_index)]
+
+    def reset(self, marker: Entry) -> None:
+        self.entries[marker.shard] = [marker]
+
+    def copy(self) -> LogImage:
+        return LogImage({shard: list(kept) for shard, kept in self.entries.items()}, dict(self.hard_states))
 
 
 Commit: TypeAlias = Callable[[LogImage], None]
@@ -71,21 +89,33 @@ class MemoryStorage:
         self._uncertain: Commit | None = None
         self._checkpoints: dict[int, Checkpoint] = {}
         self._under_way: tuple[int, Checkpoint] | None = None
+        self._identity: Identity | None = None
+
+    def identity(self) -> Identity | None:
+        return self._identity
+
+    def claim(self, identity: Identity) -> None:
+        if self._identity is not None and self._identity != identity:
+            raise FolderError(f"the folder belongs to node {self._identity.node} of cluster {self._identity.cluster}")
+        self._identity = identity
 
     def crash(self, surviving: int = 0) -> MemoryStorage:
         """The storage that the next start finds: what was synced, and the first ``surviving`` commits after that."""
         found = MemoryStorage(self._policy)
-        found._disk = deepcopy(self._disk)
+        found._identity = self._identity
+        found._disk = self._disk.copy()
         for commit in self._unsynced[:surviving]:
             commit(found._disk)
         if self._uncertain is not None and self.uncertain_survives and surviving >= len(self._unsynced):
             self._uncertain(found._disk)
-        found._log = deepcopy(found._disk)
+        found._log = found._disk.copy()
         found._checkpoints = dict(self._checkpoints)
         return found
 
     def load(self, shard: int) -> Recovered:
         checkpoint = self._checkpoints.get(shard, Checkpoint())
+        if checkpoint.index and self._term(shard, checkpoint.index) != checkpoint.term:
+            self._reset_log(shard, checkpoint)
         entries = self._log.entries.get(shard)
         return Recovered(
             hard_state=self._log.hard_states.get(shard, HardState()),
@@ -99,6 +129,10 @@ class MemoryStorage:
         rows = self._checkpoints.get(shard, Checkpoint()).rows
         for place in sorted(rows):
             yield rows[place]
+
+    def snapshot(self, shard: int) -> Snapshot | None:
+        found = self._checkpoints.get(shard)
+        return None if found is None else Snapshot(found.index, found.term, found.ledger, _in_order(found.rows))
 
     def entries(self, shard: int, first: int) -> Iterator[Entry]:
         kept = self._log.entries.get(shard, [])
@@ -147,23 +181,39 @@ class MemoryStorage:
             else:
                 checkpoint.rows[row.key, row.part] = row
 
-    def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes) -> None:
+    def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes, *, installed: bool = False) -> None:
         checkpoint = self._checkpoint_of(shard)
         self._drop_if_asked("finish_checkpoint")
-        self._checkpoints[shard] = replace(checkpoint, index=index, term=term, ledger=ledger)
+        finished = self._checkpoints[shard] = replace(checkpoint, index=index, term=term, ledger=ledger)
         self._under_way = None
+        if installed:
+            self._fail_if_asked("reset_log")
+            self._reset_log(shard, finished)
 
     def abandon_checkpoint(self) -> None:
         self._under_way = None
 
     def cut_log(self, shard: int, last: int, limit: int) -> bool:
         self._fail_if_asked("cut_log")
-        behind = bisect_left(self._log.entries.get(shard, []), last + 1, key=entry_index)
-        self._commit(partial(LogImage.cut, shard=shard, count=min(behind, limit)))
+        if shard in self._checkpoints:
+            last = min(last, self._checkpoints[shard].index - 1)
+        kept = self._log.entries.get(shard, [])
+        behind = bisect_left(kept, last + 1, key=entry_index)
+        if behind:
+            self._commit(partial(LogImage.cut, shard=shard, last=kept[min(behind, limit) - 1].index))
         return behind > limit
 
     def close(self) -> None:
         self._under_way = None
+        self._flush()
+
+    def _term(self, shard: int, index: int) -> int | None:
+        kept = self._log.entries.get(shard, [])
+        place = bisect_left(kept, index, key=entry_index)
+        return kept[place].term if place < len(kept) and kept[place].index == index else None
+
+    def _reset_log(self, shard: int, checkpoint: Checkpoint) -> None:
+        self._commit(partial(LogImage.reset, marker=Entry(shard, checkpoint.index, checkpoint.term, b"")))
         self._flush()
 
     def _commit(self, commit: Commit) -> None:
@@ -192,3 +242,8 @@ class MemoryStorage:
         if method in self.fail_next:
             self._under_way = None
         self._fail_if_asked(method)
+
+
+def _in_order(rows: dict[tuple[bytes, bytes], Row]) -> Generator[Row, None, None]:
+    for place in sorted(rows):
+        yield rows[place]

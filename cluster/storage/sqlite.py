@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import groupby
@@ -31,7 +31,17 @@ from pathlib import Path
 from typing import Final
 
 from cluster.storage import folder as data_folder
-from cluster.storage.contract import Entry, FolderError, HardState, Recovered, Row, StorageError, SyncPolicy
+from cluster.storage.contract import (
+    Entry,
+    FolderError,
+    HardState,
+    Identity,
+    Recovered,
+    Row,
+    Snapshot,
+    StorageError,
+    SyncPolicy,
+)
 from cluster.storage.folder import FORMAT, damage_refused, refused, transaction
 
 LOG: Final = "log.sqlite"
@@ -41,6 +51,7 @@ LOG_SCHEMA: Final = (
     # The upper 15 bits of a position are the shard, the lower 48 the index.
     "CREATE TABLE log (position INTEGER PRIMARY KEY, term INTEGER NOT NULL, payload BLOB NOT NULL)",
     "CREATE TABLE hard_state (shard INTEGER PRIMARY KEY, term INTEGER NOT NULL, vote TEXT NOT NULL)",
+    "CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), cluster TEXT, node TEXT, disk TEXT)",
 )
 KEYSPACE_SCHEMA: Final = (
     """CREATE TABLE keyspace (
@@ -65,6 +76,8 @@ DELETE_ENTRIES: Final = "DELETE FROM log WHERE position BETWEEN ? AND ?"
 UPSERT_ROW: Final = "INSERT OR REPLACE INTO keyspace VALUES (?, ?, ?, ?, ?, ?)"
 DELETE_KEY: Final = "DELETE FROM keyspace WHERE shard = ? AND key = ?"
 DELETE_ROW: Final = "DELETE FROM keyspace WHERE shard = ? AND key = ? AND part = ?"
+
+_BEGUN: Final = Row(b"", b"", b"", None, None)
 
 
 class SqliteStorage:
@@ -92,18 +105,53 @@ class SqliteStorage:
             os.close(self._lock)
             raise
 
+    def identity(self) -> Identity | None:
+        with damage_refused(self._log_path):
+            found = self._log.execute("SELECT cluster, node, disk FROM identity").fetchone()
+        return Identity(*found) if found else None
+
+    def claim(self, identity: Identity) -> None:
+        owner = self.identity()
+        if owner is not None and owner != identity:
+            raise FolderError(
+                f"{self._log_path.parent} belongs to node {owner.node} of cluster {owner.cluster}:"
+                " choose an empty or a new folder with --dir"
+            )
+        with damage_refused(self._log_path), self._log_use, self._durably():
+            self._log.execute("INSERT OR REPLACE INTO identity VALUES (1, ?, ?, ?)", identity)
+
     def load(self, shard: int) -> Recovered:
         index, term, ledger = self._finished.get(shard, (0, 0, b""))
+        if index and self._term(shard, index) != term:
+            self._reset_log(shard, index, term)
         with damage_refused(self._log_path):
             state = self._log.execute("SELECT term, vote FROM hard_state WHERE shard = ?", (shard,)).fetchone()
             last_index = max(index, self._tail(shard))
         return Recovered(HardState(*state or ()), index, term, ledger, last_index)
 
     def rows(self, shard: int) -> Iterator[Row]:
-        statement = "SELECT key, part, kind, deadline_ms, body FROM keyspace WHERE shard = ? ORDER BY key, part"
-        with damage_refused(self._keyspace_path), closing(self._keyspace()) as keyspace:
-            # Not Row._make: a million rows want no Python between SQLite and their reader.
-            yield from map(partial(tuple.__new__, Row), keyspace.execute(statement, (shard,)))
+        rows = self._rows_of(self._keyspace(), shard)
+        next(rows)
+        return rows
+
+    def snapshot(self, shard: int) -> Snapshot | None:
+        keyspace = self._keyspace()
+        try:
+            with damage_refused(self._keyspace_path):
+                keyspace.execute("BEGIN")  # one view for what follows
+                found = keyspace.execute(
+                    "SELECT last_index, term, ledger FROM checkpoint WHERE shard = ?", (shard,)
+                ).fetchone()
+        except BaseException:
+            keyspace.close()
+            raise
+        if found is None:
+            keyspace.close()
+            return None
+        rows = self._rows_of(keyspace, shard)
+        next(rows)  # from here on closing the generator closes the connection
+        index, term, ledger = found
+        return Snapshot(index, term, ledger, rows)
 
     def entries(self, shard: int, first: int) -> Iterator[Entry]:
         statement = "SELECT position, term, payload FROM log WHERE position BETWEEN ? AND ? ORDER BY position LIMIT ?"
@@ -197,7 +245,7 @@ class SqliteStorage:
                 else:
                     keyspace.executemany(UPSERT_ROW, ((shard, *row) for row in group))
 
-    def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes) -> None:
+    def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes, *, installed: bool = False) -> None:
         keyspace = self._under_way(shard)
         with self._dropped_on_error():
             keyspace.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)", (shard, index, term, ledger))
@@ -207,6 +255,8 @@ class SqliteStorage:
         with suppress(sqlite3.OperationalError):
             keyspace.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.abandon_checkpoint()
+        if installed:
+            self._reset_log(shard, index, term)
 
     def abandon_checkpoint(self) -> None:
         if self._checkpoint is not None:
@@ -215,6 +265,8 @@ class SqliteStorage:
             keyspace.close()
 
     def cut_log(self, shard: int, last: int, limit: int) -> bool:
+        if shard in self._finished:
+            last = min(last, self._finished[shard][0] - 1)
         start, end = _position(shard, 0), _position(shard, last)
         with self._log_use, transaction(self._log, LOG):
             (first,) = self._log.execute(
@@ -266,6 +318,37 @@ class SqliteStorage:
         if self._wal >= 0:
             os.close(self._wal)
             self._wal = -1
+
+    def _rows_of(self, keyspace: sqlite3.Connection, shard: int) -> Generator[Row, None, None]:
+        """The rows a connection sees, which it closes at the end; before them one that says that this has begun."""
+        statement = "SELECT key, part, kind, deadline_ms, body FROM keyspace WHERE shard = ? ORDER BY key, part"
+        with closing(keyspace), damage_refused(self._keyspace_path):
+            yield _BEGUN
+            # Not Row._make: a million rows want no Python between SQLite and their reader.
+            yield from map(partial(tuple.__new__, Row), keyspace.execute(statement, (shard,)))
+
+    def _term(self, shard: int, index: int) -> int | None:
+        """The term of an entry of the log, None when it is not there."""
+        with damage_refused(self._log_path):
+            found = self._log.execute("SELECT term FROM log WHERE position = ?", (_position(shard, index),)).fetchone()
+        return None if found is None else int(found[0])
+
+    def _reset_log(self, shard: int, index: int, term: int) -> None:
+        """Leaves nothing in the shard's log but the entry the checkpoint ends with, durably."""
+        with self._log_use, self._durably(), transaction(self._log, LOG):
+            self._tails.pop(shard, None)
+            self._log.execute(DELETE_ENTRIES, (_position(shard, 0), _position(shard, INDEX_MAX)))
+            self._log.execute(INSERT_ENTRY, (_position(shard, index), term, b""))
+
+    @contextmanager
+    def _durably(self) -> Iterator[None]:
+        """What is committed in the block is synced whatever the policy says."""
+        self._log.execute("PRAGMA synchronous = FULL")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):  # a connection that failed is opened afresh, with its policy
+                self._log.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._policy]}")
 
     def _keyspace(self) -> sqlite3.Connection:
         keyspace = data_folder.connect(self._keyspace_path)

@@ -16,6 +16,7 @@ from cluster.storage import (
     Entry,
     FolderError,
     HardState,
+    Identity,
     MemoryStorage,
     Recovered,
     Row,
@@ -67,11 +68,17 @@ def row(key: bytes, part: bytes = b"", body: bytes | None = b"body", deadline_ms
 
 
 def write_checkpoint(
-    storage: Storage, *rows: Row, index: int = 1, shard: int = 0, cleared: bool = False, erased: tuple[bytes, ...] = ()
+    storage: Storage,
+    *rows: Row,
+    index: int = 1,
+    term: int = 1,
+    shard: int = 0,
+    cleared: bool = False,
+    erased: tuple[bytes, ...] = (),
 ) -> None:
     storage.begin_checkpoint(shard, cleared=cleared, erased=erased)
     storage.write_rows(shard, rows)
-    storage.finish_checkpoint(shard, index, 1, b"ledger %d" % index)
+    storage.finish_checkpoint(shard, index, term, b"ledger %d" % index)
 
 
 def keys(storage: Storage, shard: int = 0) -> list[bytes]:
@@ -151,15 +158,89 @@ def test_the_log_is_cut_in_slices(disk: Disk) -> None:
     assert list(storage.entries(1, 1)) == [entry(1, shard=1)]
 
 
-def test_a_log_cut_empty_ends_at_the_checkpoint_and_goes_on(disk: Disk) -> None:
-    disk.storage.append([entry(index) for index in range(1, 4)])
+def test_the_entry_the_checkpoint_ends_with_is_never_cut(disk: Disk) -> None:
+    disk.storage.append([entry(index) for index in range(1, 5)])
     write_checkpoint(disk.storage, row(b"a"), index=3)
-    assert disk.storage.cut_log(0, last=3, limit=100) is False
-    assert disk.restart().load(0).last_index == 3
-    disk.storage.append([entry(4)])
+    assert disk.storage.cut_log(0, last=9, limit=100) is False
+    assert list(disk.restart().entries(0, 1)) == [entry(3), entry(4)]
+
+
+def test_a_checkpoint_ahead_of_its_log_leaves_a_marker(disk: Disk) -> None:
+    """What was carried out before this disk had it is in the checkpoint; what the log would go on with is not."""
+    disk.storage.append([entry(index) for index in range(1, 3)])
+    write_checkpoint(disk.storage, row(b"a"), index=7)
     storage = disk.restart()
-    assert list(storage.entries(0, 1)) == [entry(4)]
-    assert storage.load(0).last_index == 4
+    assert storage.load(0).last_index == 7
+    assert list(storage.entries(0, 1)) == [Entry(0, 7, 1, b"")]
+    storage.append([entry(8)])
+    assert list(disk.restart().entries(0, 1)) == [Entry(0, 7, 1, b""), entry(8)]
+
+
+def test_a_log_of_another_term_does_not_continue_the_checkpoint(disk: Disk) -> None:
+    disk.storage.append([entry(1), entry(2), entry(3)])
+    write_checkpoint(disk.storage, row(b"a"), index=2, term=5)
+    storage = disk.restart()
+    assert storage.load(0).last_index == 2
+    assert list(storage.entries(0, 1)) == [Entry(0, 2, 5, b"")]
+
+
+def install(storage: Storage, *rows: Row, index: int, term: int) -> None:
+    storage.begin_checkpoint(0, cleared=True, erased=())
+    storage.write_rows(0, rows)
+    storage.finish_checkpoint(0, index, term, b"ledger", installed=True)
+
+
+def test_an_installed_snapshot_replaces_keys_and_log(disk: Disk) -> None:
+    disk.storage.append([entry(index) for index in range(1, 12)] + [entry(1, shard=1)], (0, HardState(4, "n2")))
+    write_checkpoint(disk.storage, row(b"old"), index=2)
+    install(disk.storage, row(b"new"), index=9, term=4)
+    storage = disk.restart()
+    assert storage.load(0) == Recovered(HardState(4, "n2"), 9, 4, b"ledger", 9)
+    assert list(storage.rows(0)) == [row(b"new")]
+    assert list(storage.entries(0, 1)) == [Entry(0, 9, 4, b"")]
+    assert list(storage.entries(1, 1)) == [entry(1, shard=1)]
+
+
+def test_a_kill_between_the_keys_and_the_log_of_an_install_is_repaired() -> None:
+    storage = MemoryStorage()
+    storage.append([entry(index) for index in range(1, 12)])
+    storage.fail_next["reset_log"] = StorageError("killed", definite=False)
+    with pytest.raises(StorageError):
+        install(storage, row(b"new"), index=9, term=4)
+    storage = storage.crash()
+    assert storage.load(0).last_index == 9
+    assert list(storage.entries(0, 1)) == [Entry(0, 9, 4, b"")]
+    assert list(storage.rows(0)) == [row(b"new")]
+
+
+def test_a_snapshot_is_one_view(disk: Disk) -> None:
+    assert disk.storage.snapshot(0) is None
+    disk.storage.append([entry(index) for index in range(1, 10)])
+    write_checkpoint(disk.storage, row(b"a"), row(b"b"), index=3)
+    snapshot = disk.storage.snapshot(0)
+    assert snapshot is not None
+    write_checkpoint(disk.storage, row(b"c"), index=5)
+    assert (snapshot.index, snapshot.term) == (3, 1)
+    assert list(snapshot.rows) == [row(b"a"), row(b"b")]
+    snapshot.close()
+    later = disk.storage.snapshot(0)
+    assert later is not None
+    assert (later.index, [one.key for one in later.rows]) == (5, [b"a", b"b", b"c"])
+
+
+def test_a_folder_is_one_node_s(disk: Disk) -> None:
+    assert disk.storage.identity() is None
+    disk.storage.claim(Identity("c", "n1", "d"))
+    storage = disk.restart()
+    assert storage.identity() == Identity("c", "n1", "d")
+    storage.claim(Identity("c", "n1", "d"))
+    with pytest.raises(FolderError, match="belongs to node n1 of cluster c"):
+        storage.claim(Identity("c", "n2", "d"))
+
+
+def test_a_vote_alone_is_kept(disk: Disk) -> None:
+    disk.storage.append([], (0, HardState(3, "n2")))
+    assert disk.restart().load(0).hard_state == HardState(3, "n2")
 
 
 @pytest.mark.parametrize("policy", SyncPolicy)
@@ -337,7 +418,7 @@ def test_a_newer_format_is_refused_and_left_alone(folder: Path, name: str) -> No
     with closing(sqlite3.connect(folder / name)) as database:
         database.execute("PRAGMA user_version = 99")
     before = (folder / name).read_bytes()
-    with pytest.raises(FolderError, match=r"newer version \(format 99, this program reads up to 1\): upgrade"):
+    with pytest.raises(FolderError, match=r"newer version \(format 99, this program reads up to 2\): upgrade"):
         opened(folder)
     assert (folder / name).read_bytes() == before
 
