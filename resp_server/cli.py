@@ -83,7 +83,7 @@ def print_settings() -> None:
     click.echo(settings.example(), nl=False)
 
 
-@sepakat.command("local")
+@sepakat.command("local", short_help="Runs a whole cluster on this machine.")
 @click.option("--nodes", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="How many nodes.")
 @click.option(
     "--port",
@@ -134,7 +134,7 @@ def _of_a_node(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@sepakat.command()
+@sepakat.command(short_help="Shows the nodes of a cluster.")
 @_of_a_node
 @click.option("--json", "as_json", is_flag=True, help="Prints JSON, for programs; null is what is not known.")
 def status(host: str, port: int, password: str, as_json: bool) -> int:
@@ -153,7 +153,7 @@ def status(host: str, port: int, password: str, as_json: bool) -> int:
     return 0 if seen.leader is not None else FAILED
 
 
-@sepakat.command()
+@sepakat.command(short_help="Removes a node from its cluster.")
 @click.argument("node")
 @_of_a_node
 def remove(node: str, host: str, port: int, password: str) -> None:
@@ -165,7 +165,7 @@ def remove(node: str, host: str, port: int, password: str) -> None:
     click.echo(f"{node} is removed")
 
 
-@sepakat.command()
+@sepakat.command(short_help="Makes a node the leader of its cluster.")
 @click.argument("node")
 @_of_a_node
 def transfer(node: str, host: str, port: int, password: str) -> None:

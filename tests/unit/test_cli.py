@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import sys
+from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 
 from resp_server import __version__, cli
@@ -61,6 +65,28 @@ def test_help_has_every_setting_with_its_default(
         assert f"{field.group}:" in shown
 
 
+@pytest.mark.parametrize("command", ["local", "status", "remove", "transfer"])
+def test_each_command_explains_itself_and_every_option(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, command, "--help") == 0
+    shown = capsys.readouterr().out
+    params = cli.sepakat.commands[command].params
+    for flag in (param.opts[0] for param in params if isinstance(param, click.Option)):
+        assert re.search(rf"^  {flag}( \w+)? +\w+", shown, re.MULTILINE), flag
+
+
+def test_a_local_cluster_that_cannot_start_is_one_line_and_exit_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(monkeypatch, "local", "--nodes", "1", "--port", str(port), "--dir", str(tmp_path)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"sepakat: port {port} cannot be had: Address already in use")
+    assert said.count("\n") == 1
+
+
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"sepakat {__version__}\n"
@@ -82,6 +108,11 @@ def test_flags_and_variables_reach_the_server(app: _App, monkeypatch: pytest.Mon
         (("serve", "--prot", "1"), "No such option"),
         (("serve", "stray"), "Got unexpected extra argument"),
         (("sevre",), "No such command"),
+        (("serve", "--cluster", "n1=a:1"), "cluster needs node-id: say which of n1 this node is"),
+        (("local", "--nodes", "0"), "Invalid value for '--nodes': 0 is not in the range x>=1."),
+        (("local", "--port", "70000"), "Invalid value for '--port': 70000 is not in the range 1<=x<=65535."),
+        (("status", "--port", "x"), "Invalid value for '--port': 'x' is not a valid integer range."),
+        (("remove",), "Missing argument 'NODE'."),
     ],
 )
 def test_bad_settings_are_one_line_and_exit_2(
