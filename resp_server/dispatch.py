@@ -334,7 +334,7 @@ class Dispatcher:
         if not (writes or session.pending or self._node.knows_session(session.origin)):
             self._look(
                 session,
-                lambda machine, _: self._affordable(session, [machine.step(*step) for step in steps]),
+                lambda machine, _: self._affordable(session, transactions.look(machine, steps)),
                 [b"EXEC"],
             )
             return
@@ -358,7 +358,13 @@ class Dispatcher:
         return (handler, args) if route.command.logged else in_place(handler, args)
 
     def _reply(self, session: Session, reply: Reply) -> None:
-        """Answers now when nothing is owed before, else in its place."""
+        """Answers now when nothing is owed before, else in its place.
+
+        A local command that answers `WAITING` has seen to it that its answer
+        comes by `deliver`, and holds the session until then.
+        """
+        if reply is WAITING:
+            return
         if session.pending:
             session.pending += 1
             self._node.submit_read(session, lambda machine, args: reply, [])

@@ -39,6 +39,11 @@ def execute(machine: Machine, steps: Sequence[tuple[Handler, list[bytes]]]) -> R
     machine.unwatch(machine.origin)
     if dirty:
         return NULL_ARRAY
+    return look(machine, steps)
+
+
+def look(machine: Machine, steps: Sequence[tuple[Handler, list[bytes]]]) -> list[Reply]:
+    """Runs commands one after the other, where nobody may wait: all there is to a transaction that only reads."""
     machine.may_wait = False
     try:
         return [machine.step(handler, args) for handler, args in steps]
