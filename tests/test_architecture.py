@@ -18,6 +18,8 @@ CORE = [path for path in SOURCES if path.is_relative_to(ROOT / "cluster")]
 ARROWS = {
     "cluster.storage": {"cluster.storage"},
     "cluster.machine": {"cluster.machine", "cluster.storage.contract", "cluster.deadlock"},
+    "cluster.raft": {"cluster.raft", "cluster.storage.contract"},
+    "cluster.wire": {"cluster.raft.messages"},
     "cluster.cache": {"cluster.cache"},
     "cluster.deadlock": set(),
     "cluster": {"cluster"},
@@ -110,5 +112,7 @@ def test_the_rules_see_what_they_forbid(tmp_path: Path) -> None:
     assert list(imports_of(sample)) == ["trio.lowlevel", "random.choice", "cluster.node"]
     assert not allowed("cluster.machine.locks", "resp_server.session")
     assert not allowed("cluster.machine.locks", "cluster.node")
+    assert not allowed("cluster.raft.core", "cluster.machine.machine"), "entries are opaque to Raft"
+    assert not allowed("cluster.machine.machine", "cluster.raft.core")
     assert not allowed("resp_server.protocol.replies", "resp_server.session")
     assert allowed("resp_server.edge.app", "cluster.node")
