@@ -1,0 +1,287 @@
+"""What goes wrong, and when: each fault is planned, begins, and ends by itself.
+
+A `Profile` says how often which fault happens; a run draws one, so that seeds
+differ in character and not only in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.simulation.network import FAIR, Weather
+from tests.simulation.members import Operator
+from tests.simulation.world import MS, SECOND
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.simulation import Simulation
+
+WEIGHTS: dict[str, float] = {
+    "partition": 3,
+    "one_way": 3,
+    "only_one": 2,
+    "isolate_leader": 2,
+    "flap": 2,
+    "weather": 3,
+    "crash": 4,
+    "crash_leader": 3,
+    "crash_all": 0.5,
+    "stop": 3,
+    "stop_leader": 2,
+    "stalls": 1,
+    "slow_disk": 3,
+    "full_disk": 1.5,
+    "uncertain_disk": 1,
+    "failing_rows": 1,
+    "jump": 1.5,
+    "checkpoint": 8,
+    "checkpoint_crash": 1,
+    "lag": 2,
+    "transfer": 1.5,
+    "add": 1,
+    "remove": 0.7,
+    "replace": 0.7,
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """``gap_ms`` is the time between two faults, about; ``weights`` how likely each is next."""
+
+    gap_ms: int = 400
+    weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+
+
+class Faults:
+    """The faults of one run."""
+
+    def __init__(self, simulation: Simulation, profile: Profile) -> None:
+        self.simulation = simulation
+        self.world = simulation.world
+        self.network = simulation.network
+        self.operator = Operator(simulation)
+        self.going = True
+        self.counts: dict[str, int] = {}
+        self._profile = profile
+        self._names = [name for name, weight in profile.weights.items() if weight]
+        self._weights = [profile.weights[name] for name in self._names]
+        self._actions: dict[str, Callable[[], None]] = {name: getattr(self, f"_{name}") for name in self._names}
+
+    def start(self) -> None:
+        """Faults begin."""
+        self._later()
+
+    def _later(self) -> None:
+        gap_us = int(self.world.chance.expovariate(1) * self._profile.gap_ms * MS)
+        self.world.after(gap_us, self._one)
+
+    def _one(self) -> None:
+        if not self.going:
+            return
+        [name] = self.world.chance.choices(self._names, self._weights)
+        self.counts[name] = self.counts.get(name, 0) + 1
+        self.world.note("fault", name)
+        self._actions[name]()
+        self._later()
+
+    def stop(self) -> None:
+        """All faults end, and every process runs."""
+        self.going = False
+        simulation = self.simulation
+        self.network.heal()
+        self.world.note("fault", "end of all faults")
+        for process in list(simulation.processes.values()):
+            process.disk.slow_us = 0
+            process.disk.full_until_us = 0
+            process.disk.fails_uncertainly = False
+            process.stalls = process.keeping.fails = 0
+            if not process.up and not process.gone:
+                simulation.start(process)
+
+    # Whom it hits
+
+    def _any(self) -> Process:
+        return self.world.chance.choice(list(self.simulation.processes.values()))
+
+    def _up(self) -> list[Process]:
+        return [process for process in self.simulation.processes.values() if process.up]
+
+    def _leader(self) -> Process:
+        leading = [one for one in self._up() if one.node is not None and one.node.raft.leading is not None]
+        return self.world.chance.choice(leading) if leading else self._any()
+
+    def _time(self, least_ms: int = 50, most_ms: int = 3000) -> int:
+        return self.world.between_us(least_ms * MS, most_ms * MS)
+
+    # The network
+
+    def _cut(self, pairs: list[tuple[str, str]], for_us: int) -> None:
+        self.network.cut(pairs)
+        self.world.note("network", "cut", pairs)
+        broken = self.world.happens(0.5)
+
+        def mend() -> None:
+            self.network.mend(pairs)
+            self.world.note("network", "mended", pairs)
+            if broken:
+                for sender, receiver in pairs:
+                    self._hint(sender, receiver)
+
+        self.world.after(for_us, mend)
+
+    def _hint(self, sender: str, receiver: str) -> None:
+        """The sender finds out that its connection broke, and makes another."""
+        process = self.simulation.processes.get(sender)
+        if process is not None and process.node is not None and not process.stopped:
+            process.node.disconnected(receiver)
+            process.node.connected(receiver)
+
+    def _partition(self) -> None:
+        names = list(self.simulation.processes)
+        side = {name for name in names if self.world.happens(0.5)}
+        self._cut([(a, b) for a in names for b in names if (a in side) != (b in side)], self._time())
+
+    def _one_way(self) -> None:
+        names = list(self.simulation.processes)
+        one = self._any().name
+        others = [name for name in names if name != one and self.world.happens(0.6)]
+        pairs = [(one, other) for other in others]
+        self._cut(pairs if self.world.happens(0.5) else [(b, a) for a, b in pairs], self._time())
+
+    def _only_one(self) -> None:
+        names = list(self.simulation.processes)
+        one, friend = self._any().name, self._any().name
+        others = [name for name in names if name not in (one, friend)]
+        self._cut([pair for other in others for pair in ((one, other), (other, one))], self._time())
+
+    def _isolate_leader(self) -> None:
+        one = self._leader().name
+        others = [name for name in self.simulation.processes if name != one]
+        self._cut([pair for other in others for pair in ((one, other), (other, one))], self._time())
+
+    def _flap(self) -> None:
+        one, other = self._any().name, self._any().name
+        period_us = self._time(20, 400)
+        times = self.world.chance.randrange(2, 12)
+        for number in range(times):
+            self.world.after(2 * number * period_us, lambda: self._cut([(one, other), (other, one)], period_us))
+
+    def _weather(self) -> None:
+        chance = self.world.chance
+        bad = Weather(
+            loss=chance.choice((0, 0.05, 0.3)),
+            double=chance.choice((0, 0.1, 0.5)),
+            late=chance.choice((0, 0.1, 0.5)),
+            delay_us=chance.choice((500, 5 * MS, 60 * MS)),
+            late_us=chance.choice((5 * MS, 100 * MS, 800 * MS)),
+            ordered=chance.random() < 0.4,
+        )
+        names = list(self.simulation.processes)
+        links = [self.network.link(a, b) for a in names for b in names if a != b and self.world.happens(0.6)]
+        for link in links:
+            link.weather = bad
+
+        def clear() -> None:
+            for link in links:
+                if link.weather is bad:
+                    link.weather = FAIR
+
+        self.world.note("network", "weather", bad)
+        self.world.after(self._time(200, 5000), clear)
+
+    # Processes
+
+    def _down(self, process: Process, least_ms: int = 0, most_ms: int = 3000) -> None:
+        if process.up:
+            process.crash()
+            self.world.after(self._time(least_ms, most_ms), lambda: self.simulation.restart(process))
+
+    def _crash(self) -> None:
+        self._down(self._any())
+
+    def _crash_leader(self) -> None:
+        self._down(self._leader())
+
+    def _crash_all(self) -> None:
+        for process in self._up():
+            self._down(process, 0, 1000)
+
+    def _stop(self) -> None:
+        process = self._any()
+        if process.up:
+            process.stop(self._time(5, 2500))
+
+    def _stop_leader(self) -> None:
+        self._leader().stop(self._time(5, 1500))
+
+    def _stalls(self) -> None:
+        process = self._any()
+        process.stalls = self.world.chance.choice((0.005, 0.03))
+
+        def end() -> None:
+            process.stalls = 0
+
+        self.world.after(self._time(500, 4000), end)
+
+    def _jump(self) -> None:
+        process = self._any()
+        process.clock.ahead_ms += self.world.chance.choice((-60_000, -1000, -50, 50, 1000, 5000))
+        process.wake(self.world.now_us)
+
+    # Disks
+
+    def _slow_disk(self) -> None:
+        process = self._any()
+        process.disk.slow_us = self.world.chance.choice((2 * MS, 20 * MS, 200 * MS, 900 * MS))
+
+        def end() -> None:
+            process.disk.slow_us = 0
+
+        self.world.after(self._time(500, 6000), end)
+
+    def _full_disk(self) -> None:
+        process = self._any()
+        process.disk.full_until_us = self.world.now_us + self._time(50, 3000)
+
+    def _uncertain_disk(self) -> None:
+        self._any().disk.fails_uncertainly = True
+
+    def _failing_rows(self) -> None:
+        self._any().keeping.fails = 0.5
+
+    def _checkpoint(self) -> None:
+        process = self._any()
+        if process.up and not process.stopped:
+            process.keeping.checkpoint()
+
+    def _checkpoint_crash(self) -> None:
+        process = self._any()
+        if process.up and not process.stopped:
+            process.keeping.checkpoint()
+            self.world.after(self._time(0, 20), lambda: self._down(process))
+
+    def _lag(self) -> None:
+        """One node misses much, so that it needs a snapshot: the others cut their logs meanwhile."""
+        process = self._any()
+        for_us = self._time(500, 3000)
+        others = [name for name in self.simulation.processes if name != process.name]
+        self._cut([pair for name in others for pair in ((process.name, name), (name, process.name))], for_us)
+        for name in others:
+            other = self.simulation.processes[name]
+            self.world.after(for_us * 9 // 10, lambda other=other: other.up and other.keeping.checkpoint())  # type: ignore[misc]
+
+    # Members
+
+    def _transfer(self) -> None:
+        self.operator.transfer()
+
+    def _add(self) -> None:
+        self.operator.add()
+
+    def _remove(self) -> None:
+        self.operator.remove()
+
+    def _replace(self) -> None:
+        self.operator.replace()

@@ -1,0 +1,141 @@
+"""Somebody who adds members, removes them, puts a new disk into one, and chooses who leads.
+
+Works as a person with the command line would: asks any node, and asks another
+one when that does not answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.machine.reply import CommandError, Reply
+from cluster.raft.membership import Config
+from cluster.wishes import Change
+from tests.simulation.world import MS, SECOND
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.simulation import Simulation
+
+MEMBERS_MAX = 6
+MEMBERS_MIN = 3
+
+
+class Request:
+    """One change asked of one node."""
+
+    def __init__(self, operator: Operator, process: Process, change: Change) -> None:
+        self._operator = operator
+        self._process = process
+        self._change = change
+        self.answered = False
+
+    def answer(self, reply: Reply) -> None:
+        """What the node says."""
+        assert not self.answered, "a change is answered once"
+        self.answered = True
+        self._operator.world.note("operator", "is told", (self._change, reply))
+        self._operator.told(self._change, reply)
+
+
+class Operator:
+    """One change at a time."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.world = simulation.world
+        self._wanted: Change | None = None
+        self._replacing: str | None = None
+        self._members = len(simulation.processes)
+
+    # Wishes
+
+    def transfer(self) -> None:
+        """Any node should lead."""
+        process = self.world.chance.choice(list(self.simulation.processes.values()))
+        self._ask(Change("lead", process.name))
+
+    def add(self) -> None:
+        """One more member."""
+        if self._wanted is None and len(self.simulation.processes) < MEMBERS_MAX:
+            name, disk = self.simulation.free_name(), self.simulation.new_disk_id()
+            self._want(Change("add", name, f"{name}:1", disk))
+
+    def remove(self) -> None:
+        """One less."""
+        members = [one for one in self.simulation.processes.values() if not one.gone]
+        if self._wanted is None and len(members) > MEMBERS_MIN:
+            self._want(Change("remove", self.world.chance.choice(members).name))
+
+    def replace(self) -> None:
+        """A member loses its disk: it is removed, and joins again with an empty one.
+
+        Only once everybody knows which disk it had: until then nobody could tell
+        the new one from the old.
+        """
+        members = [one for one in self.simulation.processes.values() if not one.gone]
+        if self._wanted is not None or len(members) < MEMBERS_MIN:
+            return
+        process = self.world.chance.choice(members)
+        if not all(_knows(one, process) for one in members):
+            return
+        self.world.note("operator", "throws away the disk of", process.name)
+        if process.up:
+            process.crash()
+        self.simulation.give_new_disk(process)
+        self._replacing = process.name
+        self._want(Change("remove", process.name))
+
+    # Asking until it is so
+
+    def _want(self, change: Change) -> None:
+        self._wanted = change
+        self._pursue(change)
+
+    def _pursue(self, change: Change) -> None:
+        if self._wanted == change:
+            self._ask(change)
+            self.world.after(self.world.between_us(2 * SECOND, 6 * SECOND), lambda: self._pursue(change))
+
+    def _ask(self, change: Change) -> None:
+        up = [one for one in self.simulation.processes.values() if one.up and not one.stopped and not one.gone]
+        up = [one for one in up if one.name != change.node] or up
+        if up:
+            process = self.world.chance.choice(up)
+            node = process.node
+            assert node is not None
+            self.world.note("operator", f"asks {process.name}", change)
+            node.change(Request(self, process, change), change)
+            process.wake(self.world.now_us)
+
+    def told(self, change: Change, reply: Reply) -> None:
+        """An answer came."""
+        if change != self._wanted or (isinstance(reply, CommandError) and reply.code == "UNCERTAIN"):
+            return
+        self._wanted = None
+        if isinstance(reply, CommandError):
+            self._replacing = None
+            return
+        if change.kind == "add":
+            self._replacing = None
+            self.simulation.join(change.node, change.disk)
+        elif change.kind == "remove":
+            self._removed(change.node)
+
+    def _removed(self, name: str) -> None:
+        process = self.simulation.processes[name]
+        process.gone = True
+        if self._replacing == name:
+            self._want(Change("add", name, f"{name}:1", process.disk.id))
+        else:
+            self.world.after(self.world.between_us(MS, 8 * SECOND), lambda: self.simulation.bury(process))
+
+
+def _knows(one: Process, other: Process) -> bool:
+    """Whether what ``one`` has on its disk, and so will always have, names the disk of ``other``."""
+    node = one.node
+    if node is None:
+        return False
+    config: Config = node.raft.membership.at(node.raft.applied)
+    member = config.members.get(other.name)
+    return member is not None and member.disk == other.disk.id

@@ -1,0 +1,390 @@
+"""One process: the production `Node` with a simulated disk, clock and network around it.
+
+It takes turns as resp_server/edge/reactor.py does, and like any process it can
+be killed, stopped for a while (also in the middle of a turn), and started again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator
+from functools import lru_cache
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, TypeAlias
+
+from cluster import wire
+from cluster.machine.machine import Commands
+from cluster.machine.reply import CommandError
+from cluster.node import SHARD, Answers, Node
+from cluster.raft.core import Timing
+from cluster.raft.membership import Config
+from cluster.snapshots import ledger_of
+from cluster.storage.contract import Identity
+from resp_server.commands.table import Table
+from resp_server.peering import Hello, Refused, judge_caller, judge_disk
+from tests.simulation.clocks import Clock
+from tests.simulation.disk import PROBE_US, Disk
+from tests.simulation.keeping import Keeping
+from tests.simulation.sessions import Session
+from tests.simulation.world import MS, SECOND, World
+
+if TYPE_CHECKING:
+    from tests.simulation.simulation import Simulation
+
+CLUSTER = "c0ffee"
+NONCE = "0" * 32
+TURN_US = 40
+"""What a turn takes at the least: so much later comes the next."""
+
+LEADERLESS_US_MAX = 10 * SECOND
+"""Who waits is told after so long that there is no leader, as the reactor does."""
+
+Task: TypeAlias = Generator[int, None, None]
+"""Work beside the turns; it yields how many microseconds the next step takes."""
+
+
+@lru_cache(maxsize=1)
+def commands() -> Commands:
+    """All commands of the log."""
+    return Table().machine_commands()
+
+
+class Process:
+    """``node`` is None while it is not running. ``excused_us`` is how long it could not have answered, all in all."""
+
+    def __init__(self, simulation: Simulation, name: str, disk: Disk, clock: Clock) -> None:
+        self.simulation = simulation
+        self.world: World = simulation.world
+        self.name = name
+        self.disk = disk
+        self.clock = clock
+        self.node: Node | None = None
+        self.boot = 0
+        self.started_us = 0
+        self.running_us = 0
+        self.excused_us = 0
+        self.stopped_until_us = 0
+        self.stalls = 0.0  # how likely a turn is interrupted in the middle
+        self.gone = False  # removed for good
+        self.empty = False  # it lost its disk, and must join again
+        self.direct: list[Session] = []
+        self.keeping = Keeping(self)
+        self.sessions: dict[bytes, Session] = {}
+        self._inbox: list[tuple[int, int, Process, bytes]] = []
+        self._received = 0
+        self._requests: list[Callable[[], None]] = []
+        self._turn_us: int | None = None
+        self._in_turn = False
+        self._accepted: dict[str, tuple[int, Config]] = {}
+        self._session_number = 0
+        self._probe_us = 0
+        self._leaderless_us: int | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs (or is stopped)."""
+        return self.node is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing in it moves just now."""
+        return self.world.now_us < self.stopped_until_us
+
+    # Life
+
+    def found(self, config: Config) -> None:
+        """The first boot of a founder: the first configuration is on the disk before anything else."""
+        storage = self.disk.storage
+        storage.begin_checkpoint(SHARD, cleared=False, erased=())
+        storage.finish_checkpoint(SHARD, 0, 0, ledger_of(config, b""))
+
+    def start(self, timing: Timing) -> None:
+        """Starts it on what its disk holds."""
+        world = self.world
+        assert self.node is None
+        self.boot += 1
+        self.clock.boot(world.now_us)
+        boot = f"{self.disk.id}x{self.boot}"
+        node = Node(
+            commands(),
+            identity=Identity(CLUSTER, self.name, self.disk.id),
+            boot=boot,
+            timing=timing,
+            chance=random.Random(world.chance.getrandbits(64)),
+            members=Config(),
+            address=f"{self.name}:1",
+        )
+        storage = self.disk.storage
+        found = storage.load(SHARD)
+        node.recover(found, storage.rows(SHARD), storage.entries(SHARD, found.checkpoint_index + 1))
+        self.node = node
+        self.started_us = world.now_us
+        self._leaderless_us = None
+        world.note(self.name, "starts", found)
+        self.simulation.watch.started(self)
+        self.wake(world.now_us)
+
+    def crash(self) -> None:
+        """The power goes."""
+        world = self.world
+        world.note(self.name, "crashes")
+        self.simulation.watch.crashed(self)
+        self.running_us += world.now_us - self.started_us
+        self.node = None
+        self.boot += 1  # what was planned for this run is void
+        self.disk.crash()
+        self.keeping = Keeping(self)
+        self._inbox.clear()
+        self._requests.clear()
+        self._accepted.clear()
+        self.direct.clear()
+        self._turn_us = None
+        self._in_turn = False
+        self.stopped_until_us = 0
+        sessions, self.sessions = self.sessions, {}
+        for session in sessions.values():
+            session.closed = True
+            session.client.disconnected(session)
+
+    def stop(self, for_us: int) -> None:
+        """Nothing moves in it for a while, as after SIGSTOP."""
+        now_us = self.world.now_us
+        until_us = now_us + for_us
+        if until_us > self.stopped_until_us:
+            self.excused_us += until_us - max(now_us, self.stopped_until_us)
+            self.stopped_until_us = until_us
+            self.world.note(self.name, "stops", f"for {for_us / MS:.0f} ms")
+
+    # What comes in
+
+    def connect(self, client: object) -> Session:
+        """A new connection."""
+        self._session_number += 1
+        session = Session(client, self, self._session_number)  # type: ignore[arg-type]
+        self.sessions[session.origin] = session
+        return session
+
+    def request(self, what: Callable[[], None]) -> None:
+        """Something a client does, in the next turn."""
+        self._requests.append(what)
+        self.wake(self.world.now_us)
+
+    def mail(self, sender: Process, data: bytes, arrival_us: int) -> None:
+        """A message on its way here."""
+        self._received += 1
+        heappush(self._inbox, (arrival_us, self._received, sender, data))
+        if self._turn_us is None or arrival_us < self._turn_us:
+            self.wake(arrival_us)
+
+    def wake(self, at_us: int) -> None:
+        """There is a turn at that time, or before."""
+        if self._turn_us is None or at_us < self._turn_us:
+            self._turn_us = at_us
+            world = self.world
+            if at_us < world.now_us:
+                at_us = world.now_us
+            boot = self.boot
+            turn_us = self._turn_us
+            world.at(at_us, lambda: self._turn(boot, turn_us))
+
+    def run(self, task: Task) -> None:
+        """Runs something beside the turns until it ends or the process does."""
+        self._step(self.boot, task)
+
+    def _step(self, boot: int, task: Task) -> None:
+        if boot != self.boot:
+            task.close()
+            return
+        world = self.world
+        if self.stopped:
+            world.at(self.stopped_until_us, lambda: self._step(boot, task))
+            return
+        delay_us = next(task, None)
+        if delay_us is not None:
+            world.after(delay_us, lambda: self._step(boot, task))
+
+    # A turn
+
+    def _turn(self, boot: int, turn_us: int) -> None:
+        if boot != self.boot or turn_us != self._turn_us or self.node is None:
+            return
+        if self.stopped:
+            self._turn_us = None
+            self.wake(self.stopped_until_us)
+            return
+        self._turn_us = None
+        if self._in_turn:
+            return  # it is stopped in the middle of one, whose end looks what is next
+        self.simulation.turns += 1
+        self._hear(self.node)
+        if self.stalls and self.world.happens(self.stalls):
+            self._stall(lambda node: self._answer(node))
+            return
+        self._answer(self.node)
+
+    def _stall(self, then: Callable[[Node], None]) -> None:
+        """The turn is interrupted here."""
+        world = self.world
+        self._in_turn = True
+        for_us = world.between_us(1, 700 * MS)
+        self.excused_us += for_us
+        world.note(self.name, "is interrupted", f"for {for_us / MS:.1f} ms")
+        boot = self.boot
+
+        def resume() -> None:
+            if boot == self.boot and self.node is not None:
+                if self.stopped:
+                    world.at(self.stopped_until_us, resume)
+                    return
+                self._in_turn = False
+                then(self.node)
+
+        world.after(for_us, resume)
+
+    def _hear(self, node: Node) -> None:
+        """Clocks, messages, a commit that is done, and what clients ask."""
+        now_us = self.world.now_us
+        clock, disk = self.clock, self.disk
+        node.advance(clock.wall_ms(now_us), clock.monotonic_ms(now_us))
+        inbox = self._inbox
+        while inbox and inbox[0][0] <= now_us:
+            _, _, sender, data = heappop(inbox)
+            if self._accepts(sender, node):
+                message = wire.decode(data)
+                self.world.note(self.name, "hears", (sender.name, message))
+                node.receive(sender.name, message)
+        if disk.work is not None and disk.done_us <= now_us:
+            disk.finish(node)
+        if self._requests:
+            requests, self._requests = self._requests, []
+            for request in requests:
+                request()
+
+    def _answer(self, node: Node) -> None:
+        """Timers, the log and the disk, messages and answers."""
+        world, disk = self.world, self.disk
+        lapsed = bool(self.direct) and node.reads_lapsed(self.clock.monotonic_ms(world.now_us))
+        direct, self.direct = self.direct, []
+        for session in direct:
+            session.send_direct(lapsed=lapsed)
+        node.tick()
+        if disk.free:
+            work = node.ready()
+            if work is not None:
+                self._send(node)
+                disk.begin(work)
+                if disk.done_us <= world.now_us:
+                    if self.stalls and world.happens(self.stalls):
+                        self._stall(self._finish_commit)
+                        return
+                    disk.finish(node)
+        self._finish(node)
+
+    def _finish_commit(self, node: Node) -> None:
+        if self.disk.work is not None:
+            self.disk.finish(node)
+        self._finish(node)
+
+    def _finish(self, node: Node) -> None:
+        self._deliver(node, node.apply())
+        self._send(node)
+        self.keeping.look(node)
+        self._mend(node)
+        self._count_leaderless(node)
+        self.simulation.watch.turned(self, node)
+        self._plan(node)
+
+    def _send(self, node: Node) -> None:
+        processes, network = self.simulation.processes, self.simulation.network
+        watch = self.simulation.watch
+        for peer, message in node.outgoing():
+            watch.says(self, node, peer, message)
+            receiver = processes.get(peer)
+            if receiver is None or receiver.node is None:
+                continue
+            data = wire.encode(message)
+            for arrival_us in network.arrivals(self.name, peer):
+                receiver.mail(self, data, arrival_us)
+
+    def _deliver(self, node: Node, answers: Answers) -> None:
+        for op, reply in answers.replies:
+            if op is not None:
+                op.answer(reply)
+        for origin, reply in answers.woken:
+            session = self.sessions.get(origin)
+            if session is not None:
+                session.wake(reply)
+        if answers.restored:
+            for session in list(self.sessions.values()):
+                if session.waiting and node.machine.waiters.of(session.origin) is None:
+                    session.wake(CommandError("the wait ended, it is not known how", "UNCERTAIN"))
+
+    def _mend(self, node: Node) -> None:
+        """A disk that takes nothing is tried now and then."""
+        if self.disk.refusal is not None and self.world.now_us >= self._probe_us:
+            self._probe_us = self.world.now_us + PROBE_US
+            self.excused_us += PROBE_US
+            if self.disk.mend(node):
+                self.world.note(self.name, "disk mended")
+
+    def _count_leaderless(self, node: Node) -> None:
+        if node.has_leader:
+            self._leaderless_us = None
+        elif self._leaderless_us is None:
+            self._leaderless_us = self.world.now_us
+        elif self.world.now_us - self._leaderless_us > LEADERLESS_US_MAX:
+            self._leaderless_us = self.world.now_us
+            for session in list(self.sessions.values()):
+                if session.waiting and node.machine.waiters.of(session.origin) is not None:
+                    node.unblock(None, session.origin, b"TIMEOUT")
+                    session.wake(CommandError("no leader; it may still be served", "UNCERTAIN"))
+
+    def _plan(self, node: Node) -> None:
+        """When the next turn is."""
+        world, clock, disk = self.world, self.clock, self.disk
+        soon_us = world.now_us + TURN_US
+        if (node.busy and disk.free) or self._requests:
+            self.wake(soon_us)
+            return
+        next_us = world.now_us + 10 * SECOND
+        tick_ms = node.next_tick_ms()
+        if tick_ms is not None:
+            next_us = min(next_us, clock.us_of_monotonic(tick_ms))
+        if disk.free:
+            due_ms = node.next_due_ms()
+            if due_ms is not None:
+                next_us = min(next_us, clock.us_of_wall(due_ms))
+        elif disk.work is not None:
+            next_us = min(next_us, disk.done_us)
+        else:
+            next_us = min(next_us, self._probe_us)
+        if self._inbox:
+            next_us = min(next_us, self._inbox[0][0])
+        self.wake(max(next_us, soon_us))
+
+    # Who is listened to
+
+    def _accepts(self, sender: Process, node: Node) -> bool:
+        """Whether the production's handshake would have let this message in."""
+        known = self._accepted.get(sender.name)
+        if known is not None and known[0] == sender.boot and known[1] is node.members:
+            return True
+        if sender.node is None:
+            return known is not None and known[0] + 1 == sender.boot  # it crashed since it sent this
+        disk = sender.disk.id
+        try:
+            judge_caller(Hello(CLUSTER, sender.name, f"{sender.name}:1", self.name, disk, NONCE), node)
+            judge_disk(self.name, self.disk.id, sender.node)
+        except Refused as refused:
+            self.world.note(self.name, "refuses", (sender.name, refused.kind))
+            self._accepted.pop(sender.name, None)
+            return False
+        node.meet(sender.name, disk)
+        sender.node.meet(self.name, self.disk.id)
+        self._accepted[sender.name] = (sender.boot, node.members)
+        if known is None or known[0] != sender.boot:
+            sender.node.connected(self.name)
+        return True

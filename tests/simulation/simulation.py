@@ -1,0 +1,159 @@
+"""One run: a cluster, its clients and its faults from one seed, and the healed end where all must come right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.raft.core import Timing
+from cluster.raft.membership import static
+from tests.simulation.clients import Workload
+from tests.simulation.clocks import DRIFT, Clock
+from tests.simulation.disk import Disk
+from tests.simulation.faults import Faults, Profile
+from tests.simulation.healing import Healing
+from tests.simulation.history import judge
+from tests.simulation.network import Network
+from tests.simulation.process import Process
+from tests.simulation.watch import Watch
+from tests.simulation.world import MS, SECOND, Violation, World
+
+HOUR_US = 3600 * SECOND
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run that found nothing did."""
+
+    seed: int
+    turns: int
+    node_hours: float
+    commands: int
+    judged: int
+    compared: int
+    elections: int
+    snapshots: int
+    faults: dict[str, int]
+
+
+class Simulation:
+    """``processes`` by name, in the order they came; ``turns`` counts those of all of them."""
+
+    def __init__(self, seed: int, *, nodes: int = 3, profile: Profile | None = None, keep_all: bool = False) -> None:
+        self.world = World(seed, keep_all=keep_all)
+        self.network = Network(self.world)
+        self.processes: dict[str, Process] = {}
+        self.turns = 0
+        self.snapshots = 0
+        self.buried_us = 0
+        self.watch = Watch(self)
+        self._names = 0
+        self._disks = 0
+        chance = self.world.chance
+        self.timing = Timing(leases=chance.random() < 0.8)
+        founders = [self._make(self.free_name(), self.new_disk_id()) for _ in range(nodes)]
+        config = static({process.name: f"{process.name}:1" for process in founders})
+        for process in founders:
+            process.found(config)
+            self.world.at(chance.randrange(300 * MS), lambda process=process: self.start(process))  # type: ignore[misc]
+        self.workload = Workload(self)
+        self.faults = Faults(self, profile or Profile(gap_ms=chance.choice((150, 400, 1500))))
+
+    def run(self, steps: int) -> Result:
+        """Takes ``steps`` turns among faults, heals, and judges; raises `Violation`."""
+        world = self.world
+        world.after(SECOND, self.faults.start)
+        self.workload.start()
+        while self.turns < steps and world.step():
+            pass
+        self.workload.stop()
+        self.faults.stop()
+        Healing(self).run()
+        judged = judge(self.workload.history)
+        watch = self.watch
+        return Result(
+            world.seed,
+            self.turns,
+            self.node_hours,
+            watch.commands,
+            judged,
+            watch.compared,
+            watch.elections,
+            self.snapshots,
+            self.faults.counts,
+        )
+
+    @property
+    def node_hours(self) -> float:
+        """How long all nodes have run, together."""
+        now_us = self.world.now_us
+        running = sum(one.running_us + (now_us - one.started_us if one.up else 0) for one in self.processes.values())
+        return (running + self.buried_us) / HOUR_US
+
+    # Processes
+
+    def free_name(self) -> str:
+        """A name that no node ever had."""
+        self._names += 1
+        return f"n{self._names}"
+
+    def new_disk_id(self) -> str:
+        """The id of an empty data folder."""
+        self._disks += 1
+        return f"d{self._disks}"
+
+    def _make(self, name: str, disk: str) -> Process:
+        chance = self.world.chance
+        clock = Clock(1 + chance.uniform(-DRIFT, DRIFT), chance.randrange(-2000, 2000))
+        process = self.processes[name] = Process(self, name, Disk(self.world, disk), clock)
+        return process
+
+    def start(self, process: Process) -> None:
+        """Starts a process that is not running."""
+        if not process.up:
+            process.start(self.timing)
+
+    def restart(self, process: Process) -> None:
+        """Starts it again after a crash, unless it is gone or has nothing to start with."""
+        if not process.up and not process.gone and not process.empty:
+            process.start(self.timing)
+
+    def join(self, name: str, disk: str) -> None:
+        """The cluster took a new member in: it starts, with an empty disk."""
+        process = self.processes.get(name)
+        if process is None:
+            process = self._make(name, disk)
+        process.gone = process.empty = False
+        self.start(process)
+
+    def give_new_disk(self, process: Process) -> None:
+        """Its disk is lost; it stays down until the cluster has taken it in again."""
+        assert not process.up
+        process.disk = Disk(self.world, self.new_disk_id())
+        process.empty = True
+
+    def bury(self, process: Process) -> None:
+        """A removed member is shut down for good."""
+        if process.gone and self.processes.get(process.name) is process:
+            if process.up:
+                process.crash()
+            self.buried_us += process.running_us
+            del self.processes[process.name]
+
+    def leaders(self) -> list[Process]:
+        """Who believes to lead."""
+        return [one for one in self.processes.values() if one.node is not None and one.node.raft.leading is not None]
+
+
+def run(seed: int, steps: int, *, nodes: int = 3, profile: Profile | None = None) -> Result:
+    """One run from a seed; raises `Violation`, with the end of the trace as a note."""
+    simulation = Simulation(seed, nodes=nodes, profile=profile)
+    try:
+        return simulation.run(steps)
+    except Exception as error:
+        from tests.simulation.trace import tail
+
+        error.add_note(tail(simulation))
+        raise
+
+
+__all__ = ["Result", "Simulation", "Violation", "run"]

@@ -1,0 +1,250 @@
+"""What must hold at every moment of a run: Raft's five properties, and what durability promises.
+
+Everything is compared with one record of the whole cluster: who led and voted
+when, every entry that was ever in a log, every one that was committed, and the
+state after some of them. Only what changed since the last turn is looked at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cluster import batch as batches
+from cluster.raft.membership import MARK
+from cluster.raft.messages import Appended, Message, Vote, Voted
+from cluster.storage.contract import Entry
+from tests.front import state
+from tests.simulation.world import Violation
+
+if TYPE_CHECKING:
+    from cluster.node import Node
+    from cluster.raft.core import Raft
+    from tests.simulation.process import Process
+    from tests.simulation.simulation import Simulation
+
+STATES_EVERY = 8
+"""The whole state is compared after every so many entries, where a turn ends there."""
+
+
+class View:
+    """What was seen of one run of a process at the end of its last turn."""
+
+    __slots__ = ("applied", "commit", "last_index", "last_term", "leading", "term", "terms")
+
+    def __init__(self, raft: Raft) -> None:
+        self.leading: Any = None
+        self.applied = raft.applied
+        self.commit = raft.commit
+        self.term = raft.term
+        self.last_index = self.last_term = -1
+        self.terms: dict[int, int] = {}
+
+
+class Watch:
+    """The record of a run. ``commands`` counts what was carried out, ``compared`` how often two states were."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._views: dict[str, View] = {}
+        self._leaders: dict[int, tuple[str, str]] = {}
+        self._votes: dict[tuple[str, int], str] = {}
+        self._entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
+        self.committed: dict[int, Entry] = {}
+        self.last_committed = 0
+        self._parts: dict[tuple[bytes, int], int] = {}
+        self._states: dict[int, dict[str, object]] = {}
+        self._void: set[bytes] = set()
+        self._written: set[bytes] = set()
+        self.commands = 0
+        self.compared = 0
+        self.elections = 0
+
+    # Moments
+
+    def started(self, process: Process) -> None:
+        """A process recovered from its disk."""
+        node = process.node
+        assert node is not None
+        view = self._views[process.name] = View(node.raft)
+        self._log(process, node, view)
+        self._compare(process, node)
+
+    def crashed(self, process: Process) -> None:
+        """A run is over."""
+        self._views.pop(process.name, None)
+
+    def installed(self, process: Process, node: Node) -> None:
+        """A snapshot took the place of a log."""
+        view = self._views[process.name]
+        raft = node.raft
+        if raft.commit < view.commit:
+            raise Violation("commit goes back", f"{process} installed {raft.commit}, had committed {view.commit}")
+        view.commit = view.applied = raft.applied
+        view.last_index = -1
+        self._log(process, node, view)
+        self._compare(process, node)
+
+    def pictured(self, process: Process, node: Node) -> None:
+        """A checkpoint of what is applied begins."""
+        self._compare(process, node)
+
+    def turned(self, process: Process, node: Node) -> None:
+        """A turn is over."""
+        raft, log = node.raft, node.raft.log
+        try:
+            raft.check()
+        except AssertionError as error:
+            raise Violation("raft.check", f"{process}: {error!r} {node.status()}") from error
+        view = self._views[process.name]
+        if raft.term != view.term:
+            if raft.term < view.term:
+                raise Violation("term goes back", f"{process}: {view.term} to {raft.term}")
+            view.term = raft.term
+        if log.last_index != view.last_index or log.last_term != view.last_term:
+            self._log(process, node, view)
+        if raft.leading is not view.leading:
+            view.leading = raft.leading
+            if raft.leading is not None:
+                self._elected(process, raft)
+        if raft.commit != view.commit:
+            self._commit(process, node, view)
+        if raft.applied != view.applied:
+            view.applied = raft.applied
+            if raft.applied % STATES_EVERY == 0:
+                self._compare(process, node)
+
+    def says(self, process: Process, node: Node, peer: str, message: Message) -> None:
+        """A message leaves: what it promises must be durable by now."""
+        kind = type(message)
+        if kind is Appended:
+            assert isinstance(message, Appended)
+            term = node.raft.log.term(message.index)
+            if not process.disk.holds(message.index, term or 0):
+                raise Violation("durable before acknowledged", f"{process} to {peer}: {message}")
+        elif kind is Voted:
+            assert isinstance(message, Voted)
+            if message.granted and not message.pre:
+                self._vote(process, message.term, peer)
+        elif kind is Vote:
+            assert isinstance(message, Vote)
+            if not message.pre:
+                self._vote(process, message.term, process.name)
+
+    # Rules
+
+    def _vote(self, process: Process, term: int, candidate: str) -> None:
+        first = self._votes.setdefault((process.disk.id, term), candidate)
+        if first != candidate:
+            raise Violation("one vote a term", f"{process} voted for {first} and {candidate} in term {term}")
+        hard_state = process.disk.hard_state
+        if hard_state.term < term or (hard_state.term == term and hard_state.vote != candidate):
+            raise Violation("durable before voted", f"{process} for {candidate} in {term}, its disk has {hard_state}")
+
+    def _elected(self, process: Process, raft: Raft) -> None:
+        self.elections += 1
+        run = (process.name, process.disk.id + str(process.boot))
+        first = self._leaders.setdefault(raft.term, run)
+        self._simulation.world.note(process.name, "leads", f"in term {raft.term}")
+        if first != run:
+            raise Violation("election safety", f"{first} and {run} both lead in term {raft.term}")
+        index = self.last_committed
+        while index and self.committed[index].term >= raft.term:
+            index -= 1
+        if not raft.log.holds(index, self.committed[index].term if index else 0):
+            raise Violation("leader completeness", f"{process} leads in term {raft.term} without entry {index}")
+
+    def _log(self, process: Process, node: Node, view: View) -> None:
+        """The log changed: every entry that is new in it is the one that everybody else has of that index and term."""
+        raft, log, terms = node.raft, node.raft.log, view.terms
+        before = view.last_index
+        same = min(before, log.last_index)
+        while same > log.base_index and terms.get(same) != log.term(same):
+            same -= 1
+        if same < before:
+            self._cut(process, raft, view, same + 1)
+        for index in range(max(same, log.base_index) + 1, log.last_index + 1):
+            entry = log.entry(index)
+            previous = log.term(index - 1)
+            known = self._entries.setdefault((index, entry.term), (entry.payload, previous))
+            if known != (entry.payload, previous):
+                raise Violation("log matching", f"{process} has another entry {index} of term {entry.term}")
+            terms[index] = entry.term
+        view.last_index, view.last_term = log.last_index, log.last_term
+
+    def _cut(self, process: Process, raft: Raft, view: View, first: int) -> None:
+        if first <= view.commit and first > raft.log.base_index:
+            raise Violation("what is committed stays", f"{process} cut its log from {first}, commit is {view.commit}")
+        if raft.leading is not None and raft.leading is view.leading:
+            if not raft.alone or raft.leading.progress:
+                raise Violation("leader append-only", f"{process} cut its log from {first}")
+            for index in range(first, view.last_index + 1):  # nobody else ever saw them
+                self._entries.pop((index, view.terms[index]), None)
+        for index in range(first, view.last_index + 1):
+            view.terms.pop(index, None)
+
+    def _commit(self, process: Process, node: Node, view: View) -> None:
+        raft, log = node.raft, node.raft.log
+        if raft.commit < view.commit:
+            raise Violation("commit goes back", f"{process}: {view.commit} to {raft.commit}")
+        news = False
+        for index in range(max(view.commit, log.base_index) + 1, raft.commit + 1):
+            entry = log.entry(index)
+            known = self.committed.get(index)
+            if known is None:
+                news = True
+                self.committed[index] = entry
+                self.last_committed = max(self.last_committed, index)
+                self._carried_out(entry)
+            elif known.term != entry.term or known.payload != entry.payload:
+                raise Violation("state machine safety", f"{process} carries out another entry {index}: {entry}")
+        view.commit = raft.commit
+        if news and raft.leading is not None:
+            self._durable(process, raft)
+
+    def _durable(self, process: Process, raft: Raft) -> None:
+        """What a leader calls committed is on the disks of a majority."""
+        index, voters = raft.commit, raft.config.voters
+        term = raft.log.term(index) or 0
+        processes = self._simulation.processes
+        having = 0
+        for voter in voters:
+            holder = processes.get(voter)
+            disk = raft.config.members[voter].disk
+            wiped = holder is None or (disk and holder.disk.id != disk)
+            having += bool(wiped or (holder is not None and holder.disk.holds(index, term)))
+        if 2 * having <= len(voters):
+            raise Violation("a majority has it", f"{process} commits {index}, {having} of {voters} have it")
+
+    def _carried_out(self, entry: Entry) -> None:
+        """An entry is committed for the first time: each part of it once, and nothing that was said not to be."""
+        payload = entry.payload
+        if not payload or payload[:1] == MARK:
+            return
+        for author, number, body in batches.parts_in(payload)[1]:
+            if (author, number) in self._parts:
+                first = self._parts[author, number]
+                raise Violation("carried out once", f"batch {number} of {author!r} in {first} and {entry.index}")
+            self._parts[author, number] = entry.index
+            for write in batches.writes_in(body)[0]:
+                self.commands += 1
+                if len(write) > 2 and write[0] == b"SET":
+                    self._written.add(write[2])
+                    if write[2] in self._void:
+                        raise Violation("never happened", f"{write} was refused and is carried out in {entry.index}")
+
+    def refused(self, value: bytes) -> None:
+        """A client was told that the SET of this value never happened; no other has the same one."""
+        self._void.add(value)
+        if value in self._written:
+            raise Violation("never happened", f"SET of {value!r} was refused after it had been committed")
+
+    def _compare(self, process: Process, node: Node) -> None:
+        """Whoever has carried out the same entries is in the same state."""
+        index = node.raft.applied
+        found = state(node.machine)
+        known = self._states.setdefault(index, found)
+        if known is not found:
+            self.compared += 1
+            if known != found:
+                differ = {key: (known[key], found[key]) for key in known if known[key] != found[key]}
+                raise Violation("equal states", f"{process} after entry {index}: {differ}")
