@@ -23,6 +23,9 @@ from tests import redis_binaries
 LOAD_BATCH = 1_000
 TIMEOUT_SECONDS = 600.0
 POLL_SECONDS = 0.01
+SILENCE_SECONDS = 30.0
+"""After which a server under load that answers nothing is given up."""
+RECEIVE_BYTES = 65536
 
 
 class MeasureFailed(Exception):
@@ -36,9 +39,9 @@ class Endpoint:
     host: str
     port: int
 
-    def connect(self) -> socket.socket:
+    def connect(self, timeout_seconds: float = TIMEOUT_SECONDS) -> socket.socket:
         """A connection without delays of its own."""
-        connection = socket.create_connection((self.host, self.port), timeout=TIMEOUT_SECONDS)
+        connection = socket.create_connection((self.host, self.port), timeout=timeout_seconds)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
@@ -61,9 +64,9 @@ def load_keys(endpoint: Endpoint, count: int, value_bytes: int) -> None:
                 raise MeasureFailed(f"loading keys: SET answered {got.replace(b'+OK', b'').strip()[:100]!r}")
 
 
-def info(endpoint: Endpoint, section: str) -> dict[str, str]:
+def info(endpoint: Endpoint, section: str, timeout_seconds: float = TIMEOUT_SECONDS) -> dict[str, str]:
     """The fields of a section of INFO."""
-    with endpoint.connect() as connection, connection.makefile("rb") as reply:
+    with endpoint.connect(timeout_seconds) as connection, connection.makefile("rb") as reply:
         connection.sendall(request("INFO", section))
         header = reply.readline()
         if not header.startswith(b"$"):
