@@ -306,7 +306,7 @@ class Node:
 
     def next_due_ms(self) -> int | None:
         """When `advance` should be called next, at the latest, for the sake of an alarm; only a leader rings any."""
-        if self.raft.leading is None or self._ringing:
+        if self.raft.leading is None or self._ringing or self._holding_back:
             return None
         return self.now_ms if self.machine.behind else self.machine.clockwork.next_due_ms(self.now_ms)
 
@@ -322,16 +322,18 @@ class Node:
         return (
             raft.applied < raft.commit
             or raft.log.sent_index < raft.log.last_index
-            or (self.due and not self._ringing)
-            or (bool(self._open.calls or self._forwarding.parts or self._owed) and self._can_move)
+            or self._can_move
         )
 
     @property
     def _can_move(self) -> bool:
-        """Whether this turn's batch can be closed, or refused."""
+        """Whether there is something for this turn's entry or batch, and that can be made, or refused."""
         if self.raft.leading is not None:
-            return not self._holding_back
-        return self.lost_leader or self.raft.leader is not None
+            rings = self.due and not self._ringing
+            return bool(rings or self._open.calls or self._forwarding.parts or self._owed) and not self._holding_back
+        if self.lost_leader:
+            return bool(self._open.calls)
+        return self.raft.leader is not None and bool(self._open.calls or self._owed)
 
     @property
     def has_leader(self) -> bool:
