@@ -17,18 +17,7 @@ from resp_server.commands import keys, locks, strings
 from resp_server.commands.table import Table
 from tests.simulation.findings import Verdict
 from tests.simulation.linearizability import check
-from tests.simulation.models import (
-    NOT_AN_INTEGER,
-    UNKNOWN,
-    Call,
-    Lock,
-    Model,
-    Operation,
-    Output,
-    Register,
-    State,
-    Unknown,
-)
+from tests.simulation.models import NOT_AN_INTEGER, UNKNOWN, Lock, Model, Operation, Output, Register, State, Unknown
 
 LINEARIZABLE, VIOLATED, UNDECIDED = Verdict.LINEARIZABLE, Verdict.VIOLATED, Verdict.UNDECIDED
 TABLE = Table((strings.COMMANDS, keys.COMMANDS, locks.COMMANDS))
@@ -330,7 +319,7 @@ class Alone:
         self._machine = Machine(TABLE.machine_commands())
         self._machine.begin(1_000_000)
 
-    def run(self, call: Call) -> Output:
+    def run(self, call: tuple[bytes, ...]) -> Output:
         """The reply to ``call`` as a history has it."""
         reply = self._machine.run(self._machine.handler(call[0]), [*call])
         if isinstance(reply, CommandError):
@@ -465,12 +454,8 @@ def explains(order: Sequence[Operation], model: Model[State]) -> bool:
 
 REGISTER_REPLIES: dict[str, Sequence[Output | Unknown]] = {
     "GET x": (None, b"1", b"2", b"3"),
-    "SET x 1": ("OK", UNKNOWN),
-    "SET x 2": ("OK", UNKNOWN),
-    "SET x 7": ("OK", UNKNOWN),
-    "SET x 8": (UNKNOWN,),
-    "SET x a": (UNKNOWN,),
-    "SET x b": (UNKNOWN,),
+    **dict.fromkeys(("SET x 1", "SET x 2", "SET x 7"), ("OK", UNKNOWN)),
+    **dict.fromkeys(("SET x 8", "SET x a", "SET x b"), (UNKNOWN,)),
     "SET x 1 NX": ("OK", None, UNKNOWN),
     "SETNX x 9": (1, 0, UNKNOWN),
     "DEL x": (1, 0, UNKNOWN),
