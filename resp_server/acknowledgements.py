@@ -74,9 +74,10 @@ class Acknowledgements:
         for session, wait in list(self._waits.items()):
             found = self.count(wait.up_to)
             over = wait.until_ms is not None and wait.until_ms <= now_ms
-            if found >= wait.wanted or over or session.closed:
+            if session.closed or found >= wait.wanted or over:
                 del self._waits[session]
-                replies.append((session, wait.error or found))
+                if not session.closed:
+                    replies.append((session, wait.error or found))
         return Answers(replies, [])
 
     def next_due_ms(self) -> float | None:
