@@ -16,6 +16,7 @@ from cluster.cache.lines import Lines
 from cluster.machine.reply import CommandError
 from cluster.machine.transactions import unwatch
 from cluster.node import Node
+from resp_server.acknowledgements import Acknowledgements
 from resp_server.commands.table import Table
 from resp_server.session import Session
 from resp_server.settings import Settings
@@ -61,6 +62,8 @@ class Stats:
     commits: int = 0
     commit_failures: int = 0
     output_limit_disconnections: int = 0
+    peer_messages_sent: int = 0
+    peer_messages_received: int = 0
 
     def count_error(self, error: CommandError) -> None:
         """One more error reply with this code."""
@@ -155,6 +158,7 @@ class Server:
         self.settings = settings
         self.edge = edge
         self.run_id = run_id
+        self.acknowledgements = Acknowledgements(node)
         self.lines = Lines(settings.cache_max_bytes)
         self.clients: dict[int, Session] = {}
         self.refusal: CommandError | None = None
