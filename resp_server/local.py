@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.raft.membership import VOTERS_MAX
+
 HOST = "127.0.0.1"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_S = 60.0
@@ -49,6 +51,8 @@ class Child:
 
 def plan(nodes: int, port: int, folder: Path, environment: Mapping[str, str]) -> list[Child]:
     """The nodes of the cluster, not started yet. Raises `LocalError` when they cannot all be."""
+    if nodes > VOTERS_MAX:
+        raise LocalError(f"a cluster takes {VOTERS_MAX} nodes at most, not {nodes}: choose fewer --nodes")
     ports = range(port, port + nodes)
     if ports[-1] > 65535:
         raise LocalError(f"{nodes} nodes from port {port} on would go past port 65535: choose a lower --port")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from cluster.raft.membership import VOTERS_MAX
 from resp_server import address
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def contradictions(settings: Settings) -> Iterator[str]:
 def _contradictions_in_list(settings: Settings) -> Iterator[str]:
     """The same of a node that is one of ``cluster``."""
     listed = dict(settings.cluster)
+    if len(listed) > VOTERS_MAX:
+        yield f"cluster lists {len(listed)} nodes, and takes {VOTERS_MAX} at most"
     if not settings.node_id:
         yield f"cluster needs node-id: say which of {', '.join(listed)} this node is"
     elif settings.node_id not in listed:

@@ -192,6 +192,11 @@ def test_ports_end_somewhere(tmp_path: Path) -> None:
         local.plan(3, 65534, tmp_path, {})
 
 
+def test_so_do_clusters(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="a cluster takes 9 nodes at most, not 10: choose fewer --nodes"):
+        local.plan(10, free_port(), tmp_path, {})
+
+
 def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LocalError, match=r"file/demo cannot be used \(Not a directory\): choose another --dir"):

@@ -235,6 +235,10 @@ def test_a_node_alone_is_where_it_listens_or_says_it_is(flags: dict[str, str], a
         ({"cluster": THREE}, "cluster needs node-id: say which of n1, n2, n3 this node is"),
         ({"cluster": THREE, "node_id": "n4"}, "node-id n4 is not in cluster, which lists n1, n2, n3"),
         (
+            {"cluster": ",".join(f"n{one}=a:{one}" for one in range(1, 11)), "node_id": "n1"},
+            "cluster lists 10 nodes, and takes 9 at most",
+        ),
+        (
             {"cluster": THREE, "node_id": "n1", "announce": "a:1"},
             "announce a:1 is not where cluster has n1, 10.0.0.1:7001: leave announce empty",
         ),
