@@ -38,6 +38,7 @@ from cluster.machine.machine import END_SESSION, END_SESSIONS, UNBLOCK, Call, Co
 from cluster.machine.reply import CommandError, Reply
 from cluster.outstanding import Outstanding
 from cluster.raft.core import Chance, Raft, Timing
+from cluster.raft.leading import Leading
 from cluster.raft.log import Log
 from cluster.raft.membership import MARK, Config, Membership
 from cluster.raft.messages import (
@@ -136,6 +137,7 @@ class Node:
         self._replies: list[Iterable[Answer]] = []
         self._asked: dict[str, int] = {}  # reads of others that wait for what is due to happen
         self._applied_term = 0
+        self._led: Leading | None = None  # the leadership that was begun last
         self._rung_index = 0  # the last entry that was made because an alarm was due
         self._lease_until_ms = 0.0
         self._next_retry_ms = 0.0
@@ -276,10 +278,9 @@ class Node:
                 self._pursue_wishes()
             return
         now_ms = self.monotonic_ms
-        was_leading = raft.leading is not None
         raft.tick()
         if raft.leading is not None:
-            if not was_leading:
+            if raft.leading is not self._led:
                 self._begin_to_lead()
             self._collect_reads()
         else:
@@ -620,6 +621,7 @@ class Node:
             self._outbox.append((raft.leader, self._forwarding.send(batch)))
 
     def _begin_to_lead(self) -> None:
+        self._led = self.raft.leading
         self._forwarding.begin_to_lead()
         self._asked.clear()
         self._rung_index = 0
