@@ -17,6 +17,7 @@ from resp_server.commands import (
     introspection,
     keys,
     locks,
+    peer,
     queues,
     raft,
     server,
@@ -43,6 +44,7 @@ FAMILIES = (
     server.COMMANDS,
     cluster.COMMANDS,
     raft.COMMANDS,
+    peer.COMMANDS,
 )
 
 
