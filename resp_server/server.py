@@ -18,6 +18,7 @@ from cluster.machine.transactions import unwatch
 from cluster.node import Node
 from resp_server.acknowledgements import Acknowledgements
 from resp_server.commands.table import Table
+from resp_server.peering import Listener, Sayings
 from resp_server.session import Session
 from resp_server.settings import Settings
 
@@ -46,6 +47,10 @@ class Edge(Protocol):
 
     def unsent_bytes(self, session: Session) -> int:
         """What the client was sent but has not taken yet."""
+        ...
+
+    def adopt_peer(self, session: Session, peer: str, address: str) -> None:
+        """The client proved to be another node, reached at ``address``: what follows on its connection is messages."""
         ...
 
 
@@ -161,6 +166,8 @@ class Server:
         self.acknowledgements = Acknowledgements(node)
         self.lines = Lines(settings.cache_max_bytes)
         self.clients: dict[int, Session] = {}
+        self.handshakes: dict[int, Listener] = {}  # by client: those that say they are nodes
+        self.refusals = Sayings()  # of nodes that were not taken as peers
         self.refusal: CommandError | None = None
         self.stats = Stats()
         self.saving = Saving()
@@ -189,6 +196,7 @@ class Server:
             return
         session.closed = True
         del self.clients[session.id]
+        self.handshakes.pop(session.id, None)
         session.backlog.clear()
         session.out.clear()
         if session.pending or session.waiting or self.node.knows_session(session.origin):
@@ -203,6 +211,11 @@ class Server:
         """The client a wake-up of the log is meant for, if it is still connected here."""
         session = self.clients.get(int(origin.rpartition(b".")[2]))
         return session if session is not None and session.origin == origin else None
+
+    @property
+    def secret(self) -> str:
+        """What other nodes must know: the cluster's secret, else the clients' password: PEER is no way past it."""
+        return self.settings.cluster_secret or self.settings.requirepass
 
     @staticmethod
     def now_ms() -> int:

@@ -145,6 +145,9 @@ class Front:
     def unsent_bytes(self, session: Session) -> int:
         return 0
 
+    def adopt_peer(self, session: Session, peer: str, address: str) -> None:
+        raise AssertionError("there are no peers here")
+
 
 def recover(node: Node, storage: MemoryStorage) -> None:
     """Rebuilds a node from what the storage holds."""

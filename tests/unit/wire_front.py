@@ -15,6 +15,7 @@ class Edge:
 
     def __init__(self) -> None:
         self.closed: list[Session] = []
+        self.adopted: list[tuple[Session, str, str]] = []  # who it was, and where it is reached
         self.stopped: bool | None = None  # with a checkpoint or without
         self.checkpoint_under_way = False
         self.changed: list[str] = []
@@ -35,6 +36,9 @@ class Edge:
 
     def unsent_bytes(self, session: Session) -> int:
         return 0
+
+    def adopt_peer(self, session: Session, peer: str, address: str) -> None:
+        self.adopted.append((session, peer, address))
 
 
 class WireFront:
