@@ -1,13 +1,15 @@
 """The program's life: what starts first, what drains last.
 
-Coming up: the data folder, the state from it, then the sockets. Going down:
-the listening sockets, what is in flight, a checkpoint, the data folder.
+Coming up: the data folder, the cluster, the state, then the sockets. Going
+down: the leadership, the listening sockets, what is in flight, a checkpoint,
+the data folder.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import random
 import resource
 import secrets
 import signal
@@ -22,23 +24,30 @@ import msgspec
 import trio
 
 from cluster.node import Node
+from cluster.raft.core import Timing
 from cluster.storage import FolderError, SqliteStorage
 from resp_server import logs
 from resp_server.commands.table import Table
 from resp_server.dispatch import Dispatcher
+from resp_server.edge.belonging import Belonging, NotTaken, unless_signalled
 from resp_server.edge.clock import Clock
 from resp_server.edge.disk import Disk
+from resp_server.edge.peers import Peers
 from resp_server.edge.reactor import Reactor
+from resp_server.edge.snapshots import Snapshots
 from resp_server.logs import LOGGER
 from resp_server.protocol.requests import Limits
 from resp_server.server import Server
 from resp_server.session import Session
-from resp_server.settings import Settings
+from resp_server.settings import ReadMode, Settings
 
 SWEEP_S = 1.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-DESCRIPTORS_KEPT = 32
-"""For the data folder, the log and the listening sockets, as Redis reckons."""
+DESCRIPTORS_KEPT = 64
+"""For the data folder, the log, the listening sockets and the other nodes."""
+
+HAND_OVER_S = 2.0
+"""How long a leader that stops waits for another to take over."""
 
 COLLECT_AFTER = 50_000
 """Objects between two runs of the garbage collector: almost nothing here forms cycles."""
@@ -55,10 +64,11 @@ def serve(settings: Settings) -> int:
         try:
             storage = SqliteStorage(Path(settings.dir), settings.appendfsync)
             cleanup.callback(storage.close)
-            app = App(settings, storage, listeners, clients_max())
-        except FolderError as error:
+            belonging = trio.run(unless_signalled, settings, storage, STOP_SIGNALS)
+            if belonging is not None:
+                trio.run(App(settings, storage, belonging, listeners, clients_max()).run)
+        except (FolderError, NotTaken) as error:
             raise StartError(str(error)) from None
-        trio.run(app.run)
     LOGGER.info("bye")
     return 0
 
@@ -67,22 +77,32 @@ class App:
     """Everything one process runs; the `Edge` its commands see."""
 
     def __init__(
-        self, settings: Settings, storage: SqliteStorage, listeners: list[socket.socket], clients_max: int
+        self,
+        settings: Settings,
+        storage: SqliteStorage,
+        belonging: Belonging,
+        listeners: list[socket.socket],
+        clients_max: int,
     ) -> None:
         self._storage = storage
         self._listeners = listeners
         table = Table()
-        node = Node(table.machine_commands(), name=settings.node_id, boot=secrets.token_hex(4))
+        node = self._node = new_node(table, settings, belonging)
         recover(node, storage)
         self._clock = Clock(node.now_ms)
         self._limits = Limits()
         self._server = Server(node, table, settings, self, run_id=secrets.token_hex(20))
         self._dispatcher = Dispatcher(self._server)
         self._disk = Disk(self._server, storage)
+        self._snapshots = Snapshots(node, storage, self._disk)
         self._reactor = Reactor(self._server, self._dispatcher, self._disk, self._clock, self._limits, clients_max)
+        self._peers = Peers(node, self._reactor.links, settings.address, lambda: self._server.secret)
+        self._reactor.on_peer = self._peers.called
+        self._reactor.after_turn = self._after_turn
         self._server.on_refusal = self._dispatcher.hurry
         self._final_checkpoint = True
         self._stop = trio.Event()
+        self._leads_no_more = trio.Event()
         self.settings_changed("")
 
     async def run(self) -> None:
@@ -92,7 +112,7 @@ class App:
         gc.collect()
         gc.freeze()
         gc.set_threshold(COLLECT_AFTER, 20, 100)
-        LOGGER.info("ready", {"node": self._server.node.name, "port": self._server.port, "pid": os.getpid()})
+        LOGGER.info("ready", {"node": self._node.name, "port": self._server.port, "pid": os.getpid()})
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # what the receiver leaves behind: by then nothing is to be stopped
         with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
@@ -113,10 +133,30 @@ class App:
             nursery.start_soon(self._reactor.run)
             nursery.start_soon(self._disk.checkpoint_when_wanted)
             nursery.start_soon(self._disk.look_every_second)
+            nursery.start_soon(self._snapshots.run)
+            nursery.start_soon(self._peers.run)
             nursery.start_soon(self._mend)
             nursery.start_soon(self._sweep)
             await self._stop.wait()
+            await self._hand_leadership_over()
             nursery.cancel_scope.cancel()
+
+    async def _hand_leadership_over(self) -> None:
+        """A leader that stops sees to it that the others need not find out that it is gone."""
+        if self._node.raft.leading is None or self._node.raft.alone:
+            return
+        self._node.resign()
+        self._disk.ring()
+        with trio.move_on_after(HAND_OVER_S) as patience:
+            await self._leads_no_more.wait()
+        if patience.cancelled_caught:
+            LOGGER.warning("nobody took over: the others will elect a leader")
+
+    def _after_turn(self) -> None:
+        self._peers.look()
+        self._snapshots.look()
+        if self._stop.is_set() and self._node.raft.leading is None:
+            self._leads_no_more.set()
 
     async def _stop_on_signals(self, signals: AsyncIterator[int]) -> None:
         """The first signal stops; more of them, however many, change nothing."""
@@ -126,7 +166,7 @@ class App:
 
     async def _mend(self) -> None:
         while True:
-            self._reactor.deliver(await self._disk.mend())
+            await self._disk.mend()
 
     async def _sweep(self) -> None:
         while True:
@@ -148,6 +188,9 @@ class App:
     def unsent_bytes(self, session: Session) -> int:
         return self._reactor.unsent_bytes(session)
 
+    def adopt_peer(self, session: Session, peer: str, address: str) -> None:
+        self._reactor.adopt(session, peer, address)
+
     def settings_changed(self, name: str) -> None:
         settings = self._server.settings
         self._limits.bulk_bytes_max = settings.proto_max_bulk_len
@@ -166,6 +209,20 @@ def clients_max() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - DESCRIPTORS_KEPT)
+
+
+def new_node(table: Table, settings: Settings, belonging: Belonging) -> Node:
+    """The node, as it is before it knows what is on its disk."""
+    leases = settings.read_mode is ReadMode.LEASE
+    return Node(
+        table.machine_commands(),
+        identity=belonging.identity,
+        boot=secrets.token_hex(4),
+        timing=Timing(settings.election_timeout, settings.heartbeat_interval, leases),
+        chance=random.Random(),
+        members=belonging.members,
+        address=settings.address,
+    )
 
 
 def recover(node: Node, storage: SqliteStorage) -> None:

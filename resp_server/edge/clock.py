@@ -10,20 +10,21 @@ class Clock:
 
     It follows the wall clock forward; when that jumps back, time goes on from
     where it was at the pace of the monotonic clock, so lives and deadlines
-    keep their length and nothing that ended begins again.
+    keep their length and nothing that ended begins again. ``monotonic_ns`` is
+    the monotonic clock when it was last looked at.
     """
 
-    __slots__ = ("_last_ns", "_monotonic_ns")
+    __slots__ = ("_last_ns", "monotonic_ns")
 
     def __init__(self, not_before_ms: int) -> None:
         self._last_ns = not_before_ms * 1_000_000
-        self._monotonic_ns = time.monotonic_ns()
+        self.monotonic_ns = time.monotonic_ns()
 
     def now_ms(self) -> int:
         """The time now."""
         monotonic_ns = time.monotonic_ns()
-        self._last_ns += monotonic_ns - self._monotonic_ns
-        self._monotonic_ns = monotonic_ns
+        self._last_ns += monotonic_ns - self.monotonic_ns
+        self.monotonic_ns = monotonic_ns
         wall_ns = time.time_ns()
         if wall_ns > self._last_ns:
             self._last_ns = wall_ns

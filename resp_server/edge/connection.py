@@ -10,6 +10,7 @@ from resp_server.protocol.requests import Limits, RequestParser
 from resp_server.session import Session
 
 RECEIVE_BYTES = 16 * 1024
+KEEPALIVE_S_MAX = 32767  # more is an error on Linux
 
 
 class Connection:
@@ -20,7 +21,8 @@ class Connection:
 
     ``interest`` is what the poller was asked for. ``unsent`` holds replies the
     socket did not take; ``over_soft_since_s`` is when they passed the soft
-    limit, for ``client-output-buffer-limit``.
+    limit, for ``client-output-buffer-limit``. ``peer`` is the node that the
+    client proved to be, ``peer_address`` where that is reached.
     """
 
     __slots__ = (
@@ -29,6 +31,8 @@ class Connection:
         "killed",
         "over_soft_since_s",
         "parser",
+        "peer",
+        "peer_address",
         "session",
         "socket",
         "unsent",
@@ -46,6 +50,7 @@ class Connection:
         self.unsent_bytes = 0
         self.over_soft_since_s: float | None = None
         self.killed = False
+        self.peer = self.peer_address = ""
 
     def send(self, data: bytes) -> int:
         """Sends what the socket takes and keeps the rest, in order; how many bytes went out. Raises `OSError`."""
@@ -78,3 +83,20 @@ class Connection:
                 self.unsent[0] = first[sent:]
         self.unsent_bytes -= total
         return total
+
+
+def endpoint(address: object) -> str:
+    """A socket address as ``host:port``, with brackets around an IPv6 host."""
+    host, port = address[:2]  # type: ignore[index]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def keep_alive(client: socket.socket, seconds: int) -> None:
+    """Probes a silent peer after ``seconds`` (0: never), as Redis does: three probes a third of that apart."""
+    if not seconds:
+        return
+    seconds = min(seconds, KEEPALIVE_S_MAX)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", seconds), ("TCP_KEEPINTVL", max(1, seconds // 3)), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            client.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

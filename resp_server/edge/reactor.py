@@ -5,6 +5,12 @@ turn's writes durable in one commit, and sends one buffer to each client. So
 the batch grows with the load, and nothing here is a task or a switch per
 client. Between turns the reactor waits on the poller's own descriptor through
 Trio, and under load it lets Trio's other tasks run every few milliseconds.
+
+A process can be stopped at any point and go on later without noticing. Three
+rules keep that harmless: the time of a turn is taken after its mail was read,
+so a leader is never heard earlier than it spoke; after a long pause the mail
+is read before any timer runs; and what was read under a lease is not sent when
+the lease has run out by the end of the reading.
 """
 
 from __future__ import annotations
@@ -13,15 +19,15 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import trio
 
-from cluster.node import Answers
 from resp_server.dispatch import Dispatcher
 from resp_server.edge.clock import Clock
-from resp_server.edge.connection import RECEIVE_BYTES, Connection
+from resp_server.edge.connection import RECEIVE_BYTES, Connection, endpoint, keep_alive
 from resp_server.edge.disk import Disk
+from resp_server.edge.link import Links
 from resp_server.edge.poller import GONE, READ, WRITE, new_poller
 from resp_server.logs import LOGGER
 from resp_server.protocol.requests import Limits
@@ -37,30 +43,47 @@ AWAKE_NS = 50_000
 LINGER_S = 0.001
 """After that: how long to sleep here, before giving the thread to Trio."""
 
+PAUSE_MS = 100
+"""After a pause of this length there may be mail that is to be read before any timer runs."""
+
 ACCEPTS_PER_TURN = 256
-KEEPALIVE_S_MAX = 32767  # more is an error on Linux
 DRAIN_S = 5.0
-"""How long a graceful stop waits for clients to take what they are owed."""
+"""How long a graceful stop waits for clients to be answered, and then to take what they are owed."""
+
+LEADERLESS_S_MAX = 10
+"""How long those who wait are left in peace while there is no leader."""
 
 
 class Reactor:
-    """Moves bytes between clients and the dispatcher, turn by turn."""
+    """Moves bytes between sockets and the core, turn by turn.
+
+    ``links`` are the sockets to and from other nodes. ``on_peer`` hears of a
+    connection that turned out to be a peer's: (its id, its address);
+    ``after_turn`` is called at the end of every turn in which members may have
+    come or gone, or messages came.
+    """
 
     def __init__(
         self, server: Server, dispatcher: Dispatcher, disk: Disk, clock: Clock, limits: Limits, clients_max: int
     ) -> None:
         self._server = server
         self._node = server.node
+        self._acknowledgements = server.acknowledgements
         self._dispatcher = dispatcher
         self._disk = disk
         self._clock = clock
         self._limits = limits
         self._clients_max = clients_max
         self._poller = new_poller()
+        self.links = Links(self._poller, self._node)
+        self.on_peer: Callable[[str, str], None] = lambda peer, address: None
+        self.after_turn: Callable[[], None] = lambda: None
+        self._members = self._node.members
         self._listeners: dict[int, socket.socket] = {}
         self._connections: dict[int, Connection] = {}
         self._of_session: dict[int, Connection] = {}
         self._stopping = False
+        self._leaderless_s = 0
         self._bell = disk.bell.fileno()
         self._poller.watch(self._bell, READ)
 
@@ -102,15 +125,23 @@ class Reactor:
         """Whether there is work that no socket has to announce."""
         if self._dispatcher.resumed:
             return True
-        return not (self._node.idle or self._disk.under_way or self._server.refusal is not None)
+        return self._node.busy and not (self._disk.under_way or self._server.refusal is not None)
 
     async def _wait(self) -> list[tuple[int, int]]:
-        """Waits through Trio until a socket is ready or an alarm is due."""
-        due_ms = None if self._server.refusal or self._disk.under_way else self._node.next_due_ms()
-        limit_s = math.inf if due_ms is None else max(0, due_ms - self._clock.now_ms()) / 1000
-        with trio.move_on_after(limit_s):
+        """Waits through Trio until a socket is ready, an alarm is due or a timer has run out."""
+        with trio.move_on_after(self._patience_s()):
             await trio.lowlevel.wait_readable(self._poller.fileno())
         return self._poller.poll(0)
+
+    def _patience_s(self) -> float:
+        limit_ms = math.inf
+        due_ms = None if self._server.refusal or self._disk.under_way else self._node.next_due_ms()
+        if due_ms is not None:
+            limit_ms = due_ms - self._clock.now_ms()
+        for timer_ms in (self._node.next_tick_ms(), self._acknowledgements.next_due_ms()):
+            if timer_ms is not None:
+                limit_ms = min(limit_ms, timer_ms - time.monotonic() * 1000)
+        return max(0, limit_ms) / 1000
 
     def stop_accepting(self) -> None:
         """Closes the listening sockets."""
@@ -123,6 +154,9 @@ class Reactor:
         """Answers what has arrived, sends what is owed, and closes every connection."""
         self.stop_accepting()
         self.turn(self._poller.poll(0))
+        with trio.move_on_after(DRAIN_S):
+            while any(connection.session.pending for connection in self._connections.values()):
+                self.turn(await self._wait())
         while self._disk.under_way:
             await trio.lowlevel.wait_readable(self._bell)
             self.turn([(self._bell, READ)])
@@ -131,18 +165,21 @@ class Reactor:
             self._look_out(connection)
         with trio.move_on_after(DRAIN_S):
             while any(connection.unsent for connection in self._connections.values()):
-                await trio.lowlevel.wait_readable(self._poller.fileno())
-                self.turn(self._poller.poll(0))
+                self.turn(await self._wait())
         for connection in list(self._connections.values()):
             self._drop(connection)
         self._finish()
+        self.links.close()
         self._poller.close()
 
     # A turn
 
     def turn(self, ready: Iterable[tuple[int, int]]) -> None:
         """Serves sockets that are ready, and whatever is due."""
-        self._node.advance(self._clock.now_ms())
+        if self.links.some:
+            self._hear(ready)
+        else:
+            self._advance()
         connections = self._connections
         outbox = self._dispatcher.outbox
         for fd, event in ready:
@@ -151,7 +188,7 @@ class Reactor:
                 if fd in self._listeners:
                     self._accept(self._listeners[fd])
                 elif fd == self._bell:
-                    self._answer(self._disk.collect())
+                    self._disk.collect()
                 continue
             if event & WRITE:
                 self._drain_one(connection)
@@ -161,6 +198,24 @@ class Reactor:
             elif event & GONE:
                 self._drop(connection)
         self._finish()
+
+    def _advance(self) -> None:
+        clock = self._clock
+        now_ms = clock.now_ms()
+        self._node.advance(now_ms, clock.monotonic_ns / 1e6)
+
+    def _hear(self, ready: Iterable[tuple[int, int]]) -> None:
+        """Reads the mail of the links that are ready, moves the clocks, and hands the mail to the node."""
+        node, links = self._node, self.links
+        last_ms = node.monotonic_ms
+        mail = links.hear(ready)
+        self._advance()
+        if node.monotonic_ms - last_ms > PAUSE_MS:
+            mail += links.hear(self._poller.poll(0))
+            self._advance()
+        self._server.stats.peer_messages_received += len(mail)
+        for peer, message in mail:
+            node.receive(peer, message)
 
     def _read(self, connection: Connection) -> None:
         try:
@@ -201,40 +256,56 @@ class Reactor:
         self._dispatcher.refuse(connection.session, error.line)
 
     def _finish(self) -> None:
-        """Commits the turn, delivers its answers, and sends."""
+        """Runs the turn through the core, delivers its answers, and sends."""
         dispatcher = self._dispatcher
-        self._commit()
+        self._settle()
         while dispatcher.resumed:
             resumed, dispatcher.resumed = dispatcher.resumed, []
+            self._node.advance(self._node.now_ms, self._node.monotonic_ms)
             for session in resumed:
                 if not session.closed:
                     dispatcher.resume(session)
                     dispatcher.outbox[session] = None
-            self._commit()
+            self._settle()
         while dispatcher.outbox:
             outbox, dispatcher.outbox = dispatcher.outbox, {}
             for session in outbox:
                 connection = self._of_session.get(session.id)
                 if connection is not None:
                     self._flush(connection)
+        if self.links.some or self._members is not self._node.members:
+            self._members = self._node.members
+            self.after_turn()
 
-    def _commit(self) -> None:
-        if self._server.refusal is not None or self._disk.under_way:
-            return
-        work = self._node.ready()
-        if work is not None:
-            answers = self._disk.commit(work, here=self._stopping)
-            if answers is not None:
-                self._answer(answers)
+    def _settle(self) -> None:
+        """Timers, the log and the disk, and what became of it: messages to peers, answers to clients."""
+        node = self._node
+        if node.reads_lapsed(time.monotonic() * 1000):
+            self._withhold()
+        node.tick()
+        if not self._disk.under_way and self._server.refusal is None:
+            work = node.ready()
+            if work is not None:
+                self._send()  # the others' disks are at it while this one is
+                self._disk.commit(work, here=self._stopping)
+        self._dispatcher.deliver(node.apply())
+        if self._acknowledgements.waiting:
+            self._dispatcher.deliver(self._acknowledgements.look())
+        self._send()
 
-    def _answer(self, answers: Answers) -> None:
-        self._dispatcher.deliver(answers)
-        self._node.advance(self._node.now_ms)
+    def _send(self) -> None:
+        messages = self._node.outgoing()
+        if messages:
+            self._server.stats.peer_messages_sent += len(messages)
+            self.links.send(messages)
 
-    def deliver(self, answers: Answers) -> None:
-        """Hands over answers that did not come from a turn."""
-        self._dispatcher.deliver(answers)
-        self._finish()
+    def _withhold(self) -> None:
+        """The lease ran out while this turn's reads were answered: they may be stale, so nobody gets to see them."""
+        for session in self._dispatcher.outbox:
+            connection = self._of_session.get(session.id)
+            if connection is not None and session.out:
+                LOGGER.warning("closed a client whose read took too long to be sure of", {"client": session.address})
+                self._drop(connection)
 
     # Sending
 
@@ -267,7 +338,10 @@ class Reactor:
         """Closes, waits for the socket to take more, or lets a client go on that has caught up."""
         session = connection.session
         if connection.killed or (session.closing and not connection.unsent and not session.pending):
-            self._drop(connection)
+            if connection.peer and not connection.killed:
+                self._hand_over(connection)
+            else:
+                self._drop(connection)
             return
         if connection.unsent and self._over_limit(connection):
             self._drop_deaf(connection)
@@ -347,13 +421,34 @@ class Reactor:
 
     def _drop(self, connection: Connection) -> None:
         """Closes a connection, whatever it was doing."""
+        if self._let_go(connection):
+            self._poller.forget(connection.fd)
+            connection.socket.close()
+
+    def _let_go(self, connection: Connection) -> bool:
+        """The connection is no client's any more; whether it still was."""
         if connection.session.closed:
-            return
+            return False
         self._server.disconnect(connection.session)
         del self._connections[connection.fd]
         del self._of_session[connection.session.id]
-        self._poller.forget(connection.fd)
-        connection.socket.close()
+        return True
+
+    def adopt(self, session: Session, peer: str, address: str) -> None:
+        """The client proved to be a peer: once it has its answer, its connection is the link from there."""
+        connection = self._of_session.get(session.id)
+        if connection is not None:
+            connection.peer, connection.peer_address = peer, address
+            session.closing = True  # as a client
+            session.settle()
+            self._dispatcher.outbox[session] = None
+
+    def _hand_over(self, connection: Connection) -> None:
+        if connection.parser.buffered_bytes:
+            self._drop(connection)  # it did not wait for the answer
+        elif self._let_go(connection):
+            self.links.adopt(connection.peer, connection.socket)
+            self.on_peer(connection.peer, connection.peer_address)
 
     def _drop_deaf(self, connection: Connection) -> None:
         self._server.stats.output_limit_disconnections += 1
@@ -385,21 +480,7 @@ class Reactor:
                 self._drop(connection)
         for fd in self._listeners:
             self._poller.change(fd, READ)
+        self._leaderless_s = 0 if self._node.has_leader else self._leaderless_s + 1
+        if self._leaderless_s == LEADERLESS_S_MAX:
+            self._dispatcher.give_up_waits()
         self._finish()
-
-
-def endpoint(address: object) -> str:
-    """A socket address as ``host:port``, with brackets around an IPv6 host."""
-    host, port = address[:2]  # type: ignore[index]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def keep_alive(client: socket.socket, seconds: int) -> None:
-    """Probes a silent peer after ``seconds`` (0: never), as Redis does: three probes a third of that apart."""
-    if not seconds:
-        return
-    seconds = min(seconds, KEEPALIVE_S_MAX)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", seconds), ("TCP_KEEPINTVL", max(1, seconds // 3)), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            client.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -1,0 +1,280 @@
+"""The sockets between nodes: one for each direction, so that each has one who writes and one who reads.
+
+A node dials every other and sends its messages on that `Link`; what the others
+send comes in on theirs, an `Inbound` each, which were clients until they
+proved to be peers. Nothing is answered on a link. Messages that do not get
+through are the core's to repair, so a link never waits and keeps only so much.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Protocol
+
+import hiredis
+import trio
+
+from cluster import wire
+from cluster.raft.messages import AnyMessage, Message
+from resp_server.edge.poller import GONE, READ, WRITE, Poller
+from resp_server.logs import LOGGER
+
+RECEIVE_BYTES = 256 * 1024
+UNSENT_BYTES_MAX = 64 * 1024 * 1024
+"""A peer that leaves more than this unread is dropped; it is told again what matters."""
+
+COPIED_BYTES_MAX = 4096
+"""A larger message is handed to the system as it is, between two pieces of its frame."""
+
+PIECES_PER_WRITE = 512  # the system's own limit is 1024
+
+FRAME = b"*2\r\n$4\r\nPEER\r\n$%d\r\n%b\r\n"
+FRAME_HEAD = b"*2\r\n$4\r\nPEER\r\n$%d\r\n"
+
+_NOTHING_WHOLE = object()
+
+
+class Lost(Exception):
+    """The link is of no more use; the message says why."""
+
+
+class Told(Protocol):
+    """Who hears of links that come and go: `cluster.node.Node`."""
+
+    def connected(self, peer: str) -> None:
+        """Messages to the peer get through from now on."""
+        ...
+
+    def disconnected(self, peer: str) -> None:
+        """They do not any more."""
+        ...
+
+
+class Link:
+    """The way to a peer. ``lost`` is set once it is gone, and ``reason`` says why."""
+
+    __slots__ = ("_unsent", "fd", "interest", "lost", "peer", "reason", "socket", "unsent_bytes")
+
+    def __init__(self, peer: str, connected: socket.socket) -> None:
+        self.peer = peer
+        self.socket = connected
+        self.fd = connected.fileno()
+        self.interest = READ  # nothing is ever sent on it, but its end
+        self.lost = trio.Event()
+        self.reason = ""
+        self.unsent_bytes = 0
+        self._unsent: deque[bytes | memoryview] = deque()
+
+    def send(self, blobs: list[bytes]) -> None:
+        """Sends encoded messages, and keeps what the socket does not take; raises `Lost`."""
+        waits = bool(self._unsent)
+        for blob in blobs:
+            if len(blob) <= COPIED_BYTES_MAX:
+                self._keep(FRAME % (len(blob), blob))
+            else:
+                self._keep(FRAME_HEAD % len(blob))
+                self._keep(blob)
+                self._keep(b"\r\n")
+        if not waits:
+            self.drain()
+        if self.unsent_bytes > UNSENT_BYTES_MAX:
+            raise Lost("it does not read what it is sent")
+
+    def _keep(self, piece: bytes) -> None:
+        self._unsent.append(piece)
+        self.unsent_bytes += len(piece)
+
+    def drain(self) -> None:
+        """Sends what was kept, as far as the socket takes it; raises `Lost`."""
+        unsent = self._unsent
+        while unsent:
+            pieces = [unsent[0]] if len(unsent) == 1 else list(islice(unsent, PIECES_PER_WRITE))
+            try:
+                sent = os.writev(self.fd, pieces)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                raise Lost(error.strerror or str(error)) from None
+            self.unsent_bytes -= sent
+            while unsent and sent >= len(unsent[0]):
+                sent -= len(unsent.popleft())
+            if sent:
+                unsent[0] = memoryview(unsent[0])[sent:]
+                return
+
+    def look(self) -> None:
+        """The socket is readable: that can only be its end. Raises `Lost`."""
+        try:
+            data = os.read(self.fd, 64)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise Lost(error.strerror or str(error)) from None
+        raise Lost("it answers where nothing is to be answered" if data else "it closed the connection")
+
+
+class Inbound:
+    """The way from a peer."""
+
+    __slots__ = ("_reader", "fd", "peer", "socket")
+
+    def __init__(self, peer: str, connected: socket.socket) -> None:
+        self.peer = peer
+        self.socket = connected
+        self.fd = connected.fileno()
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING_WHOLE)
+
+    def read(self) -> list[AnyMessage]:
+        """The messages that one look at the socket brings; raises `Lost`, and `wire.WireError` for what is none."""
+        try:
+            data = os.read(self.fd, RECEIVE_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            raise Lost(error.strerror or str(error)) from None
+        if not data:
+            raise Lost("it closed the connection")
+        reader = self._reader
+        reader.feed(data)
+        messages = []
+        try:
+            while (frame := reader.gets()) is not _NOTHING_WHOLE:
+                match frame:
+                    case [b"PEER", bytes() as blob]:
+                        messages.append(wire.decode(blob))
+                    case _:
+                        raise wire.WireError("no frame of a message")
+        except hiredis.HiredisError as error:
+            raise wire.WireError(str(error)) from None
+        return messages
+
+
+class Links:
+    """All links of one node."""
+
+    def __init__(self, poller: Poller, node: Told) -> None:
+        self._poller = poller
+        self._node = node
+        self._to: dict[str, Link] = {}
+        self._to_by_fd: dict[int, Link] = {}
+        self._from: dict[int, Inbound] = {}
+
+    @property
+    def some(self) -> bool:
+        """Whether there are any."""
+        return bool(self._from or self._to)
+
+    def up(self, peer: str, connected: socket.socket) -> Link:
+        """Sends to the peer on this socket from now on."""
+        self.cut(peer, "another connection took its place")
+        link = Link(peer, connected)
+        self._to[peer] = self._to_by_fd[link.fd] = link
+        self._poller.watch(link.fd, READ)
+        self._node.connected(peer)
+        return link
+
+    def cut(self, peer: str, reason: str) -> None:
+        """Ends the link to the peer, if there is one."""
+        if peer in self._to:
+            self._drop(self._to[peer], reason)
+
+    def adopt(self, peer: str, connected: socket.socket) -> None:
+        """Takes the peer's messages from this socket, which the poller watches already, and from no other any more."""
+        self.cut_from(peer)
+        inbound = Inbound(peer, connected)
+        self._from[inbound.fd] = inbound
+        self._poller.change(inbound.fd, READ)
+
+    def cut_from(self, peer: str) -> None:
+        """Takes no more messages from the peer until it proves itself again."""
+        for inbound in [one for one in self._from.values() if one.peer == peer]:
+            self._forget(inbound)
+
+    def callers(self) -> list[str]:
+        """The peers whose messages are taken."""
+        return [inbound.peer for inbound in self._from.values()]
+
+    def hear(self, ready: Iterable[tuple[int, int]]) -> list[tuple[str, AnyMessage]]:
+        """Looks after the links that are ready; the messages that came."""
+        mail: list[tuple[str, AnyMessage]] = []
+        for fd, event in ready:
+            if (inbound := self._from.get(fd)) is not None:
+                self._read(inbound, mail)
+            elif (link := self._to_by_fd.get(fd)) is not None:
+                self._look_after(link, event)
+        return mail
+
+    def send(self, messages: list[tuple[str, Message]]) -> None:
+        """Sends messages, (to, what), with one write for each link. Where there is no link they are lost."""
+        turn: dict[Link, list[bytes]] = {}
+        encoded: Message | None = None
+        blob = b""
+        for peer, message in messages:
+            link = self._to.get(peer)
+            if link is None:
+                continue
+            if message is not encoded:  # the same append often goes to several
+                encoded, blob = message, wire.encode(message)
+            turn.setdefault(link, []).append(blob)
+        for link, blobs in turn.items():
+            try:
+                link.send(blobs)
+            except Lost as lost:
+                self._drop(link, str(lost))
+                continue
+            self._look_out(link)
+
+    def close(self) -> None:
+        """Ends all of them, after one more try to send what is unsent."""
+        for link in list(self._to.values()):
+            try:
+                link.drain()
+            except Lost as lost:
+                LOGGER.debug("a peer left before this node did", {"peer": link.peer, "reason": lost})
+            self._drop(link, "this node stops")
+        for inbound in list(self._from.values()):
+            self._forget(inbound)
+
+    def _read(self, inbound: Inbound, mail: list[tuple[str, AnyMessage]]) -> None:
+        try:
+            mail += [(inbound.peer, message) for message in inbound.read()]
+        except Lost as lost:
+            LOGGER.debug("a peer closed its link", {"peer": inbound.peer, "reason": lost})
+            self._forget(inbound)
+        except wire.WireError as error:
+            LOGGER.warning("closed a peer that sent no message", {"peer": inbound.peer, "reason": error})
+            self._forget(inbound)
+
+    def _look_after(self, link: Link, event: int) -> None:
+        try:
+            if event & (READ | GONE):
+                link.look()
+            if event & WRITE:
+                link.drain()
+        except Lost as lost:
+            self._drop(link, str(lost))
+            return
+        self._look_out(link)
+
+    def _look_out(self, link: Link) -> None:
+        interest = READ | WRITE if link.unsent_bytes else READ
+        if interest != link.interest:
+            link.interest = interest
+            self._poller.change(link.fd, interest)
+
+    def _drop(self, link: Link, reason: str) -> None:
+        link.reason = reason
+        del self._to[link.peer], self._to_by_fd[link.fd]
+        self._poller.forget(link.fd)
+        link.socket.close()
+        link.lost.set()
+        self._node.disconnected(link.peer)
+
+    def _forget(self, inbound: Inbound) -> None:
+        del self._from[inbound.fd]
+        self._poller.forget(inbound.fd)
+        inbound.socket.close()
