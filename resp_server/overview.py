@@ -70,6 +70,8 @@ class Overview:
         if self.leader is not None:
             term = next((row.term for row in self.rows if row.id == self.asked), None)
             return f"cluster {self.cluster}: {self.leader} leads in term {term}"
+        if any(row.id == self.asked and row.role == "removed" for row in self.rows):
+            return f"cluster {self.cluster}: {self.asked} is no member of it any more"
         elsewhere = [row for row in self.rows if row.role == "leader"]
         if elsewhere:
             best = max(elsewhere, key=lambda row: row.term or 0)

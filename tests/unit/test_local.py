@@ -9,14 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from resp_server import local
 from resp_server.local import LocalError
-from tests.servers import free_port
+from tests.servers import free_port, free_ports_in_a_row
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60.0
@@ -146,22 +146,9 @@ def test_nodes_end_when_nobody_reads_what_they_say(tmp_path: Path) -> None:
 # What is planned
 
 
-def free_ports(count: int) -> int:
-    """The first of some free ports in a row."""
-    for first in range(20_000, 30_000, count):
-        with ExitStack() as probes:
-            try:
-                for port in range(first, first + count):
-                    probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return first
-    raise AssertionError("no free ports")
-
-
 def test_each_node_has_its_place_in_one_list_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/opt/bin/sepakat", "local"])
-    port = free_ports(2)
+    port = free_ports_in_a_row(2)
     first, second = local.plan(2, port, tmp_path / "demo", {})
     members = f"n1=127.0.0.1:{port},n2=127.0.0.1:{port + 1}"
     assert (first.name, first.port, second.name, second.port) == ("n1", port, "n2", port + 1)

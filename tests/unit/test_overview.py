@@ -129,6 +129,13 @@ def test_a_leader_that_the_node_does_not_hear_is_named(nodes: Cluster, run: Run)
     assert output.startswith("cluster c1: no leader that n2 hears, though n1 leads in term 5\n")
 
 
+def test_a_node_that_was_removed_says_so(nodes: Cluster, run: Run) -> None:
+    nodes.nodes[7003] = ("n3", Cluster.info(None, "removed", 9, [peer("n1", 7001, state="unreachable")]))
+    code, output, _ = run("status", "--port", "7003")
+    assert code == 1
+    assert output.startswith("cluster c1: n3 is no member of it any more\n")
+
+
 def test_nobody_there_is_one_line_and_exit_1(nodes: Cluster, run: Run) -> None:
     assert run("status", "--port", "7009") == (1, "", "sepakat: 127.0.0.1:7009 cannot be reached: Connection refused\n")
 
