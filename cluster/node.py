@@ -373,25 +373,17 @@ class Node:
         """Answers what has no outcome: nobody waits longer than two election timeouts for a leader that is gone."""
         if self.lost_leader:
             self._outstanding.lose(_uncertain("the leader was lost while it was under way"), _no_leader())
-            self._refuse_open()
+            self._refuse_open(_no_leader())
         elif self._outstanding.oldest is not None:
             before_ms = self.monotonic_ms - GIVE_UP_MS
             if self._outstanding.oldest.since_ms < before_ms:
                 late = _uncertain("it was not carried out in time")
                 self._outstanding.lose(late, _no_leader(), before_ms=before_ms)
 
-    def _refuse_open(self) -> None:
-        """What was not sent to anybody certainly did not happen."""
+    def _refuse_open(self, error: CommandError) -> None:
+        """What was not sent to anybody certainly did not happen; it is answered after what was asked before."""
         if self._open.calls:
-            batch, self._open = self._open, Batch()
-            self._answer_all(batch, _no_leader())
-
-    def _answer_all(self, batch: Batch, error: CommandError) -> None:
-        """Gives every client of the batch the same answer; what nobody waits for is done another time."""
-        for client, call in zip(batch.clients, batch.calls, strict=True):
-            if client is None:
-                self._owe(call)
-        self._replies.append([(client, error) for client in batch.clients if client is not None])
+            self._close(logged=False).lost = error
 
     def _owe(self, call: Call) -> None:
         self._owed.append(call)
@@ -537,8 +529,7 @@ class Node:
     def refuse_open(self, error: CommandError) -> None:
         """What gathered meanwhile, and would have to be written, is answered with ``error``."""
         if self._open.writes:
-            batch, self._open = self._open, Batch()
-            self._answer_all(batch, error)
+            self._refuse_open(error)
 
     def mended(self) -> None:
         """The disk takes writes again: what it is behind with comes with the next `ready`."""
@@ -559,12 +550,12 @@ class Node:
             self.submit(None, handler, args, origin=origin)
         self._owed.clear()
 
-    def _close(self) -> Batch:
-        """Ends this turn's batch: it has a number and is waited for."""
+    def _close(self, *, logged: bool) -> Batch:
+        """Ends this turn's batch: it has a number and is waited for; ``logged`` makes the body of its part."""
         batch, self._open = self._open, Batch()
         self._outstanding.close(batch, self.monotonic_ms)
         batch.term = self.raft.term
-        if batch.writes or self.due:
+        if logged:
             batch.body = batch.encode()
             if len(batch.body) > ENTRY_BYTES_MAX:
                 batch.lost = CommandError("more than the log takes at once: send less in one transaction")
@@ -582,7 +573,7 @@ class Node:
             if not self._holding_back:
                 self._make_entry()
         elif batch.calls:
-            leading.ask_read(self.name, self._close().number)
+            leading.ask_read(self.name, self._close(logged=False).number)
             self._collect_reads()
 
     def _make_entry(self) -> None:
@@ -591,7 +582,7 @@ class Node:
         parts, self._forwarding.parts = self._forwarding.parts, []
         index = raft.log.last_index + 1
         if self._open.calls:
-            batch = self._close()
+            batch = self._close(logged=True)
             if batch.lost is None:
                 batch.index = index
                 parts.append((self._author, batch.number, msgspec.Raw(batch.body)))
@@ -614,7 +605,7 @@ class Node:
             self._settle_debts()
         if not self._open.calls:
             return
-        batch = self._close()
+        batch = self._close(logged=bool(self._open.writes))
         if not batch.writes:
             self._outbox.append((raft.leader, AskRead(raft.term, batch.number)))
         elif batch.lost is None:
