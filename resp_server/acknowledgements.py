@@ -38,6 +38,10 @@ class Acknowledgements:
         """How many wait."""
         return len(self._waits)
 
+    def __contains__(self, session: Session) -> bool:
+        """Whether this client waits."""
+        return session in self._waits
+
     def count(self, index: int) -> int:
         """How many other nodes are known to have the log up to ``index`` on their disks."""
         return sum(peer.match is not None and peer.match >= index for peer in self._node.status().peers)

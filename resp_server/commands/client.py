@@ -117,7 +117,7 @@ def describe(session: Session) -> bytes:
 def _flags(session: Session, *, dirty: bool) -> str:
     signs = (
         ("x", session.transaction is not None),
-        ("b", session.waiting),
+        ("b", session.waiting or session in session.server.acknowledgements),
         ("d", dirty),
         ("c", session.closing),
         ("U", session.local_address.startswith("/")),

@@ -301,6 +301,7 @@ def test_wait_blocks_until_enough_nodes_have_the_writes(nodes: ThreeNodes) -> No
     assert nodes.send(session, "SET a 1", "WAIT 1 0") == OK + b":1\r\n"
     assert nodes.send(session, "WAIT 2 0", "SET b 1", "PING") == b""
     assert b"blocked_clients:1" in nodes.ask(nodes.leader, "INFO clients")
+    assert b" flags=b " in nodes.ask(nodes.leader, f"CLIENT LIST ID {session.id}")
     nodes.pass_time(2000)
     assert nodes.received(session) == b""
     nodes.cut.remove(gone)
