@@ -131,7 +131,7 @@ class Raft:
             return "candidate"
         if self.name in self.config.voters:
             return "follower"
-        return "learner" if self.name in self.config or not self.config.members else "removed"
+        return "removed" if self.membership.left(self.name) else "learner"
 
     @property
     def alone(self) -> bool:

@@ -123,6 +123,10 @@ class Membership:
         """The configuration that was in force at an entry."""
         return next(config for since, config in reversed(self._history) if since <= index)
 
+    def left(self, node: str) -> bool:
+        """Whether the node was a member and is none any more; one that joins may not have come to its own entry yet."""
+        return node not in self.now and any(node in config for _, config in self._history)
+
     def note(self, entry: Entry) -> bool:
         """An entry was appended; whether it holds a configuration."""
         config = config_in(entry.payload)
