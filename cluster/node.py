@@ -703,32 +703,32 @@ class Node:
         calls: list[Call] = []
         mine: list[tuple[int, Batch]] = []
         for author, number, body in parts:
-            batch = self._own(number) if author == self._author else None
-            if batch is not None:
+            own = self._own(number) if author == self._author else []
+            for batch in own:
                 mine.append((len(calls), batch))
-                calls = calls + batch.calls if calls else batch.calls
-            else:
+                if batch.lost is None:
+                    calls = calls + batch.calls if calls else batch.calls
+            if not own or own[-1].lost is not None:
                 calls = calls + self._decoded(author, body)
                 told[batches.node_of(author)] = None
         replies = self.machine.apply(time_ms, calls)
         for start, batch in mine:
+            if batch.lost is not None:
+                self._replies.append(self._failed(batch))
+                continue
             answers = replies if len(batch.calls) == len(replies) else replies[start : start + len(batch.calls)]
             self._replies.append(zip(batch.clients, answers, strict=True))
 
-    def _own(self, number: int) -> Batch | None:
-        """The batch of this node that an entry holds, taken out with all before it; None if it was given up."""
+    def _own(self, number: int) -> list[Batch]:
+        """The batch of this node that an entry holds, after those it was to be answered after; empty if it was given up.
+
+        Before it stand reads, which run in their places, and what was lost.
+        """
         found = self._outstanding.take_to(number)
-        if not found:
-            return None
-        for batch in found[:-1]:  # reads, which may be served here, and what was lost in earlier terms
+        for batch in found[:-1]:
             if batch.lost is None and batch.writes:
                 batch.lost = _uncertain("a later command overtook it")
-            self._replies.append(self._failed(batch) if batch.lost is not None else self._read_batch(batch))
-        own = found[-1]
-        if own.lost is None:
-            return own
-        self._replies.append(self._failed(own))
-        return None
+        return found
 
     def _decoded(self, author: bytes, body: msgspec.Raw) -> list[Call]:
         """The calls of a part that nobody here waits for."""
