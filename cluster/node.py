@@ -404,8 +404,11 @@ class Node:
         """Gives a command its place in this turn's batch.
 
         ``logged`` is what other replicas will carry out: ``args`` itself unless
-        told otherwise.
+        told otherwise. What is owed goes first where the session matters: it may
+        end a wait of the same session, never the one that begins here.
         """
+        if origin and self._owed:
+            self._settle_debts()
         batch = self._open
         batch.clients.append(client)
         batch.calls.append((handler, args, origin))
@@ -546,9 +549,9 @@ class Node:
         return raft.log.last_index - raft.commit >= ENTRIES_AHEAD_MAX
 
     def _settle_debts(self) -> None:
-        for handler, args, origin in self._owed:
+        owed, self._owed = self._owed, []
+        for handler, args, origin in owed:
             self.submit(None, handler, args, origin=origin)
-        self._owed.clear()
 
     def _close(self, *, logged: bool) -> Batch:
         """Ends this turn's batch: it has a number and is waited for; ``logged`` makes the body of its part."""
@@ -794,6 +797,9 @@ class Node:
         self.checkpoint_index = installation.index
         self.bytes_since_checkpoint = 0
         self._applied_term = max(self._applied_term, installation.term)
+        for batch in self._outstanding:
+            for origin in batch.origins.values():
+                self.unblock(None, origin, b"TIMEOUT")  # nobody waits for what is answered now
         self._outstanding.lose(_uncertain("this node was too far behind to see what became of it"), _no_leader())
         self._restored = True
 

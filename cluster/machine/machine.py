@@ -211,10 +211,17 @@ class Machine:
         """Makes the session wait for a value of ``kind`` at ``keys``, for ever when ``block_ms`` is 0.
 
         Where waiting is not possible (inside EXEC, or nobody to answer) the
-        reply is the null that the end of the wait would bring.
+        reply is the null that the end of the wait would bring. A wait of the same
+        session that is still there ends unseen: who asks again was told that its
+        outcome is not known.
         """
         if not self.may_wait or not self.origin:
             return NULL_ARRAY if null_array else None
+        former = self.waiters.of(self.origin)
+        if former is not None:
+            self.waiters.remove(former)
+            for key in former.keys:
+                self.signal(key)
         deadline_ms = self.now_ms + block_ms if block_ms else None
         number = self.waiters.next_number()
         self.waiters.add(
