@@ -93,7 +93,7 @@ class Client:
                 return
             self.session = process.connect(self)
         session = self.session
-        if self._asking or (session.queue and (session.waiting or self.world.happens(0.7))):
+        if self._asking or (session.queue and (session.queue[-1].may_wait or self.world.happens(0.7))):
             return
         calls = list(self.calls())
         self._asking = True
@@ -117,7 +117,7 @@ class Client:
 
     def answered(self, op: Op) -> None:
         """It got an answer."""
-        if op.void and op.call[0] == b"SET":
+        if op.void and op.call[0] == b"SET" and op.call[2][:1] == b"v":
             self.simulation.watch.refused(op.call[2])
         self.learned(op)
         if not op.session.queue and self.session is op.session:
@@ -195,25 +195,27 @@ class Registers(Client):
 
 
 class Locks(Client):
-    """Somebody who takes a lock, holds it a while, and gives it back."""
+    """Somebody who takes a lock, perhaps more than once, and gives it back; never two, or there were deadlocks."""
 
     def __init__(self, workload: Workload, name: str) -> None:
         super().__init__(workload, name)
         self._owners = 0
-        self._held: bytes | None = None
-        self._owner = self._new_owner()
+        self._begin_anew()
 
-    def _new_owner(self) -> bytes:
+    def _begin_anew(self) -> None:
+        """Goes on as another owner, who has nothing."""
         self._owners += 1
-        return f"{self.name}.{self._owners}".encode()
+        self._owner = f"{self.name}.{self._owners}".encode()
+        self._held = b""
+        self._holds = 0
 
     def calls(self) -> Iterator[Call]:
         """Acquire when it has none, else release (or once more acquire)."""
         chance = self.world.chance
-        if self._held is not None and chance.random() < 0.8:
+        if self._holds and chance.random() < 0.8:
             yield (b"LOCK.RELEASE", self._held, self._owner)
             return
-        key = self._held or self.workload.key("l", 2)
+        key = self._held if self._holds else self.workload.key("l", 2)
         call = (b"LOCK.ACQUIRE", key, self._owner, b"PX", FOR_EVER_MS)
         if chance.random() < 0.7:
             call = (*call, b"BLOCK", b"%d" % chance.choice((0, 50, 400, 3000)))
@@ -224,12 +226,12 @@ class Locks(Client):
         if op.void:
             return
         if op.output is UNKNOWN:
-            self._held = None
-            self._owner = self._new_owner()
+            self._begin_anew()
         elif op.call[0] == b"LOCK.RELEASE":
-            self._held = None if self.world.happens(0.9) else self._held
+            self._holds -= 1
         elif isinstance(op.output, int):
             self._held = op.call[1]
+            self._holds += 1
 
 
 class Others(Client):

@@ -26,7 +26,7 @@ from tests.simulation.clocks import Clock
 from tests.simulation.disk import PROBE_US, Disk
 from tests.simulation.keeping import Keeping
 from tests.simulation.sessions import Session
-from tests.simulation.world import MS, SECOND, World
+from tests.simulation.world import MS, SECOND, Violation, World
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
@@ -35,6 +35,9 @@ CLUSTER = "c0ffee"
 NONCE = "0" * 32
 TURN_US = 40
 """What a turn takes at the least: so much later comes the next."""
+
+BUSY_TURNS_MAX = 400
+"""A node that says it is busy gets something done, or it would take all of a processor."""
 
 LEADERLESS_US_MAX = 10 * SECOND
 """Who waits is told after so long that there is no leader, as the reactor does."""
@@ -78,6 +81,7 @@ class Process:
         self._accepted: dict[str, tuple[int, Config]] = {}
         self._session_number = 0
         self._probe_us = 0
+        self._busy_turns = 0
         self._leaderless_us: int | None = None
 
     def __str__(self) -> str:
@@ -181,7 +185,7 @@ class Process:
 
     def wake(self, at_us: int) -> None:
         """There is a turn at that time, or before."""
-        if self._turn_us is None or at_us < self._turn_us:
+        if self.node is not None and (self._turn_us is None or at_us < self._turn_us):
             self._turn_us = at_us
             world = self.world
             if at_us < world.now_us:
@@ -347,8 +351,12 @@ class Process:
         world, clock, disk = self.world, self.clock, self.disk
         soon_us = world.now_us + TURN_US
         if (node.busy and disk.free) or self._requests:
+            self._busy_turns += 1
+            if self._busy_turns > BUSY_TURNS_MAX:
+                raise Violation("never spins", f"{self} has been busy for {self._busy_turns} turns: {node.status()}")
             self.wake(soon_us)
             return
+        self._busy_turns = 0
         next_us = world.now_us + 10 * SECOND
         tick_ms = node.next_tick_ms()
         if tick_ms is not None:

@@ -47,6 +47,11 @@ class Op:
         self.void = False
         self.waits = False
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether nothing is carried out behind it until it is answered."""
+        return b"BLOCK" in self.call
+
     def answer(self, reply: Reply) -> None:
         """What its node says to it."""
         self.session.answer(self, reply)
