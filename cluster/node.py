@@ -723,7 +723,7 @@ class Node:
             self._replies.append(zip(batch.clients, answers, strict=True))
 
     def _own(self, number: int) -> list[Batch]:
-        """The batch of this node that an entry holds, after those it was to be answered after; empty if it was given up.
+        """The batch of this node that an entry holds, behind those to be answered before; empty if it was given up.
 
         Before it stand reads, which run in their places, and what was lost.
         """
