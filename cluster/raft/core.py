@@ -139,6 +139,11 @@ class Raft:
         return self.config.voters == (self.name,)
 
     @property
+    def _unled(self) -> bool:
+        """Whether it need not wait to lead: alone, and not only since a leader that leaves said so."""
+        return self.alone and self.leader is None
+
+    @property
     def hears_leader(self) -> bool:
         """Whether there is a leader that was heard within the election timeout: then nobody else gets a vote here."""
         if self.leading is not None:
@@ -178,7 +183,7 @@ class Raft:
         """Runs the timers."""
         if self.leading is not None:
             self.leading.tick()
-        elif self.name in self.config.voters and self.able and (self.alone or self.now_ms >= self.election_at_ms):
+        elif self.name in self.config.voters and self.able and (self._unled or self.now_ms >= self.election_at_ms):
             election.stand(self, pre=not self.alone)
 
     def next_tick_ms(self) -> float | None:
@@ -187,7 +192,7 @@ class Raft:
             return None if not self.leading.progress else self.leading.next_beat_ms
         if self.name not in self.config.voters or not self.able:
             return None
-        return self.now_ms if self.alone else self.election_at_ms
+        return self.now_ms if self._unled else self.election_at_ms
 
     def propose(self, payload: bytes) -> int:
         """A leader's next entry; its index."""

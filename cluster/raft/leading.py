@@ -128,11 +128,14 @@ class Leading:
         return self._raft.applied >= self.first_index
 
     def lease_until_ms(self) -> float:
-        """Until when nobody else can have been elected; 0 when that is not known."""
+        """Until when nobody else can have been elected; 0 when that is not known.
+
+        A leader that leaves has no lease: the last voter it leaves behind needs nobody's vote.
+        """
         raft = self._raft
         if raft.alone:
             return float("inf")
-        if self._gave_lease_up or not raft.timing.leases:
+        if self._gave_lease_up or not raft.timing.leases or raft.name not in raft.config.voters:
             return 0.0
         return self._followed_us() / 1000 + raft.timing.lease_ms
 
