@@ -227,8 +227,9 @@ class Leading:
         raft = self._raft
         others = raft.config.others(raft.name)
         for peer in others:
-            if peer not in self.progress:
+            if peer not in self.progress or peer in self._leaving:  # one that comes back may come with an empty disk
                 self.progress[peer] = Progress(raft.log.last_index + 1, raft.now_ms)
+                self.transfers.pop(peer, None)
         self._leaving = [peer for peer in self.progress if peer not in others]
 
     def may_change(self) -> bool:
