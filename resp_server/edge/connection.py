@@ -19,13 +19,15 @@ class Connection:
     Bytes go through `os.read` and `os.write`: two thirds of what the socket's
     own methods cost.
 
-    ``interest`` is what the poller was asked for. ``unsent`` holds replies the
+    ``interest`` is what the poller was asked for. ``ended`` says that the client
+    sends no more, and the poller does not watch it. ``unsent`` holds replies the
     socket did not take; ``over_soft_since_s`` is when they passed the soft
     limit, for ``client-output-buffer-limit``. ``peer`` is the node that the
     client proved to be, ``peer_address`` where that is reached.
     """
 
     __slots__ = (
+        "ended",
         "fd",
         "interest",
         "killed",
@@ -50,6 +52,7 @@ class Connection:
         self.unsent_bytes = 0
         self.over_soft_since_s: float | None = None
         self.killed = False
+        self.ended = False
         self.peer = self.peer_address = ""
 
     def send(self, data: bytes) -> int:

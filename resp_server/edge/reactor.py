@@ -162,7 +162,8 @@ class Reactor:
             self.turn([(self._bell, READ)])
         self._stopping = True
         for connection in self._connections.values():
-            self._look_out(connection)
+            if not connection.ended:
+                self._look_out(connection)
         with trio.move_on_after(DRAIN_S):
             while any(connection.unsent for connection in self._connections.values()):
                 self.turn(await self._wait())
@@ -196,7 +197,7 @@ class Reactor:
                 self._read(connection)
                 outbox[connection.session] = None
             elif event & GONE:
-                self._drop(connection)
+                self._end(connection)
         self._finish()
 
     def _advance(self) -> None:
@@ -223,9 +224,10 @@ class Reactor:
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
             self._drop(connection)
+            return
+        if not data:
+            self._end(connection)
             return
         session = connection.session
         session.last_active_ms = self._node.now_ms
@@ -239,6 +241,13 @@ class Reactor:
             self._read_on_as_known(connection)
         if parser.error is not None:
             self._break(connection)
+
+    def _end(self, connection: Connection) -> None:
+        """The client sends no more: it gets what it is owed for what it sent before, but does not wait for anything."""
+        connection.ended = True
+        connection.interest = 0
+        self._poller.forget(connection.fd)
+        self._after_sending(connection)
 
     def _read_on_as_known(self, connection: Connection) -> None:
         """The client authenticated in this chunk: what follows in it has the usual limits."""
@@ -343,6 +352,10 @@ class Reactor:
             else:
                 self._drop(connection)
             return
+        if connection.ended:
+            if connection.unsent or session.waiting or not (session.pending or session.backlog):
+                self._drop(connection)
+            return
         if connection.unsent and self._over_limit(connection):
             self._drop_deaf(connection)
             return
@@ -422,7 +435,8 @@ class Reactor:
     def _drop(self, connection: Connection) -> None:
         """Closes a connection, whatever it was doing."""
         if self._let_go(connection):
-            self._poller.forget(connection.fd)
+            if not connection.ended:
+                self._poller.forget(connection.fd)
             connection.socket.close()
 
     def _let_go(self, connection: Connection) -> bool:

@@ -24,6 +24,17 @@ def test_a_client_that_sends_and_closes(sepakat: Server) -> None:
         wait_until(lambda: other.call("GET", "b") == b"1")
 
 
+def test_a_client_that_closes_behind_what_must_wait_its_turn(sepakat: Server) -> None:
+    """As ``printf … | nc`` does: what is held back until the write before it is answered is answered too."""
+    with RawClient(sepakat) as client:
+        calls = (["SET", "a", 1], ["MULTI"], ["INCR", "a"], ["EXEC"], ["WAIT", 0, 0], ["GET", "a"])
+        client.socket.sendall(b"".join(packed(*words) for words in calls))
+        client.socket.shutdown(socket.SHUT_WR)
+        assert [client.read() for _ in calls] == [b"OK", b"OK", b"QUEUED", [2], 0, b"2"]
+        with pytest.raises(ConnectionError):
+            client.read()
+
+
 LEAVE = ["close", "reset", "kill", "kill with more behind"]
 
 
