@@ -9,7 +9,7 @@ from functools import cached_property
 import pytest
 from trio.testing import MockClock
 
-from cluster import node
+from cluster import clients
 from cluster.node import Work
 from cluster.storage import StorageError
 from resp_server.edge import disk
@@ -96,7 +96,7 @@ async def test_a_session_that_ended_uncertainly_is_over(front: DiskFront, autoju
 
 def test_an_entry_too_large_for_a_row(front: DiskFront, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused as a whole, and nothing else is."""
-    monkeypatch.setattr(node, "ENTRY_BYTES_MAX", 1000)
+    monkeypatch.setattr(clients, "BATCH_BYTES_MAX", 1000)
     client = front.connect()
     client.call(b"MULTI")
     for number in range(100):
