@@ -54,7 +54,9 @@ def code(client: Client, *words: bytes) -> str:
 
 @pytest.mark.trio
 @pytest.mark.parametrize("survives", [True, False])
-async def test_an_uncertain_write_happens_once_the_disk_is_mended(front: DiskFront, autojump_clock: MockClock, survives: bool) -> None:
+async def test_an_uncertain_write_happens_once_the_disk_is_mended(
+    front: DiskFront, autojump_clock: MockClock, survives: bool
+) -> None:
     client = front.connect()
     front.break_disk(survives=survives)
     assert code(client, b"SET", b"a", b"1") == "UNCERTAIN"
