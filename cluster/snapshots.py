@@ -15,6 +15,7 @@ import msgspec
 
 from cluster.machine.machine import Commands, Machine
 from cluster.raft.core import Raft
+from cluster.raft.following import brings_nothing
 from cluster.raft.membership import Config
 from cluster.raft.messages import Chunk, ChunkTaken
 from cluster.raft.transfer import Transfer
@@ -102,27 +103,37 @@ class Snapshots:
         """The next piece to store, and the snapshot's ledger; `stored` must follow.
 
         The piece at position 0 begins a checkpoint anew, the one that says
-        ``last`` finishes it as an installed one.
+        ``last`` finishes it as an installed one, which replaces the log on the
+        disk: so that is begun when all of the log is there, and nothing is
+        appended until it is done. The leader sends again what is not answered.
         """
         raft = self._raft
         while raft.chunks:
             chunk = raft.chunks.pop(0)
-            if chunk.term != raft.term or raft.leader is None or chunk.index <= raft.commit:
+            if chunk.term != raft.term or raft.leader is None or brings_nothing(raft, chunk):
+                continue
+            if chunk.last and raft.log.saved_index < raft.log.last_index:
                 continue
             if not chunk.position:
                 self._installation = Installation(self._commands, chunk)
             known = self._installation
             if known is not None and known.expects(chunk):
+                raft.installing = chunk.last
                 return chunk, known.ledger
             wanted = known.position if known is not None and known.index == chunk.index else 0
             raft.send(raft.leader, ChunkTaken(raft.term, chunk.index, wanted, False))
         return None
 
+    def abandon(self) -> None:
+        """The driver gave up the checkpoint it was writing: the next snapshot begins at its first piece."""
+        self._installation = None
+
     def stored(self, chunk: Chunk, *, stored: bool) -> Installation | None:
         """The piece is on the disk, or (not ``stored``) cannot be had there; the whole once it is in force."""
         raft, installation = self._raft, self._installation
+        raft.installing = False
         if not stored or installation is None:
-            self._installation = None
+            self.abandon()
             return None
         installation.add(chunk)
         if chunk.last:

@@ -81,7 +81,8 @@ class Raft:
     ``contact_ms`` is when the leader was last heard (or, for a leader that
     stepped down, when it last had a majority). ``able`` is false while the disk
     takes nothing: then this member does not stand for election. ``chunks``
-    are pieces of a snapshot that came in and that the driver should store.
+    are pieces of a snapshot that came in and that the driver should store;
+    ``installing`` while it stores the last, which replaces the log.
     """
 
     def __init__(self, name: str, config: Config, *, shard: int, timing: Timing, chance: Chance) -> None:
@@ -100,6 +101,7 @@ class Raft:
         self.contact_ms = 0.0
         self.election_at_ms = 0.0
         self.chunks: list[Chunk] = []
+        self.installing = False
         self.timing = timing
         self._chance = chance
         self._started = False

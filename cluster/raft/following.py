@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def on_append(raft: Raft, leader: str, message: Append) -> None:
     """Adds the leader's entries if the log agrees with what precedes them; answers once they are durable."""
+    if raft.installing:
+        return  # the log is about to be replaced: the leader sends it again
     log = raft.log
     if message.prev_index > log.last_index or not log.holds(message.prev_index, message.prev_term):
         raft.send(leader, _conflict(raft, message))
@@ -57,10 +59,15 @@ def on_commit(raft: Raft, leader: str, message: Commit) -> None:
 
 def on_chunk(raft: Raft, leader: str, message: Chunk) -> None:
     """Keeps a piece of a snapshot for the driver to store; one that brings nothing new is answered at once."""
-    log = raft.log
-    if message.index <= raft.commit or (
-        message.index <= log.last_index and log.term(message.index) == message.index_term
-    ):
+    if brings_nothing(raft, message):
         raft.send(leader, ChunkTaken(raft.term, message.index, message.position + 1, True))
         return
     raft.chunks.append(message)
+
+
+def brings_nothing(raft: Raft, message: Chunk) -> bool:
+    """Whether the entry the snapshot ends with is carried out, or in the log: then what is behind it there stays."""
+    log = raft.log
+    return message.index <= raft.commit or (
+        message.index <= log.last_index and log.term(message.index) == message.index_term
+    )

@@ -42,7 +42,8 @@ class Snapshots:
                 with trio.move_on_after(ABANDONED_S) as patience:
                     await self._due.wait()
                 self._due = trio.Event()
-                if patience.cancelled_caught:
+                if patience.cancelled_caught and self._storing:
+                    self._node.snapshots.abandon()
                     self._stop_storing()
                 await self._store_pieces()
                 await self._send_pieces()
