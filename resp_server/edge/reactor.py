@@ -28,6 +28,7 @@ from resp_server.edge.clock import Clock
 from resp_server.edge.connection import RECEIVE_BYTES, Connection, endpoint, keep_alive
 from resp_server.edge.disk import Disk
 from resp_server.edge.link import Links
+from resp_server.edge.listeners import Listeners
 from resp_server.edge.poller import GONE, READ, WRITE, new_poller
 from resp_server.logs import LOGGER
 from resp_server.protocol.requests import Limits
@@ -46,7 +47,9 @@ LINGER_S = 0.001
 PAUSE_MS = 100
 """After a pause of this length there may be mail that is to be read before any timer runs."""
 
-ACCEPTS_PER_TURN = 256
+SETTLE_MS = 10
+"""After this time a turn is whole, whatever it brings: somebody may have asked for what no timer knows of yet."""
+
 DRAIN_S = 5.0
 """How long a graceful stop waits for clients to be answered, and then to take what they are owed."""
 
@@ -59,8 +62,8 @@ class Reactor:
 
     ``links`` are the sockets to and from other nodes. ``on_peer`` hears of a
     connection that turned out to be a peer's: (its id, its address);
-    ``after_turn`` is called at the end of every turn in which members may have
-    come or gone, or messages came.
+    ``after_turn`` is called when members may have come or gone, and whenever
+    the core of a node that has peers was run.
     """
 
     def __init__(
@@ -79,11 +82,12 @@ class Reactor:
         self.on_peer: Callable[[str, str], None] = lambda peer, address: None
         self.after_turn: Callable[[], None] = lambda: None
         self._members = self._node.members
-        self._listeners: dict[int, socket.socket] = {}
+        self._listeners = Listeners(self._poller)
         self._connections: dict[int, Connection] = {}
         self._of_session: dict[int, Connection] = {}
         self._stopping = False
         self._leaderless_s = 0
+        self._settle_at_ms = 0.0
         self._bell = disk.bell.fileno()
         self._poller.watch(self._bell, READ)
 
@@ -91,9 +95,7 @@ class Reactor:
 
     def listen(self, listener: socket.socket) -> None:
         """Accepts clients from a listening socket."""
-        listener.setblocking(False)
-        self._listeners[listener.fileno()] = listener
-        self._poller.watch(listener.fileno(), READ)
+        self._listeners.add(listener)
 
     async def run(self) -> None:
         """Takes turns until it is cancelled."""
@@ -143,16 +145,9 @@ class Reactor:
                 limit_ms = min(limit_ms, timer_ms - time.monotonic() * 1000)
         return max(0, limit_ms) / 1000
 
-    def stop_accepting(self) -> None:
-        """Closes the listening sockets."""
-        for fd, listener in self._listeners.items():
-            self._poller.forget(fd)
-            listener.close()
-        self._listeners.clear()
-
     async def drain(self) -> None:
         """Answers what has arrived, sends what is owed, and closes every connection."""
-        self.stop_accepting()
+        self._listeners.close()
         self.turn(self._poller.poll(0))
         with trio.move_on_after(DRAIN_S):
             while any(connection.session.pending for connection in self._connections.values()):
@@ -177,8 +172,9 @@ class Reactor:
 
     def turn(self, ready: Iterable[tuple[int, int]]) -> None:
         """Serves sockets that are ready, and whatever is due."""
+        whole = not ready
         if self.links.some:
-            self._hear(ready)
+            whole = self._hear(ready) or whole
         else:
             self._advance()
         connections = self._connections
@@ -186,10 +182,11 @@ class Reactor:
         for fd, event in ready:
             connection = connections.get(fd)
             if connection is None:
-                if fd in self._listeners:
-                    self._accept(self._listeners[fd])
-                elif fd == self._bell:
+                if fd == self._bell:
                     self._disk.collect()
+                    whole = True
+                else:
+                    self._accept(fd)
                 continue
             if event & WRITE:
                 self._drain_one(connection)
@@ -198,15 +195,15 @@ class Reactor:
                 outbox[connection.session] = None
             elif event & GONE:
                 self._end(connection)
-        self._finish()
+        self._finish(whole=whole)
 
     def _advance(self) -> None:
         clock = self._clock
         now_ms = clock.now_ms()
         self._node.advance(now_ms, clock.monotonic_ns / 1e6)
 
-    def _hear(self, ready: Iterable[tuple[int, int]]) -> None:
-        """Reads the mail of the links that are ready, moves the clocks, and hands the mail to the node."""
+    def _hear(self, ready: Iterable[tuple[int, int]]) -> bool:
+        """Reads the mail of the links that are ready, moves the clocks, and hands the mail to the node, if any came."""
         node, links = self._node, self.links
         last_ms = node.monotonic_ms
         mail = links.hear(ready)
@@ -217,6 +214,7 @@ class Reactor:
         self._server.stats.peer_messages_received += len(mail)
         for peer, message in mail:
             node.receive(peer, message)
+        return bool(mail)
 
     def _read(self, connection: Connection) -> None:
         try:
@@ -264,17 +262,26 @@ class Reactor:
         LOGGER.info("closed a client that broke the protocol", about)
         self._dispatcher.refuse(connection.session, error.line)
 
-    def _finish(self) -> None:
-        """Runs the turn through the core, delivers its answers, and sends."""
-        dispatcher = self._dispatcher
-        self._settle()
+    def _finish(self, *, whole: bool = True) -> None:
+        """Runs the turn through the core, delivers its answers, and sends.
+
+        Most turns only bring reads, which were answered already: unless the turn
+        is to be ``whole``, the core is left alone when it has nothing to do yet.
+        """
+        dispatcher, node = self._dispatcher, self._node
+        if node.reads_lapsed(time.monotonic() * 1000):
+            self._withhold()
+        if whole or node.busy or node.monotonic_ms >= self._settle_at_ms:
+            self._settle()
         while dispatcher.resumed:
             resumed, dispatcher.resumed = dispatcher.resumed, []
-            self._node.advance(self._node.now_ms, self._node.monotonic_ms)
+            node.advance(node.now_ms, node.monotonic_ms)
             for session in resumed:
                 if not session.closed:
                     dispatcher.resume(session)
                     dispatcher.outbox[session] = None
+            if node.reads_lapsed(time.monotonic() * 1000):
+                self._withhold()
             self._settle()
         while dispatcher.outbox:
             outbox, dispatcher.outbox = dispatcher.outbox, {}
@@ -282,15 +289,10 @@ class Reactor:
                 connection = self._of_session.get(session.id)
                 if connection is not None:
                     self._flush(connection)
-        if self.links.some or self._members is not self._node.members:
-            self._members = self._node.members
-            self.after_turn()
 
     def _settle(self) -> None:
         """Timers, the log and the disk, and what became of it: messages to peers, answers to clients."""
         node = self._node
-        if node.reads_lapsed(time.monotonic() * 1000):
-            self._withhold()
         node.tick()
         if not self._disk.under_way and self._server.refusal is None:
             work = node.ready()
@@ -301,6 +303,12 @@ class Reactor:
         if self._acknowledgements.waiting:
             self._dispatcher.deliver(self._acknowledgements.look())
         self._send()
+        if self.links.some or self._members is not node.members:
+            self._members = node.members
+            self.after_turn()
+        tick_ms = node.next_tick_ms()
+        latest_ms = node.monotonic_ms + SETTLE_MS
+        self._settle_at_ms = latest_ms if tick_ms is None else min(tick_ms, latest_ms)
 
     def _send(self) -> None:
         messages = self._node.outgoing()
@@ -389,23 +397,12 @@ class Reactor:
 
     # Coming and going
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
-            try:
-                client, peer = listener.accept()
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                continue  # gone already
-            except OSError as error:  # out of descriptors or memory: `sweep` tries again
-                LOGGER.warning("clients cannot be accepted for now", {"reason": error.strerror})
-                self._poller.change(listener.fileno(), 0)
-                return
-            client.setblocking(False)
+    def _accept(self, fd: int) -> None:
+        for client, peer in self._listeners.accept(fd):
             if len(self._connections) >= min(self._server.settings.maxclients, self._clients_max):
                 self._turn_away(client)
-                continue
-            self._welcome(client, peer)
+            else:
+                self._welcome(client, peer)
 
     def _turn_away(self, client: socket.socket) -> None:
         self._server.stats.rejected_connections += 1
@@ -489,11 +486,10 @@ class Reactor:
             session = connection.session
             if connection.unsent and self._over_limit(connection):
                 self._drop_deaf(connection)
-            elif timeout_ms and not session.waiting and now_ms - session.last_active_ms > timeout_ms:
+            elif timeout_ms and not (session.waiting or session.pending) and now_ms - session.last_active_ms > timeout_ms:
                 LOGGER.info("closed an idle client", {"client": session.address})
                 self._drop(connection)
-        for fd in self._listeners:
-            self._poller.change(fd, READ)
+        self._listeners.watch()
         self._leaderless_s = 0 if self._node.has_leader else self._leaderless_s + 1
         if self._leaderless_s == LEADERLESS_S_MAX:
             self._dispatcher.give_up_waits()
