@@ -252,8 +252,8 @@ def listen(settings: Settings, cleanup: ExitStack) -> list[socket.socket]:
     """The listening sockets, which ``cleanup`` closes; `StartError` when one cannot be had."""
     listeners: list[socket.socket] = []
     if settings.port:
-        for host in settings.bind:
-            listeners.append(listen_tcp(host, settings))
+        for family, address in dict.fromkeys(resolved(host, settings) for host in settings.bind):
+            listeners.append(listen_tcp(family, address, settings))
             cleanup.callback(listeners[-1].close)
     if settings.unixsocket:
         listeners.append(listen_unix(settings))
@@ -264,16 +264,20 @@ def listen(settings: Settings, cleanup: ExitStack) -> list[socket.socket]:
     return listeners
 
 
-def listen_tcp(host: str, settings: Settings) -> socket.socket:
-    """A TCP socket listening on one address."""
+def resolved(host: str, settings: Settings) -> tuple[int, tuple[str, int]]:
+    """The address family and the address that a name stands for; two names may stand for one."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
+        found = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StartError(f"cannot listen on {host}: {reason}; check --bind") from None
+    family, _, _, _, address = found[0]
+    return family, (str(address[0]), settings.port)
+
+
+def listen_tcp(family: int, address: tuple[str, int], settings: Settings) -> socket.socket:
+    """A TCP socket listening on one address."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -282,8 +286,9 @@ def listen_tcp(host: str, settings: Settings) -> socket.socket:
         listener.listen(settings.tcp_backlog)
     except OSError as error:
         listener.close()
+        host, port = address
         raise StartError(
-            f"cannot listen on {host}:{settings.port}: {error.strerror}; stop what uses it or choose another --port"
+            f"cannot listen on {host}:{port}: {error.strerror}; stop what uses it or choose another --port"
         ) from None
     return listener
 
