@@ -175,9 +175,10 @@ class Group:
             if type(packet.message) is kind and sender in (None, packet.sender) and to in (None, packet.to)
         ]
 
-    def sent(self, name: str, kind: type[Kind]) -> list[Kind]:
+    def sent(self, name: str, kind: type[Kind], *, to: str | None = None) -> list[Kind]:
         """What a member has on the wire of a kind."""
-        return [packet.message for packet in self.waiting(kind, sender=name) if isinstance(packet.message, kind)]
+        found = (packet.message for packet in self.waiting(kind, sender=name, to=to))
+        return [message for message in found if isinstance(message, kind)]
 
     def lose(self, kind: type[Message] = Message, *, sender: str | None = None, to: str | None = None) -> None:
         """Loses what is on the wire."""
