@@ -17,6 +17,10 @@ from cluster.raft.membership import MARK
 from cluster.storage.contract import Entry
 
 
+class Unreadable(Exception):
+    """A committed entry means nothing to this version: the node cannot go on, the state would differ from others'."""
+
+
 class Carrying:
     """Carries out the entries of one shard, one after the other.
 
@@ -31,7 +35,7 @@ class Carrying:
         self._shard = shard
 
     def carry_out(self, machine: Machine, entry: Entry) -> None:
-        """One committed entry, and the answers to the part of it that is this node's own."""
+        """One committed entry, and the answers to the part of it that is this node's own. Raises `Unreadable`."""
         clients = self._clients
         if entry.term > self.term:
             self.term = entry.term
@@ -39,18 +43,10 @@ class Carrying:
         payload = entry.payload
         if not payload or payload[:1] == MARK:
             return
-        time_ms, parts = batches.parts_in(payload)
-        calls: list[Call] = []
-        mine: list[tuple[int, Batch]] = []
-        for author, number, body in parts:
-            own = clients.take(number) if author == clients.author else []
-            for batch in own:
-                mine.append((len(calls), batch))
-                if batch.lost is None:
-                    calls = calls + batch.calls if calls else batch.calls
-            if not own or own[-1].lost is not None:
-                calls = calls + self._decoded(machine, author, body)
-                self.concerned[batches.node_of(author)] = None
+        try:
+            time_ms, calls, mine = self._calls(machine, payload)
+        except (LookupError, msgspec.MsgspecError) as error:
+            raise Unreadable(f"entry {entry.index}: {error}") from error
         replies = machine.apply(time_ms, calls)
         for start, batch in mine:
             if batch.lost is not None:
@@ -58,6 +54,22 @@ class Carrying:
                 continue
             answers = replies if len(batch.calls) == len(replies) else replies[start : start + len(batch.calls)]
             clients.answers.append(zip(batch.clients, answers, strict=True))
+
+    def _calls(self, machine: Machine, payload: bytes) -> tuple[int, list[Call], list[tuple[int, Batch]]]:
+        """The time and the calls of an entry, and from where on which batches of this node's clients stand in them."""
+        time_ms, parts = batches.parts_in(payload)
+        calls: list[Call] = []
+        mine: list[tuple[int, Batch]] = []
+        for author, number, body in parts:
+            own = self._clients.take(number) if author == self._clients.author else []
+            for batch in own:
+                mine.append((len(calls), batch))
+                if batch.lost is None:
+                    calls = calls + batch.calls if calls else batch.calls
+            if not own or own[-1].lost is not None:
+                calls = calls + self._decoded(machine, author, body)
+                self.concerned[batches.node_of(author)] = None
+        return time_ms, calls, mine
 
     def _decoded(self, machine: Machine, author: bytes, body: msgspec.Raw) -> list[Call]:
         """The calls of a part that nobody here waits for."""

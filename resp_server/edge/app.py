@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from cluster.carrying import Unreadable
 from cluster.node import Node
 from cluster.raft.core import Timing
 from cluster.storage import FolderError, SqliteStorage
@@ -53,6 +54,9 @@ COLLECT_AFTER = 50_000
 """Objects between two runs of the garbage collector: almost nothing here forms cycles."""
 
 
+UNREADABLE_HINT = "restore the folder from a copy, or run the version that wrote it"
+
+
 class StartError(Exception):
     """The server cannot start; the message is one line for the person who started it."""
 
@@ -69,6 +73,11 @@ def serve(settings: Settings) -> int:
                 trio.run(App(settings, storage, belonging, listeners, clients_max()).run)
         except (FolderError, NotTaken) as error:
             raise StartError(str(error)) from None
+        except ExceptionGroup as failures:
+            unreadable = failures.subgroup(Unreadable)
+            if unreadable is None:
+                raise
+            raise StartError(f"the data cannot be read ({first_of(unreadable)}): {UNREADABLE_HINT}") from None
     LOGGER.info("bye")
     return 0
 
@@ -202,6 +211,14 @@ class App:
         logs.set_level(settings.loglevel)
 
 
+def first_of(failures: BaseExceptionGroup[Unreadable]) -> BaseException:
+    """One failure of a group, however deep."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
 def clients_max() -> int:
     """Raises the limit of open files as far as it goes; how many clients that is enough for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -234,9 +251,7 @@ def recover(node: Node, storage: SqliteStorage) -> None:
     try:
         replayed = node.recover(found, storage.rows(node.shard), entries)
     except (LookupError, msgspec.MsgspecError) as error:
-        raise StartError(
-            f"the data cannot be read ({error}): restore the folder from a copy, or run the version that wrote it"
-        ) from None
+        raise StartError(f"the data cannot be read ({error}): {UNREADABLE_HINT}") from None
     gc.enable()
     LOGGER.info(
         "recovered",

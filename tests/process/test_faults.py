@@ -203,7 +203,7 @@ def test_a_checkpoint_nobody_can_read(used_folder: Path) -> None:
 
 
 def test_a_command_of_another_version(used_folder: Path) -> None:
-    payload = msgspec.msgpack.encode((1, [[b"NO.SUCH.COMMAND"]], {}))
+    payload = msgspec.msgpack.encode((1, [(b"n1.b", 1, ([[b"NO.SUCH.COMMAND"]], {}))]))
     with sqlite3.connect(used_folder / "log.sqlite") as database:
         assert database.execute("UPDATE log SET payload = ?", (payload,)).rowcount
     database.close()
