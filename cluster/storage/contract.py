@@ -14,7 +14,8 @@ payload: a *marker*.
 Who calls what, in order:
 
 0. `identity`, and `claim` when the folder is new.
-1. `Storage.load` once, then `rows` and `entries` to rebuild the state.
+1. `Storage.load` once, then `rows` and `entries` to rebuild the state. Nothing
+   is appended before that: only `load` sees to it that the log fits.
 2. `append` once a turn with that turn's entries. When it returns they are as
    durable as the sync policy says; when it raises `StorageError` none of them
    is there to be read, and after a crash only those of an error that is not
@@ -25,13 +26,18 @@ Who calls what, in order:
    a `StorageError` before that leaves the checkpoint before it in force; the
    one under way is then gone and the next begins anew.
 4. `cut_log` in small slices behind the finished checkpoint, never the entry it ends with.
-5. For another node: `snapshot`, a view of the last finished checkpoint. One
-   that comes from another node is written as a checkpoint that is ``cleared``
-   at its begin and ``installed`` at its end: that leaves the marker alone in the log.
+5. For another node: `snapshot`, a view of the last finished checkpoint, closed
+   when it is sent. One that comes from another node is written as a checkpoint
+   that is ``cleared`` at its begin and ``installed`` at its end: that leaves the
+   marker alone in the log. Where only that last step fails, the snapshot is in
+   force and its node does not know its keys: the log may go on, but a checkpoint
+   of changes alone is refused until a snapshot is installed or `load` was called.
 
-The checkpoint calls come from one worker thread at a time, `sync` and `rows`
-from any, everything else from the loop's thread; all of these may overlap.
-Reading what turns out to be damaged raises `FolderError`.
+The checkpoint calls and `cut_log` come from one worker thread at a time, one of
+`append` and `reopen` from another, `sync`, `rows` and `snapshot` from any,
+everything else from the loop's thread; all of these may overlap. Reading what
+turns out to be damaged raises `FolderError`, and so does a failing `claim` or
+repair: without them the folder cannot be used.
 """
 
 from __future__ import annotations
@@ -62,6 +68,13 @@ class StorageError(Exception):
         super().__init__(message)
         self.message = message
         self.definite = definite
+
+
+def installed_in_part() -> StorageError:
+    """What a checkpoint of changes alone is refused with while its node's state is not the one they would change."""
+    return StorageError(
+        "a snapshot was installed in part: another will come, else start the server again", definite=True
+    )
 
 
 class FolderError(Exception):
@@ -128,7 +141,8 @@ class Recovered:
 class Snapshot:
     """A finished checkpoint as it stood when it was asked for: ``rows`` come by key and then part.
 
-    Close it when done: it holds its view, and with it space, on the disk.
+    Any one thread at a time may take rows. Close it when done, from any thread and
+    at any time between two rows: it holds its view, and with it space, on the disk.
     """
 
     index: int
@@ -149,11 +163,11 @@ class Storage(Protocol):
         ...
 
     def claim(self, identity: Identity) -> None:
-        """Makes the folder somebody's, durably; `FolderError` when it is another's already."""
+        """Makes the folder somebody's, durably; `FolderError` when it is another's already or cannot be written."""
         ...
 
     def load(self, shard: int) -> Recovered:
-        """What is there for this shard, after repairing the log where it does not fit the checkpoint."""
+        """What is there for this shard, after repairing the log, durably, where it does not fit the checkpoint."""
         ...
 
     def rows(self, shard: int) -> Iterator[Row]:
@@ -165,7 +179,7 @@ class Storage(Protocol):
         ...
 
     def snapshot(self, shard: int) -> Snapshot | None:
-        """The last finished checkpoint for another node; None when there is none yet. Any one thread at a time."""
+        """The last finished checkpoint for another node; None when there is none yet."""
         ...
 
     def entries(self, shard: int, first: int) -> Iterator[Entry]:
@@ -176,7 +190,9 @@ class Storage(Protocol):
         """Adds entries, in one transaction, durable as the policy says.
 
         An entry whose index is already there replaces it and everything after
-        it in its shard. ``hard_state`` is (shard, state), written with them.
+        it in its shard. ``hard_state`` is (shard, state), written with them, or
+        alone: then, and whenever there is one, ``everysec`` is as durable as
+        ``always``, for a vote must not be given twice.
         """
         ...
 

@@ -73,9 +73,16 @@ def prepare(path: Path, schema: tuple[str, ...]) -> None:
         _create_or_check(connection, path, schema)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection in explicit-transaction mode, which any one thread at a time may use."""
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection in explicit-transaction mode, which any one thread at a time may use.
+
+    The last one to close copies the write-ahead log into the file, however
+    long that takes, unless it is ``read_only``.
+    """
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+    )
     # Some builds overwrite what is deleted with zeros: pages we are about to reuse, written twice.
     connection.execute("PRAGMA secure_delete = OFF")
     return connection
@@ -114,10 +121,10 @@ def refused(error: sqlite3.Error | OSError, name: str, *, definite: bool) -> Sto
 
 @contextmanager
 def damage_refused(path: Path) -> Iterator[None]:
-    """Turns a failing read into a `FolderError` that says which file and what to do."""
+    """Turns a failing read, or a write there is no going on without, into a `FolderError` that says what to do."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, StorageError) as error:
         raise _damaged(path, error) from error
 
 
@@ -150,7 +157,7 @@ def _create_or_check(connection: sqlite3.Connection, path: Path, schema: tuple[s
     connection.execute("COMMIT")
 
 
-def _damaged(path: Path, error: sqlite3.Error | OSError) -> FolderError:
+def _damaged(path: Path, error: sqlite3.Error | OSError | StorageError) -> FolderError:
     match getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE:
         case sqlite3.SQLITE_NOTADB:
             return FolderError(f"{path} is not a database of this program: move it away or choose another --dir")

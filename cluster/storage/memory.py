@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
@@ -24,10 +25,11 @@ from cluster.storage.contract import (
     Snapshot,
     StorageError,
     SyncPolicy,
+    installed_in_part,
 )
 
 Fault: TypeAlias = Literal[
-    "append", "sync", "reopen", "cut_log", "begin_checkpoint", "write_rows", "finish_checkpoint", "reset_log"
+    "claim", "append", "sync", "reopen", "cut_log", "begin_checkpoint", "write_rows", "finish_checkpoint", "reset_log"
 ]
 entry_index = attrgetter("index")
 
@@ -74,7 +76,10 @@ class Checkpoint:
 class MemoryStorage:
     """`cluster.storage.contract.Storage` without files.
 
-    ``fail_next`` maps a method's name to the error its next call raises, once.
+    ``fail_next`` maps a method's name to the error its next call raises, once;
+    `claim` raises it as a `FolderError`. "reset_log" is the step in which an
+    install (as it is) and a repair in `load` (as a `FolderError`) leave but the
+    marker in the log: fail there, and `crash`, for a kill between the two files.
     When ``append`` fails with an error that is not definite, `reopen` and
     `crash` find its entries on the disk if ``uncertain_survives`` is true.
     """
@@ -89,6 +94,7 @@ class MemoryStorage:
         self._uncertain: Commit | None = None
         self._checkpoints: dict[int, Checkpoint] = {}
         self._under_way: tuple[int, Checkpoint] | None = None
+        self._torn: set[int] = set()  # shards whose install failed behind its first commit
         self._identity: Identity | None = None
 
     def identity(self) -> Identity | None:
@@ -97,6 +103,8 @@ class MemoryStorage:
     def claim(self, identity: Identity) -> None:
         if self._identity is not None and self._identity != identity:
             raise FolderError(f"the folder belongs to node {self._identity.node} of cluster {self._identity.cluster}")
+        with _needed():
+            self._fail_if_asked("claim")
         self._identity = identity
 
     def crash(self, surviving: int = 0) -> MemoryStorage:
@@ -115,7 +123,9 @@ class MemoryStorage:
     def load(self, shard: int) -> Recovered:
         checkpoint = self._checkpoints.get(shard, Checkpoint())
         if checkpoint.index and self._term(shard, checkpoint.index) != checkpoint.term:
-            self._reset_log(shard, checkpoint)
+            with _needed():
+                self._reset_log(shard, checkpoint)
+        self._torn.discard(shard)
         entries = self._log.entries.get(shard)
         return Recovered(
             hard_state=self._log.hard_states.get(shard, HardState()),
@@ -145,6 +155,8 @@ class MemoryStorage:
             self._uncertain = None if error.definite else commit
             raise error
         self._commit(commit)
+        if hard_state is not None and self._policy is SyncPolicy.EVERYSEC:
+            self._flush()
 
     def sync(self) -> None:
         self._fail_if_asked("sync")
@@ -166,6 +178,8 @@ class MemoryStorage:
     def begin_checkpoint(self, shard: int, *, cleared: bool, erased: Iterable[bytes]) -> None:
         if self._under_way is not None:
             raise RuntimeError(f"a checkpoint of shard {self._under_way[0]} is under way")
+        if shard in self._torn and not cleared:
+            raise installed_in_part()
         self._fail_if_asked("begin_checkpoint")
         former = self._checkpoints.get(shard, Checkpoint())
         gone = frozenset(erased)
@@ -186,9 +200,11 @@ class MemoryStorage:
         self._drop_if_asked("finish_checkpoint")
         finished = self._checkpoints[shard] = replace(checkpoint, index=index, term=term, ledger=ledger)
         self._under_way = None
+        self._torn.discard(shard)
         if installed:
-            self._fail_if_asked("reset_log")
+            self._torn.add(shard)
             self._reset_log(shard, finished)
+            self._torn.discard(shard)
 
     def abandon_checkpoint(self) -> None:
         self._under_way = None
@@ -213,6 +229,7 @@ class MemoryStorage:
         return kept[place].term if place < len(kept) and kept[place].index == index else None
 
     def _reset_log(self, shard: int, checkpoint: Checkpoint) -> None:
+        self._fail_if_asked("reset_log")
         self._commit(partial(LogImage.reset, marker=Entry(shard, checkpoint.index, checkpoint.term, b"")))
         self._flush()
 
@@ -242,6 +259,15 @@ class MemoryStorage:
         if method in self.fail_next:
             self._under_way = None
         self._fail_if_asked(method)
+
+
+@contextmanager
+def _needed() -> Iterator[None]:
+    """Without what the block writes the folder cannot be used."""
+    try:
+        yield
+    except StorageError as error:
+        raise FolderError(f"the folder cannot be used ({error})") from error
 
 
 def _in_order(rows: dict[tuple[bytes, bytes], Row]) -> Generator[Row, None, None]:

@@ -10,10 +10,15 @@ the way of the log, which commits every turn.
 - Each checkpoint, and each reading of one, opens a connection of its own and
   closes it: an abandoned checkpoint leaves nothing behind, a reader keeps its
   view while the next checkpoint commits, and no thread shares a connection.
+- A snapshot's connection is read-only, so that closing it, which the loop does,
+  never copies what a checkpoint has written meanwhile: the next one will.
 
-Weak spot: a commit copies the write-ahead log into its file every thousand
+Weak spots: a commit copies the write-ahead log into its file every thousand
 pages, on the loop's thread. That costs a few milliseconds each time, and keeps
-the write-ahead log short where copying beside the loop let it grow.
+the write-ahead log short where copying beside the loop let it grow. Emptying a
+log of 60 MB behind an installed snapshot is one transaction of 0.3 s, for which
+an append then waits; and while a snapshot is being read the checkpoints finished
+meanwhile stay in the write-ahead log of the keyspace.
 
 docs/decisions/0002-two-sqlite-files.md has the measurements.
 """
@@ -24,7 +29,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -41,6 +46,7 @@ from cluster.storage.contract import (
     Snapshot,
     StorageError,
     SyncPolicy,
+    installed_in_part,
 )
 from cluster.storage.folder import FORMAT, damage_refused, refused, transaction
 
@@ -78,13 +84,14 @@ DELETE_KEY: Final = "DELETE FROM keyspace WHERE shard = ? AND key = ?"
 DELETE_ROW: Final = "DELETE FROM keyspace WHERE shard = ? AND key = ? AND part = ?"
 
 _BEGUN: Final = Row(b"", b"", b"", None, None)
+_AS_IT_IS: Final = nullcontext()
 
 
 class SqliteStorage:
     """`cluster.storage.contract.Storage` in a folder, which it alone uses until `close`.
 
     Raises `FolderError` when the folder is in use, foreign, damaged, not
-    writable or written by a newer version.
+    writable or in another format than this version's.
     """
 
     def __init__(self, folder: Path, policy: SyncPolicy) -> None:
@@ -93,9 +100,10 @@ class SqliteStorage:
         self._policy = policy
         self._tails: dict[int, int] = {}  # each shard's last index in the log, as far as known
         self._log_files = threading.Lock()  # `sync` may run while `reopen` replaces them
-        self._log_use = threading.Lock()  # appends and cuts come from different threads
+        self._log_use = threading.Lock()  # appends, cuts and resets come from different threads
         self._finished: dict[int, tuple[int, int, bytes]] = {}  # each shard's checkpoint: index, term, ledger
         self._checkpoint: tuple[int, sqlite3.Connection] | None = None
+        self._torn: set[int] = set()  # shards whose install failed behind its first commit
         self._lock = data_folder.claim(folder, (LOG, KEYSPACE))
         try:
             self._prepare()
@@ -117,41 +125,36 @@ class SqliteStorage:
                 f"{self._log_path.parent} belongs to node {owner.node} of cluster {owner.cluster}:"
                 " choose an empty or a new folder with --dir"
             )
-        with damage_refused(self._log_path), self._log_use, self._durably():
+        with damage_refused(self._log_path), self._log_use, self._durably(), transaction(self._log, LOG):
             self._log.execute("INSERT OR REPLACE INTO identity VALUES (1, ?, ?, ?)", identity)
 
     def load(self, shard: int) -> Recovered:
         index, term, ledger = self._finished.get(shard, (0, 0, b""))
-        if index and self._term(shard, index) != term:
-            self._reset_log(shard, index, term)
         with damage_refused(self._log_path):
+            if index and self._term(shard, index) != term:
+                self._reset_log(shard, index, term)
+            self._torn.discard(shard)
             state = self._log.execute("SELECT term, vote FROM hard_state WHERE shard = ?", (shard,)).fetchone()
             last_index = max(index, self._tail(shard))
         return Recovered(HardState(*state or ()), index, term, ledger, last_index)
 
     def rows(self, shard: int) -> Iterator[Row]:
-        rows = self._rows_of(self._keyspace(), shard)
-        next(rows)
-        return rows
+        with damage_refused(self._keyspace_path):
+            keyspace = data_folder.connect(self._keyspace_path)
+        return self._rows_of(keyspace, shard)
 
     def snapshot(self, shard: int) -> Snapshot | None:
-        keyspace = self._keyspace()
-        try:
-            with damage_refused(self._keyspace_path):
-                keyspace.execute("BEGIN")  # one view for what follows
-                found = keyspace.execute(
-                    "SELECT last_index, term, ledger FROM checkpoint WHERE shard = ?", (shard,)
-                ).fetchone()
-        except BaseException:
-            keyspace.close()
-            raise
-        if found is None:
-            keyspace.close()
-            return None
-        rows = self._rows_of(keyspace, shard)
-        next(rows)  # from here on closing the generator closes the connection
+        statement = "SELECT last_index, term, ledger FROM checkpoint WHERE shard = ?"
+        with damage_refused(self._keyspace_path), ExitStack() as unless_found:
+            keyspace = data_folder.connect(self._keyspace_path, read_only=True)
+            unless_found.callback(keyspace.close)
+            keyspace.execute("BEGIN")  # one view for what follows
+            found = keyspace.execute(statement, (shard,)).fetchone()
+            if found is None:
+                return None
+            unless_found.pop_all()
         index, term, ledger = found
-        return Snapshot(index, term, ledger, rows)
+        return Snapshot(index, term, ledger, self._rows_of(keyspace, shard))
 
     def entries(self, shard: int, first: int) -> Iterator[Entry]:
         statement = "SELECT position, term, payload FROM log WHERE position BETWEEN ? AND ? ORDER BY position LIMIT ?"
@@ -171,7 +174,7 @@ class SqliteStorage:
             return
         log, tails = self._log, self._tails
         try:
-            with self._log_use, transaction(log, LOG):
+            with self._log_use, self._as_a_vote_needs(hard_state), transaction(log, LOG):
                 for shard, index, term, payload in entries:
                     position = _position(shard, index)
                     if index <= self._tail(shard):
@@ -199,12 +202,12 @@ class SqliteStorage:
 
     def set_policy(self, policy: SyncPolicy) -> None:
         self._policy = policy
-        if self._wal >= 0:  # else `reopen` will see to it
-            with self._log_use:
+        with self._log_use:
+            if self._wal >= 0:  # else `reopen` will see to it
                 self._log.execute(f"PRAGMA synchronous = {SYNCHRONOUS[policy]}")
 
     def reopen(self) -> None:
-        with self._log_files:
+        with self._log_files, self._log_use:
             self._close_log()
             try:
                 with damage_refused(self._log_path):
@@ -222,6 +225,8 @@ class SqliteStorage:
     def begin_checkpoint(self, shard: int, *, cleared: bool, erased: Iterable[bytes]) -> None:
         if self._checkpoint is not None:
             raise RuntimeError(f"a checkpoint of shard {self._checkpoint[0]} is under way")
+        if shard in self._torn and not cleared:
+            raise installed_in_part()
         try:
             keyspace = data_folder.connect(self._keyspace_path)
         except sqlite3.Error as error:
@@ -251,12 +256,17 @@ class SqliteStorage:
             keyspace.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)", (shard, index, term, ledger))
             keyspace.execute("COMMIT")
         self._finished[shard] = (index, term, ledger)
-        # In force already: where the copy into the file fails, the next checkpoint makes it.
+        # In force already: where the copy into the file fails, the next checkpoint makes it. Nor is a
+        # snapshot being read waited for, which may take minutes.
         with suppress(sqlite3.OperationalError):
+            keyspace.execute("PRAGMA busy_timeout = 0")
             keyspace.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.abandon_checkpoint()
+        self._torn.discard(shard)
         if installed:
+            self._torn.add(shard)
             self._reset_log(shard, index, term)
+            self._torn.discard(shard)
 
     def abandon_checkpoint(self) -> None:
         if self._checkpoint is not None:
@@ -291,7 +301,7 @@ class SqliteStorage:
         if log_there and not keyspace_there:
             raise _missing(self._keyspace_path)
         data_folder.prepare(self._keyspace_path, KEYSPACE_SCHEMA)
-        with damage_refused(self._keyspace_path), closing(self._keyspace()) as keyspace:
+        with damage_refused(self._keyspace_path), closing(data_folder.connect(self._keyspace_path)) as keyspace:
             found = keyspace.execute("SELECT shard, last_index, term, ledger FROM checkpoint").fetchall()
         # Without one, an earlier start may have ended between making the one file and the other.
         if found and not log_there:
@@ -320,17 +330,22 @@ class SqliteStorage:
             self._wal = -1
 
     def _rows_of(self, keyspace: sqlite3.Connection, shard: int) -> Generator[Row, None, None]:
-        """The rows a connection sees, which it closes at the end; before them one that says that this has begun."""
+        """The rows a connection sees; closing the generator closes it, even before the first row is taken."""
         statement = "SELECT key, part, kind, deadline_ms, body FROM keyspace WHERE shard = ? ORDER BY key, part"
-        with closing(keyspace), damage_refused(self._keyspace_path):
-            yield _BEGUN
-            # Not Row._make: a million rows want no Python between SQLite and their reader.
-            yield from map(partial(tuple.__new__, Row), keyspace.execute(statement, (shard,)))
+
+        def read() -> Generator[Row, None, None]:
+            with closing(keyspace), damage_refused(self._keyspace_path):
+                yield _BEGUN
+                # Not Row._make: a million rows want no Python between SQLite and their reader.
+                yield from map(partial(tuple.__new__, Row), keyspace.execute(statement, (shard,)))
+
+        rows = read()
+        next(rows)  # a generator that was never entered would not close anything
+        return rows
 
     def _term(self, shard: int, index: int) -> int | None:
         """The term of an entry of the log, None when it is not there."""
-        with damage_refused(self._log_path):
-            found = self._log.execute("SELECT term FROM log WHERE position = ?", (_position(shard, index),)).fetchone()
+        found = self._log.execute("SELECT term FROM log WHERE position = ?", (_position(shard, index),)).fetchone()
         return None if found is None else int(found[0])
 
     def _reset_log(self, shard: int, index: int, term: int) -> None:
@@ -340,20 +355,24 @@ class SqliteStorage:
             self._log.execute(DELETE_ENTRIES, (_position(shard, 0), _position(shard, INDEX_MAX)))
             self._log.execute(INSERT_ENTRY, (_position(shard, index), term, b""))
 
+    def _as_a_vote_needs(self, hard_state: tuple[int, HardState] | None) -> AbstractContextManager[None]:
+        """Syncs the commit where ``everysec`` would leave a vote or a term for later."""
+        if hard_state is None or self._policy is not SyncPolicy.EVERYSEC:
+            return _AS_IT_IS
+        return self._durably()
+
     @contextmanager
     def _durably(self) -> Iterator[None]:
-        """What is committed in the block is synced whatever the policy says."""
-        self._log.execute("PRAGMA synchronous = FULL")
+        """What is committed in the block is synced whatever the policy says. Raises `StorageError`."""
+        try:
+            self._log.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error as error:
+            raise refused(error, LOG, definite=True) from error
         try:
             yield
         finally:
             with suppress(sqlite3.Error):  # a connection that failed is opened afresh, with its policy
                 self._log.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._policy]}")
-
-    def _keyspace(self) -> sqlite3.Connection:
-        keyspace = data_folder.connect(self._keyspace_path)
-        keyspace.execute("PRAGMA query_only = ON")
-        return keyspace
 
     def _tail(self, shard: int) -> int:
         """The last index in the shard's log, 0 for none."""
