@@ -32,8 +32,7 @@ class Batch:
     """The commands of one turn: all calls with who asked for each, and the writes among them for the log.
 
     ``number`` is 0 while the batch is open. ``term`` is the one it was sent in,
-    ``index`` its entry where this node made that, ``previous`` the batch forwarded
-    before it in that term where not. A batch without writes waits
+    ``index`` its entry where this node made that. A batch without writes waits
     for ``read_index`` to be applied, None until the leader named it, and runs
     as of ``read_ms``. ``lost`` is what to answer when it certainly did not, or
     may not, have happened.
@@ -47,7 +46,6 @@ class Batch:
         "lost",
         "number",
         "origins",
-        "previous",
         "read_index",
         "read_ms",
         "sent_ms",
@@ -62,7 +60,6 @@ class Batch:
         self.writes: list[list[Any]] = []
         self.origins: dict[int, bytes] = {}  # of the writes, by position
         self.number = 0
-        self.previous = 0
         self.term = 0
         self.index = 0
         self.body = b""

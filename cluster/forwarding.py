@@ -1,10 +1,12 @@
 """How the writes of a node that does not lead come into the leader's log, each once.
 
-Batches of one author are chained: each names the one before it in this term,
-and the leader takes only the one that follows what it has, so a batch that
-came twice, or before one that was lost, is left out. The author repeats what
-it does not see carried out. A batch is only taken in the term it was sent in:
-once an entry of a later term is carried out, one that is not there never will be.
+Batches of one author are chained: each names the one that has to be in before
+it, and the leader takes only one that is later than all it has, so a batch that
+came twice, or before one that was lost on the way, is left out. The author
+repeats what it does not see carried out; what it gave up is no link of the
+chain any more, and is left out when it comes after all. A batch is only taken
+in the term it was sent in: once an entry of a later term is carried out, one
+that is not there never will be.
 """
 
 from __future__ import annotations
@@ -24,25 +26,29 @@ class Forwarding:
         self.parts: list[Part] = []
         """What was taken and is to go into the next entry."""
         self._author = author
-        self._sent = (0, 0)  # the term, and the last batch sent in it
+        self._sent: Batch | None = None  # the last one
         self._accepted: dict[bytes, int] = {}  # the last batch taken of each author, in this term
 
     def send(self, batch: Batch) -> Forward:
         """A batch for the first time, in its term."""
-        term, previous = self._sent
-        self._sent = (batch.term, batch.number)
-        batch.previous = previous if term == batch.term else 0
-        return self._message(batch)
+        last, self._sent = self._sent, batch
+        if last is None or last.term != batch.term or last.lost is not None:
+            return self._message(batch, 0)  # whatever came before was answered, or given up
+        return self._message(batch, last.number)
 
     def repeat(self, sent: list[Batch], now_ms: float, patience_ms: float) -> list[Forward]:
-        """Those of ``sent`` that have waited long enough to be sent again."""
-        due = [batch for batch in sent if now_ms - batch.sent_ms >= patience_ms]
-        for batch in due:
-            batch.sent_ms = now_ms
-        return [self._message(batch) for batch in due]
+        """Those that have waited long enough to be sent again; ``sent`` is all that is waited for in this term."""
+        messages = []
+        previous = 0
+        for batch in sent:
+            if now_ms - batch.sent_ms >= patience_ms:
+                batch.sent_ms = now_ms
+                messages.append(self._message(batch, previous))
+            previous = batch.number
+        return messages
 
-    def _message(self, batch: Batch) -> Forward:
-        return Forward(batch.term, self._author, batch.previous, batch.number, batch.body)
+    def _message(self, batch: Batch, previous: int) -> Forward:
+        return Forward(batch.term, self._author, previous, batch.number, batch.body)
 
     def begin_to_lead(self) -> None:
         """A new term of this node: nothing was taken in it yet."""
@@ -51,6 +57,6 @@ class Forwarding:
 
     def take(self, message: Forward) -> None:
         """Another node's batch came, and this node leads in its term."""
-        if self._accepted.get(message.author, 0) == message.previous:
+        if message.previous <= self._accepted.get(message.author, 0) < message.number:
             self._accepted[message.author] = message.number
             self.parts.append((message.author, message.number, msgspec.Raw(message.body)))

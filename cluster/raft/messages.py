@@ -118,7 +118,7 @@ class Forward(Message, tag=13):
     """A turn's writes of a node that does not lead, to go into the leader's next entry as they are.
 
     ``number`` counts the batches of ``author``; ``previous`` is the number of
-    the one it sent before in this term, 0 for the first.
+    the one that has to be taken before it, 0 if none has to.
     """
 
     author: bytes
