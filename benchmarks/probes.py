@@ -127,9 +127,12 @@ class Load:
             "-P": self.pipeline, "-r": self.keys, "-d": 3,
         }  # fmt: skip
         line = [redis.program("redis-benchmark"), "--csv", *(str(word) for pair in words.items() for word in pair)]
-        ended = subprocess.run(
-            line, env=redis.environment(), capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
-        )
+        try:
+            ended = subprocess.run(
+                line, env=redis.environment(), capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise MeasureFailed(f"redis-benchmark -t {self.test} was not done in {TIMEOUT_SECONDS:g} s") from None
         rows = list(csv.DictReader(io.StringIO(ended.stdout)))
         if ended.returncode or len(rows) != 1:
             raise MeasureFailed(f"redis-benchmark -t {self.test}: {(ended.stderr or ended.stdout).strip()[-200:]}")

@@ -1,0 +1,115 @@
+"""Our cluster on this machine: the tests' nodes, but with nothing between them that would cost time."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.probes import POLL_SECONDS, Endpoint, MeasureFailed, info
+from tests.clusters import TRACEBACK, Node, free_ports
+from tests.servers import HOST, START_SECONDS, ServerFailed
+
+NODES = 3
+ANSWER_SECONDS = 5.0
+
+
+class Cluster:
+    """Nodes by name; the first ones are n1 to n3."""
+
+    def __init__(self, folder: Path) -> None:
+        ports = {f"n{number}": port for number, port in enumerate(free_ports(NODES), 1)}
+        listed = ",".join(f"{name}={HOST}:{port}" for name, port in ports.items())
+        self._folder = folder
+        self._nodes = {
+            name: Node(name, port, f"{HOST}:{port}", folder, ("--node-id", name, "--cluster", listed))
+            for name, port in ports.items()
+        }
+
+    def start(self) -> None:
+        """Starts all that do not run, and returns when they answer and agree on a leader."""
+        started = [node for node in self._nodes.values() if not node.runs]
+        for node in started:
+            node.start()
+        for node in started:
+            try:
+                node.wait_until_ready()
+            except ServerFailed:
+                raise MeasureFailed(f"{node.name} does not start; {_end_of(node)}") from None
+        self.leader()
+
+    def join(self) -> None:
+        """Starts one more, which enters by itself; returns as soon as it runs."""
+        (port,) = free_ports(1)
+        name = f"n{len(self._nodes) + 1}"
+        through = self._nodes[self.leader()].address
+        self._nodes[name] = Node(name, port, f"{HOST}:{port}", self._folder, ("--join", through))
+        self._nodes[name].start()
+
+    def kill(self, name: str) -> None:
+        """kill -9."""
+        self._nodes[name].kill()
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Where a node listens."""
+        return Endpoint(HOST, self._nodes[name].port)
+
+    def info(self, name: str) -> Mapping[str, str]:
+        """What a node says of the cluster; nothing while it does not answer."""
+        node = self._nodes[name]
+        if not node.runs:
+            raise MeasureFailed(f"{name} does not run; {_end_of(node)}")
+        try:
+            return info(self.endpoint(name), "sepakat", ANSWER_SECONDS)
+        except OSError:
+            return {}
+
+    def leader(self) -> str:
+        """The node that all nodes that run say leads, once they do."""
+        give_up = time.monotonic() + START_SECONDS
+        named: set[str] = set()
+        while time.monotonic() < give_up:
+            named = {self.info(name).get("raft_leader", "") for name, node in self._nodes.items() if node.runs}
+            if len(named) == 1 and "" not in named:
+                return named.pop()
+            time.sleep(POLL_SECONDS)
+        raise MeasureFailed(f"no leader that all agree on after {START_SECONDS:g} s; named: {sorted(named)}")
+
+    def followers(self) -> list[str]:
+        """All nodes that run but the leader."""
+        leader = self.leader()
+        return [name for name, node in self._nodes.items() if node.runs and name != leader]
+
+    def close(self) -> None:
+        """Ends all processes."""
+        for node in self._nodes.values():
+            if node.runs:
+                node.kill()
+
+    def check_output(self) -> None:
+        """Raises when a node wrote a traceback."""
+        for node in self._nodes.values():
+            _, traceback, rest = node.said().partition(TRACEBACK)
+            if traceback:
+                error = next((line for line in rest.splitlines()[1:] if line and not line.startswith(" ")), "")
+                raise MeasureFailed(f"{node.name} wrote a traceback: {error}")
+
+
+def _end_of(node: Node) -> str:
+    """The last line of its output, for a message."""
+    return f"it said last: {''.join(node.said().splitlines()[-1:])}"
+
+
+@contextmanager
+def three_nodes() -> Iterator[Cluster]:
+    """Three nodes with empty folders that have agreed on a leader."""
+    with tempfile.TemporaryDirectory(prefix="sepakat-bench-") as folder:
+        cluster = Cluster(Path(folder))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.close()
+        cluster.check_output()
