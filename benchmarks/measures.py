@@ -1,20 +1,16 @@
-"""The measures: each one record with its target, and how both of its sides are taken.
-
-A measure is a context manager that prepares two samplers, ours and what it is
-compared with; the runner calls them in turn, round after round.
-"""
+"""The measures of one node: each one record with its target, and how both of its sides are taken."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from benchmarks import memtier
+from benchmarks import clustered, memtier
+from benchmarks.bench import Bench, Measure, Sampler, Samplers
 from benchmarks.probes import (
     Endpoint,
     Load,
@@ -27,68 +23,12 @@ from benchmarks.probes import (
     request,
     wait_for_checkpoint,
 )  # fmt: skip
-from tests.redis_binaries import redis_server
 from tests.servers import HOST, sepakat_server
 
-Sampler = Callable[[], float]
 REDIS = "redis"
 VALUE_BYTES = 100
 LOOKS = 8
 """How many runs look at one checkpoint, which may go on longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What a run was asked for: an outside server as ours, if any, and by how much work is divided."""
-
-    outside: Endpoint | None
-    divisor: int
-
-    @property
-    def many_keys(self) -> int:
-        """The size of the large keyspace."""
-        return 1_000_000 // self.divisor
-
-    @contextmanager
-    def ours(self, *flags: str) -> Iterator[Endpoint]:
-        """Our server, durable on every reply, with an empty folder; or the outside one, emptied."""
-        if self.outside:
-            command(self.outside, "FLUSHALL")
-            yield self.outside
-            return
-        with tempfile.TemporaryDirectory(prefix="sepakat-bench-") as folder:
-            home = Path(folder)
-            with sepakat_server(home / "data", home / "log", *flags) as server:
-                yield Endpoint(HOST, server.port)
-
-    @contextmanager
-    def redis(self) -> Iterator[Endpoint]:
-        """A redis-server as durable as ours."""
-        with redis_server("--appendonly", "yes", "--appendfsync", "always") as server:
-            yield Endpoint(HOST, server.port)
-
-
-Samplers = Iterator[tuple[Sampler, Sampler | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One line of the table.
-
-    ``beside`` names what ours is divided by ("" when ours stands alone);
-    ``target`` is a bound on the ratio, or on ours when it stands alone;
-    ``repeats`` is false where a second round would only repeat the first.
-    ``samplers`` yields the two that are called in turn, ours first.
-    """
-
-    name: str
-    title: str
-    unit: str
-    beside: str
-    target: float | None
-    at_least: bool
-    samplers: Callable[[Bench], AbstractContextManager[tuple[Sampler, Sampler | None]]]
-    repeats: bool = True
 
 
 def throughput(name: str, test: str, clients: int, requests: int, target: float, pipeline: int = 1) -> Measure:
@@ -236,4 +176,5 @@ MEASURES = (
     flat("flat-get", "get"),
     flat("flat-set", "set"),
     Measure("memtier", "memtier 1:10 -c 50", "/s", REDIS, None, True, memtier_mix),
+    *clustered.MEASURES,
 )

@@ -23,7 +23,8 @@ from rich.table import Column, Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.measures import MEASURES, Bench, Measure
+from benchmarks.bench import Bench, Measure
+from benchmarks.measures import MEASURES
 from benchmarks.probes import Endpoint, MeasureFailed
 from tests.redis_binaries import NoRedis, find
 from tests.servers import ServerFailed

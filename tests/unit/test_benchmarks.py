@@ -1,16 +1,26 @@
-"""The benchmark's own arithmetic and order, and its probes against a real Redis."""
+"""The benchmark's own arithmetic and order, and its probes against a real Redis and a real etcd."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import socketserver
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import pytest
 
-from benchmarks.measures import MEASURES, Bench, Measure, Sampler
+from benchmarks import etcd
+from benchmarks.attempts import seconds_to_next_write
+from benchmarks.bench import Bench, Measure, Sampler
+from benchmarks.clustered import MEASURES as CLUSTERED
+from benchmarks.grpc_puts import ACK, DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, Puts, frame
+from benchmarks.measures import MEASURES
+from benchmarks.open_loop import Generator, offering, quantile
 from benchmarks.probes import Endpoint, Load, MeasureFailed, closed_loop, command, load_keys, memory_bytes, request
 from benchmarks.run_benchmarks import Result, take
-from tests.servers import HOST, Server
+from tests.servers import HOST, Server, wait_until
 
 BENCH = Bench(outside=None, divisor=20)
 
@@ -22,6 +32,15 @@ def measure(ours: Sampler, beside: Sampler | None, target: float | None = 0.5, *
         yield ours, beside
 
     return Measure("m", "a measure", "/s", "redis" if beside else "", target, at_least, samplers)
+
+
+@pytest.fixture
+def full_redis(real_redis: Server) -> Iterator[Server]:
+    """A Redis that refuses every write."""
+    redis = Endpoint(HOST, real_redis.port)
+    command(redis, "CONFIG", "SET", "maxmemory", "1")
+    yield real_redis
+    command(redis, "CONFIG", "SET", "maxmemory", "0")
 
 
 def test_both_sides_take_turns() -> None:
@@ -90,11 +109,117 @@ def test_probes_against_redis(real_redis: Server) -> None:
         command(redis, "NOPE")
 
 
-def test_a_load_that_fails_says_so(real_redis: Server) -> None:
-    with real_redis.connect() as connection:
-        connection.sendall(request("CONFIG", "SET", "maxmemory", "1"))
-        assert connection.recv(64) == b"+OK\r\n"
-        with pytest.raises(MeasureFailed, match="OOM"):
-            load_keys(Endpoint(HOST, real_redis.port), 10, 3)
-        connection.sendall(request("CONFIG", "SET", "maxmemory", "0"))
-        assert connection.recv(64) == b"+OK\r\n"
+def test_a_load_that_fails_says_so(full_redis: Server) -> None:
+    with pytest.raises(MeasureFailed, match="OOM"):
+        load_keys(Endpoint(HOST, full_redis.port), 10, 3)
+
+
+@pytest.mark.parametrize(
+    ("samples", "share", "expected"),
+    [([7], 0.99, 7), ([1, 2], 0.5, 1), (range(1, 101), 0.99, 99), (range(1, 101), 1.0, 100), (range(101), 0.99, 99)],
+)
+def test_a_quantile_is_one_of_the_samples(samples: Sequence[float], share: float, expected: float) -> None:
+    assert quantile(samples, share) == expected
+
+
+def test_a_fixed_rate_sends_what_its_time_allows(real_redis: Server) -> None:
+    redis = Endpoint(HOST, real_redis.port)
+    command(redis, "FLUSHALL")
+    with closing(Generator(redis, rate=1_000, connections=7, keys=10)) as generator:
+        figures = generator.run(seconds=0.1)
+    assert figures.requests == 100
+    assert 0 < figures.p50_ms <= figures.p99_ms <= figures.max_ms
+    assert 0 < figures.per_second <= 1_000
+    assert command(redis, "DBSIZE") == ":10"
+
+
+def test_a_fixed_rate_counts_from_when_a_request_was_due(real_redis: Server) -> None:
+    redis = Endpoint(HOST, real_redis.port)
+    with closing(Generator(redis, rate=100, connections=1, keys=10)) as generator:
+        command(redis, "CLIENT", "PAUSE", "200", "WRITE")
+        figures = generator.run(seconds=0.1)
+    assert figures.max_ms - figures.p50_ms >= 30, "all were answered at once, and had been due one after the other"
+
+
+def test_a_fixed_rate_ends_when_it_is_told_to(real_redis: Server) -> None:
+    redis = Endpoint(HOST, real_redis.port)
+    command(redis, "FLUSHALL")
+    with offering(redis, rate=1_000, seconds=600) as load:
+        wait_until(lambda: command(redis, "DBSIZE") != ":0")
+        assert 0 < load.stop().requests < 600_000
+
+
+def test_a_fixed_rate_tells_what_the_server_refuses(full_redis: Server) -> None:
+    with (
+        offering(Endpoint(HOST, full_redis.port), rate=100, seconds=5) as load,
+        pytest.raises(MeasureFailed, match="-OOM"),
+    ):
+        load.wait()
+
+
+def test_writes_are_tried_until_one_succeeds() -> None:
+    asked = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.request.recv(4096))
+            self.request.sendall(b"+OK\r\n" if len(asked) > 5 else b"-CLUSTERDOWN no leader\r\n")
+
+    with socketserver.TCPServer((HOST, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            host, port = server.server_address[:2]
+            started = time.perf_counter()
+            assert 0 < seconds_to_next_write([Endpoint(str(host), port)], started) <= time.perf_counter() - started
+        finally:
+            server.shutdown()
+            thread.join()
+    assert len(asked) > 5
+
+
+ANSWER = frame(HEADERS, 0x4, 1, b"\x88") + frame(DATA, 0, 1, b"\0\0\0\0\2ok") + frame(HEADERS, 0x5, 1, b"\x80")
+REFUSAL = frame(HEADERS, 0x4 | END_STREAM, 3, b"\x88\x81")
+
+
+def test_answers_to_puts_are_counted_however_they_arrive() -> None:
+    data = frame(SETTINGS, 0, 0) + ANSWER + frame(PING, 0, 0, b"12345678") + frame(SETTINGS, ACK, 0) + ANSWER
+    expected = (2, frame(SETTINGS, ACK, 0) + frame(PING, ACK, 0, b"12345678"))
+    assert Puts().receive(data) == expected
+    puts = Puts()
+    pieces = [puts.receive(data[at : at + 1]) for at in range(len(data))]
+    assert (sum(answered for answered, _ in pieces), b"".join(owed for _, owed in pieces)) == expected
+    assert (puts.answered, puts.messages) == (2, 2)
+
+
+def test_a_refused_put_is_answered_without_a_message() -> None:
+    puts = Puts()
+    assert puts.receive(ANSWER + REFUSAL) == (2, b"")
+    assert (puts.answered, puts.messages) == (2, 1)
+
+
+@pytest.mark.parametrize(("kind", "what"), [(RST_STREAM, "a put"), (GOAWAY, "the connection")])
+def test_a_connection_that_ends_is_told(kind: int, what: str) -> None:
+    with pytest.raises(MeasureFailed, match=f"etcd ended {what}"):
+        Puts().receive(frame(kind, 0, 0, b"why"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(etcd.PROGRAM) is None, reason="etcd is not installed")
+def test_every_put_reaches_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
+    with etcd.etcd_cluster() as cluster:
+        assert cluster.puts_per_second(clients=20, requests=999) > 0
+        monkeypatch.setattr(etcd, "CONNECTIONS", 7)
+        assert cluster.puts_per_second(clients=20, requests=999) > 0
+
+
+def test_without_etcd_the_measure_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etcd, "PROGRAM", "no-such-etcd")
+    with pytest.raises(MeasureFailed, match="no-such-etcd is not on the PATH"), etcd.etcd_cluster():
+        pass
+
+
+@pytest.mark.parametrize("one", CLUSTERED, ids=lambda one: one.name)
+def test_a_cluster_is_never_an_outside_server(one: Measure) -> None:
+    result = take(one, Bench(outside=Endpoint(HOST, 1), divisor=20), 1, lambda: None)
+    assert "leave out --server" in result.failed
