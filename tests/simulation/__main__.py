@@ -14,7 +14,7 @@ from tests.simulation.trace import lines, tail
 @click.command()
 @click.option("--seed", type=int, help="Decides everything.", default=1)
 @click.option("--steps", type=int, default=10_000, show_default=True, help="Turns of all nodes together.")
-@click.option("--nodes", type=int, default=3, show_default=True, help="Nodes the cluster begins with.")
+@click.option("--nodes", type=int, default=0, help="Nodes the cluster begins with; the seed chooses unless told.")
 @click.option("--trace", is_flag=True, help="Print everything that happens.")
 def main(seed: int, steps: int, nodes: int, trace: bool) -> None:
     """Runs a simulated cluster and checks it."""

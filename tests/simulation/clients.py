@@ -32,6 +32,7 @@ class Workload:
         self.simulation = simulation
         self.history: list[Op] = []
         self.going = True
+        self.think_us = simulation.world.chance.choice((10 * MS, 60 * MS, 400 * MS))
         self._calls: dict[str, int] = {}
         self._value = 0
         kinds = [Registers] * registers + [Locks] * locks + [Others] * others
@@ -139,7 +140,7 @@ class Client:
         return list(self.session.queue) if self.session is not None else []
 
     def _act_soon(self) -> None:
-        self.world.after(self.world.between_us(200, 60 * MS), self.act)
+        self.world.after(self.world.between_us(200, self.workload.think_us), self.act)
 
     def _choose(self) -> Process | None:
         up = [process for process in self.simulation.processes.values() if process.up and not process.gone]

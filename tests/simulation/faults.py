@@ -6,6 +6,7 @@ differ in character and not only in order.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -44,6 +45,18 @@ WEIGHTS: dict[str, float] = {
     "remove": 0.7,
     "replace": 0.7,
 }
+"""How often each fault comes, in a run of no special character."""
+
+CHARACTERS: dict[str, tuple[str, ...]] = {
+    "mixed": (),
+    "network": ("partition", "one_way", "only_one", "isolate_leader", "flap", "weather"),
+    "crashes": ("crash", "crash_leader", "crash_all", "checkpoint_crash"),
+    "pauses": ("stop", "stop_leader", "stalls", "jump"),
+    "disks": ("slow_disk", "full_disk", "uncertain_disk", "failing_rows"),
+    "snapshots": ("checkpoint", "checkpoint_crash", "lag", "failing_rows", "weather"),
+    "members": ("transfer", "add", "remove", "replace"),
+}
+"""What there is more of."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,13 @@ class Profile:
 
     gap_ms: int = 400
     weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+
+    @classmethod
+    def drawn(cls, chance: random.Random) -> Profile:
+        """One of some character."""
+        favoured = CHARACTERS[chance.choice(list(CHARACTERS))]
+        weights = {name: weight * (8 if name in favoured else 1) for name, weight in WEIGHTS.items()}
+        return cls(chance.choice((100, 400, 1500)), weights)
 
 
 class Faults:
@@ -112,7 +132,7 @@ class Faults:
         leading = [one for one in self._up() if one.node is not None and one.node.raft.leading is not None]
         return self.world.chance.choice(leading) if leading else self._any()
 
-    def _time(self, least_ms: int = 50, most_ms: int = 3000) -> int:
+    def _time(self, least_ms: int = 50, most_ms: int = 8000) -> int:
         return self.world.between_us(least_ms * MS, most_ms * MS)
 
     # The network

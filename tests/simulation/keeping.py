@@ -93,6 +93,7 @@ class Keeping:
             self._moving = True
             self._process.run(self._move(node))
         elif self._storing and self._world.now_us - self._last_piece_us > ABANDONED_US and not self._moving:
+            node.snapshots.abandon()
             self._stop_storing()
 
     def _move(self, node: Node) -> Steps:
@@ -121,6 +122,7 @@ class Keeping:
             node.chunk_stored(piece, stored=True)
             if piece.last:
                 self._world.note(self._process.name, "installed", f"the snapshot of {piece.index}")
+                self._process.simulation.snapshots += 1
                 self._process.simulation.watch.installed(self._process, node)
                 self._stop_storing()
             self._process.wake(self._world.now_us)

@@ -82,6 +82,7 @@ class Process:
         self._session_number = 0
         self._probe_us = 0
         self._busy_turns = 0
+        self._applied = 0
         self._leaderless_us: int | None = None
 
     def __str__(self) -> str:
@@ -135,11 +136,12 @@ class Process:
         """The power goes."""
         world = self.world
         world.note(self.name, "crashes")
-        self.simulation.watch.crashed(self)
+        assert self.node is not None
         self.running_us += world.now_us - self.started_us
+        self.disk.crash()
+        self.simulation.watch.crashed(self, self.node.raft)
         self.node = None
         self.boot += 1  # what was planned for this run is void
-        self.disk.crash()
         self.keeping = Keeping(self)
         self._inbox.clear()
         self._requests.clear()
@@ -351,7 +353,8 @@ class Process:
         world, clock, disk = self.world, self.clock, self.disk
         soon_us = world.now_us + TURN_US
         if (node.busy and disk.free) or self._requests:
-            self._busy_turns += 1
+            self._busy_turns = self._busy_turns + 1 if node.applied_index == self._applied else 0
+            self._applied = node.applied_index
             if self._busy_turns > BUSY_TURNS_MAX:
                 raise Violation("never spins", f"{self} has been busy for {self._busy_turns} turns: {node.status()}")
             self.wake(soon_us)

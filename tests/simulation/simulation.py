@@ -12,12 +12,15 @@ from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults, Profile
 from tests.simulation.healing import Healing
 from tests.simulation.history import judge
+from tests.simulation.limits import small_limits
 from tests.simulation.network import Network
 from tests.simulation.process import Process
 from tests.simulation.watch import Watch
 from tests.simulation.world import MS, SECOND, Violation, World
 
 HOUR_US = 3600 * SECOND
+SIZES = (1, 2, 3, 3, 3, 3, 4, 5)
+"""How many nodes clusters begin with."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class Result:
 
 
 class Simulation:
-    """``processes`` by name, in the order they came; ``turns`` counts those of all of them."""
+    """A run to be. ``nodes`` 0 lets the seed choose how many there are; ``processes`` by name, in the order they came; ``turns`` counts those of all of them."""
 
-    def __init__(self, seed: int, *, nodes: int = 3, profile: Profile | None = None, keep_all: bool = False) -> None:
+    def __init__(self, seed: int, *, nodes: int = 0, profile: Profile | None = None, keep_all: bool = False) -> None:
         self.world = World(seed, keep_all=keep_all)
         self.network = Network(self.world)
         self.processes: dict[str, Process] = {}
@@ -50,16 +53,20 @@ class Simulation:
         self._disks = 0
         chance = self.world.chance
         self.timing = Timing(leases=chance.random() < 0.8)
-        founders = [self._make(self.free_name(), self.new_disk_id()) for _ in range(nodes)]
+        founders = [self._make(self.free_name(), self.new_disk_id()) for _ in range(nodes or chance.choice(SIZES))]
         config = static({process.name: f"{process.name}:1" for process in founders})
         for process in founders:
             process.found(config)
             self.world.at(chance.randrange(300 * MS), lambda process=process: self.start(process))  # type: ignore[misc]
         self.workload = Workload(self)
-        self.faults = Faults(self, profile or Profile(gap_ms=chance.choice((150, 400, 1500))))
+        self.faults = Faults(self, profile or Profile.drawn(chance))
 
     def run(self, steps: int) -> Result:
         """Takes ``steps`` turns among faults, heals, and judges; raises `Violation`."""
+        with small_limits(self.world.chance):
+            return self._run(steps)
+
+    def _run(self, steps: int) -> Result:
         world = self.world
         world.after(SECOND, self.faults.start)
         self.workload.start()
@@ -144,7 +151,7 @@ class Simulation:
         return [one for one in self.processes.values() if one.node is not None and one.node.raft.leading is not None]
 
 
-def run(seed: int, steps: int, *, nodes: int = 3, profile: Profile | None = None) -> Result:
+def run(seed: int, steps: int, *, nodes: int = 0, profile: Profile | None = None) -> Result:
     """One run from a seed; raises `Violation`, with the end of the trace as a note."""
     simulation = Simulation(seed, nodes=nodes, profile=profile)
     try:

@@ -69,9 +69,13 @@ class Watch:
         self._log(process, node, view)
         self._compare(process, node)
 
-    def crashed(self, process: Process) -> None:
-        """A run is over."""
+    def crashed(self, process: Process, raft: Raft) -> None:
+        """A run is over. A term that its leader never made durable never was: nobody heard of it."""
         self._views.pop(process.name, None)
+        if raft.leading is not None and process.disk.hard_state.term < raft.term:
+            self._leaders.pop(raft.term)
+            for key in [key for key in self._entries if key[1] == raft.term]:
+                del self._entries[key]
 
     def installed(self, process: Process, node: Node) -> None:
         """A snapshot took the place of a log."""

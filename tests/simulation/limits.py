@@ -1,0 +1,32 @@
+"""The production's limits, made so small that a short run reaches all of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
+from unittest.mock import patch
+
+from cluster import leadership, node
+from cluster.raft import leading, progress, transfer
+
+CHOICES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
+    (node, "RETAIN_BYTES", (0, 300, 3000)),
+    (leadership, "ENTRIES_AHEAD_MAX", (2, 8, 64)),
+    (node, "APPLY_BYTES", (100, 2000, 4 * 1024 * 1024)),
+    (leading, "APPEND_BYTES_MAX", (300, 2000, 1024 * 1024)),
+    (progress, "IN_FLIGHT_BYTES_MAX", (1000, 8 * 1024 * 1024)),
+    (progress, "IN_FLIGHT_APPENDS_MAX", (2, 256)),
+    (transfer, "RESEND_MS", (200.0, 1000.0)),
+)
+"""The usual value stands last."""
+
+
+@contextmanager
+def small_limits(chance: random.Random) -> Iterator[None]:
+    """Draws each limit, and puts all of them back at the end."""
+    with ExitStack() as stack:
+        for module, name, choices in CHOICES:
+            stack.enter_context(patch.object(module, name, chance.choice(choices)))
+        yield
