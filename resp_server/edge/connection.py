@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections import deque
 
 from resp_server.protocol.requests import Limits, RequestParser
 from resp_server.session import Session
+from resp_server.setting_kinds import BufferLimit
 
 RECEIVE_BYTES = 16 * 1024
 KEEPALIVE_S_MAX = 32767  # more is an error on Linux
@@ -20,10 +22,11 @@ class Connection:
     own methods cost.
 
     ``interest`` is what the poller was asked for. ``ended`` says that the client
-    sends no more, and the poller does not watch it. ``unsent`` holds replies the
-    socket did not take; ``over_soft_since_s`` is when they passed the soft
-    limit, for ``client-output-buffer-limit``. ``peer`` is the node that the
-    client proved to be, ``peer_address`` where that is reached.
+    sends no more, and the poller does not watch it; some of what it sent may be
+    ``unread``. ``unsent`` holds replies the socket did not take;
+    ``over_soft_since_s`` is when they passed the soft limit, for
+    ``client-output-buffer-limit``. ``peer`` is the node that the client proved
+    to be, ``peer_address`` where that is reached.
     """
 
     __slots__ = (
@@ -37,6 +40,7 @@ class Connection:
         "peer_address",
         "session",
         "socket",
+        "unread",
         "unsent",
         "unsent_bytes",
     )
@@ -52,7 +56,7 @@ class Connection:
         self.unsent_bytes = 0
         self.over_soft_since_s: float | None = None
         self.killed = False
-        self.ended = False
+        self.ended = self.unread = False
         self.peer = self.peer_address = ""
 
     def send(self, data: bytes) -> int:
@@ -86,6 +90,18 @@ class Connection:
                 self.unsent[0] = first[sent:]
         self.unsent_bytes -= total
         return total
+
+    def over_limit(self, limit: BufferLimit) -> bool:
+        """Whether too much has been unsent, or a lot for too long."""
+        if limit.hard_bytes and self.unsent_bytes > limit.hard_bytes:
+            return True
+        if not limit.soft_bytes or self.unsent_bytes <= limit.soft_bytes:
+            self.over_soft_since_s = None
+            return False
+        now_s = time.monotonic()
+        if self.over_soft_since_s is None:
+            self.over_soft_since_s = now_s
+        return now_s - self.over_soft_since_s > limit.soft_s
 
 
 def endpoint(address: object) -> str:

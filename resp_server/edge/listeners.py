@@ -53,3 +53,12 @@ class Listeners:
             self._poller.forget(fd)
             listener.close()
         self._by_fd.clear()
+
+
+def turn_away(client: socket.socket) -> None:
+    """Closes the connection of one client too many, and says why."""
+    try:
+        client.send(b"-ERR max number of clients reached\r\n")
+    except OSError:
+        LOGGER.debug("a client that was turned away had gone already")
+    client.close()

@@ -13,6 +13,7 @@ from typing import Protocol
 
 READ = 0x001  # EPOLLIN
 WRITE = 0x004  # EPOLLOUT
+BROKEN = 0x018  # EPOLLHUP, EPOLLERR
 GONE = 0x2018  # EPOLLRDHUP, EPOLLHUP, EPOLLERR: told even while READ is not asked for, where the system can
 
 

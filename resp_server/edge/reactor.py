@@ -28,8 +28,8 @@ from resp_server.edge.clock import Clock
 from resp_server.edge.connection import RECEIVE_BYTES, Connection, endpoint, keep_alive
 from resp_server.edge.disk import Disk
 from resp_server.edge.link import Links
-from resp_server.edge.listeners import Listeners
-from resp_server.edge.poller import GONE, READ, WRITE, new_poller
+from resp_server.edge.listeners import Listeners, turn_away
+from resp_server.edge.poller import BROKEN, GONE, READ, WRITE, new_poller
 from resp_server.logs import LOGGER
 from resp_server.protocol.requests import Limits
 from resp_server.server import Server
@@ -194,7 +194,7 @@ class Reactor:
                 self._read(connection)
                 outbox[connection.session] = None
             elif event & GONE:
-                self._end(connection)
+                self._end(connection, unread=not event & BROKEN)
         self._finish(whole=whole)
 
     def _advance(self) -> None:
@@ -220,6 +220,7 @@ class Reactor:
         try:
             data = os.read(connection.fd, RECEIVE_BYTES)
         except BlockingIOError:
+            connection.unread = False
             return
         except OSError:
             self._drop(connection)
@@ -240,12 +241,24 @@ class Reactor:
         if parser.error is not None:
             self._break(connection)
 
-    def _end(self, connection: Connection) -> None:
-        """The client sends no more: it gets what it is owed for what it sent before, but does not wait for anything."""
-        connection.ended = True
+    def _end(self, connection: Connection, *, unread: bool = False) -> None:
+        """The client sends no more: it gets what it is owed for what it sent before, but does not wait for anything.
+
+        While it is not read from, some of that may still be ``unread``.
+        """
+        if not connection.ended:
+            self._poller.forget(connection.fd)
+        connection.ended, connection.unread = True, unread
         connection.interest = 0
-        self._poller.forget(connection.fd)
         self._after_sending(connection)
+
+    def _go_on_with(self, connection: Connection) -> None:
+        """The client had ended, and all of it that was read is answered: reads on, or closes."""
+        if connection.unread:
+            self._dispatcher.outbox[connection.session] = None
+            self._read(connection)
+        else:
+            self._drop(connection)
 
     def _read_on_as_known(self, connection: Connection) -> None:
         """The client authenticated in this chunk: what follows in it has the usual limits."""
@@ -361,10 +374,12 @@ class Reactor:
                 self._drop(connection)
             return
         if connection.ended:
-            if connection.unsent or session.waiting or not (session.pending or session.backlog):
+            if connection.unsent or session.waiting:
                 self._drop(connection)
+            elif not (session.pending or session.backlog):
+                self._go_on_with(connection)
             return
-        if connection.unsent and self._over_limit(connection):
+        if connection.unsent and connection.over_limit(self._server.settings.client_output_buffer_limit):
             self._drop_deaf(connection)
             return
         if not connection.unsent:
@@ -383,34 +398,15 @@ class Reactor:
             connection.interest = interest
             self._poller.change(connection.fd, interest)
 
-    def _over_limit(self, connection: Connection) -> bool:
-        limit = self._server.settings.client_output_buffer_limit
-        if limit.hard_bytes and connection.unsent_bytes > limit.hard_bytes:
-            return True
-        if not limit.soft_bytes or connection.unsent_bytes <= limit.soft_bytes:
-            connection.over_soft_since_s = None
-            return False
-        now_s = time.monotonic()
-        if connection.over_soft_since_s is None:
-            connection.over_soft_since_s = now_s
-        return now_s - connection.over_soft_since_s > limit.soft_s
-
     # Coming and going
 
     def _accept(self, fd: int) -> None:
         for client, peer in self._listeners.accept(fd):
             if len(self._connections) >= min(self._server.settings.maxclients, self._clients_max):
-                self._turn_away(client)
+                self._server.stats.rejected_connections += 1
+                turn_away(client)
             else:
                 self._welcome(client, peer)
-
-    def _turn_away(self, client: socket.socket) -> None:
-        self._server.stats.rejected_connections += 1
-        try:
-            client.send(b"-ERR max number of clients reached\r\n")
-        except OSError:
-            LOGGER.debug("a client that was turned away had gone already")
-        client.close()
 
     def _welcome(self, client: socket.socket, peer: object) -> None:
         if client.family == socket.AF_UNIX:
@@ -484,9 +480,11 @@ class Reactor:
         now_ms = self._clock.now_ms()
         for connection in list(self._connections.values()):
             session = connection.session
-            if connection.unsent and self._over_limit(connection):
+            if connection.unsent and connection.over_limit(self._server.settings.client_output_buffer_limit):
                 self._drop_deaf(connection)
-            elif timeout_ms and not (session.waiting or session.pending) and now_ms - session.last_active_ms > timeout_ms:
+            elif (
+                timeout_ms and not (session.waiting or session.pending) and now_ms - session.last_active_ms > timeout_ms
+            ):
                 LOGGER.info("closed an idle client", {"client": session.address})
                 self._drop(connection)
         self._listeners.watch()
