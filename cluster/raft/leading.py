@@ -29,7 +29,7 @@ from cluster.raft.messages import (
 from cluster.raft.progress import Progress, State
 from cluster.raft.quorum import reached
 from cluster.raft.reads import Asked, Reads
-from cluster.raft.transfer import Transfer
+from cluster.raft.transfer import ABANDONED_MS, Transfer
 
 if TYPE_CHECKING:
     from cluster.raft.core import Raft
@@ -98,8 +98,11 @@ class Leading:
             progress.told = max(progress.told, commit)
             raft.send(peer, Heartbeat(raft.term, commit, self._beat_us, matches))
             if progress.unanswered and raft.now_ms - progress.moved_ms > raft.timing.election_ms:
-                progress.probe(progress.match + 1)
+                progress.lost()
                 progress.moved_ms = raft.now_ms
+            if peer in self.transfers and raft.now_ms - progress.heard_ms > ABANDONED_MS:
+                del self.transfers[peer]
+                progress.probe(progress.next)
             self.replicate(peer)
 
     @property
@@ -165,8 +168,9 @@ class Leading:
             prev_index = progress.next - 1
             prev_term = log.term(prev_index)
             if prev_term is None:
-                self._send_snapshot(peer)
-                return
+                if raft.now_ms - progress.heard_ms < raft.timing.election_ms:
+                    self._send_snapshot(peer)
+                return  # else it is not there, and may want none when it is
             message = self._append(prev_index, prev_term)
             size = sum(len(payload) for _, payload in message.entries)
             progress.sent(prev_index + len(message.entries), size, raft.now_ms)

@@ -89,9 +89,10 @@ class Progress:
         self.bytes = 0
 
     def lost(self) -> None:
-        """What was on its way may not have arrived."""
-        if self.state is not State.SNAPSHOT:
+        """What was on its way may not have arrived: it is to be sent again."""
+        if self.state is State.REPLICATE:
             self.probe(self.match + 1)
+        self.waits = False
 
     def send_snapshot(self) -> None:
         """Nothing is appended until the snapshot is installed."""

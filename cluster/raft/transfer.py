@@ -12,6 +12,9 @@ from cluster.raft.messages import ChunkTaken
 
 RESEND_MS = 1000.0
 
+ABANDONED_MS = 30_000.0
+"""A follower that is not heard for so long loses its snapshot: what must follow it is kept in memory."""
+
 
 class Transfer:
     """``index`` is the snapshot's (None until its first piece was sent), ``position`` the piece the follower needs."""

@@ -11,7 +11,7 @@ from cluster.raft.log import Log
 from cluster.raft.membership import Member, Membership, static
 from cluster.raft.messages import Append, Appended, Chunk, ChunkTaken, Heartbeat
 from cluster.raft.progress import State
-from cluster.raft.transfer import RESEND_MS
+from cluster.raft.transfer import ABANDONED_MS, RESEND_MS
 from cluster.snapshots import ledger_of
 from cluster.storage.contract import HardState
 from tests.paper.group import Group, entries
@@ -228,8 +228,8 @@ def test_a_piece_or_an_answer_that_is_lost_costs_one_piece(what: str) -> None:
     assert courier.state("n3") == courier.state("n1")
 
 
-def test_an_interruption_of_any_length_costs_one_piece() -> None:
-    """Ours: as long as the leader is the same and the follower was not started again."""
+def test_a_longer_interruption_costs_one_piece_too() -> None:
+    """Ours: as long as nobody gave up, the leader is the same and the follower was not started again."""
     group, courier = behind()
     first_piece(group, courier)
     group.settle()
@@ -238,7 +238,7 @@ def test_an_interruption_of_any_length_costs_one_piece() -> None:
     courier.finish("n3", piece)
     group.cut("n3")
     group.lose()
-    group.pass_ms(60_000)
+    group.pass_ms(ABANDONED_MS - 1000)
     group.heal()
     courier.move()
     positions = []
@@ -248,6 +248,66 @@ def test_an_interruption_of_any_length_costs_one_piece() -> None:
         courier.move(1)
     assert 0 not in positions[1:]
     assert courier.state("n3") == courier.state("n1")
+
+
+def test_a_follower_that_is_not_there_gets_no_snapshot() -> None:
+    """Ours: what must follow a snapshot is kept in memory, and that must not be for as long as somebody is away."""
+    group = Group()
+    group.elect("n1")
+    group.crash("n3")
+    courier = Courier(group)
+    for number in range(3):
+        group.write("n1", b"%d" % number)
+        group.pass_ms(1000)
+        courier.checkpoint("n1")
+        assert courier.send("n1") == []
+        assert group["n1"].log.base_index == group["n1"].log.last_index
+    group.start("n3")
+    courier.watch("n3")
+    group.pass_ms(400)
+    courier.move()
+    assert courier.state("n3") == courier.state("n1")
+
+
+def test_a_snapshot_for_a_follower_that_went_away_is_given_up() -> None:
+    """Ours: after as long as the follower waits for a piece; then the log is cut again as if it were not there."""
+    group, courier = behind()
+    first_piece(group, courier)
+    group.crash("n3")
+    group.write("n1", b"later")
+    group.pass_ms(ABANDONED_MS / 2)
+    courier.checkpoint("n1")
+    assert group["n1"].log.base_index < group["n1"].log.last_index
+    group.pass_ms(ABANDONED_MS)
+    assert not courier.snapshots["n1"].moving
+    courier.checkpoint("n1")
+    assert group["n1"].log.base_index == group["n1"].log.last_index
+    group.start("n3")
+    courier.watch("n3")
+    group.pass_ms(400)
+    courier.move()
+    assert courier.state("n3") == courier.state("n1")
+
+
+def test_a_follower_that_was_away_when_the_leader_was_elected_gets_what_it_lacks_from_the_log() -> None:
+    """5.3: that it did not answer says nothing of how far it is, so it is no reason for a snapshot."""
+    group = Group()
+    group.elect("n2")
+    for number in range(5):
+        group.write("n2", b"%d" % number)
+    group.pass_ms(100)
+    group.crash("n3")
+    for name in ("n1", "n2"):
+        group[name].compact(3, 0)
+    group.elect("n1")
+    group.write("n1", b"while it was away")
+    group.pass_ms(5000)
+    leading = group["n1"].leading
+    assert leading is not None
+    assert not leading.transfers
+    group.start("n3")
+    group.pass_ms(400)
+    assert group.payloads("n3")[-1] == b"while it was away"
 
 
 def test_a_follower_that_starts_again_gets_the_snapshot_from_the_beginning() -> None:
