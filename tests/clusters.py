@@ -25,6 +25,10 @@ from tests.servers import HOST, START_SECONDS, STOP_SECONDS, Server, ServerFaile
 
 ROOT = Path(__file__).parents[1]
 ASK_SECONDS = 5.0  # how long a node that runs may take to say how it is
+ELECTION_SECONDS = 0.7
+UNHURRIED = ("--election-timeout", "700", "--heartbeat-interval", "70")
+"""On a machine that is busy with other things a node may well be silent for a third of a second."""
+
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -47,11 +51,6 @@ def sepakat(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Runs the command line to its end, as an operator would."""
     command = [sys.executable, "-m", "resp_server", *map(str, words)]
     return subprocess.run(command, env=own_environment(), capture_output=True, text=True, timeout=STOP_SECONDS)
-
-
-def client_of(server: Server, *, seconds: float = START_SECONDS) -> Any:
-    """A client that repeats nothing by itself; Any, as redis-py's types depend on options they cannot see."""
-    return redis.Redis(port=server.port, protocol=3, socket_timeout=seconds, retry=Retry(NoBackoff(), 0))
 
 
 class Node:
@@ -138,9 +137,9 @@ class Node:
         assert not self.runs
         shutil.rmtree(self.folder)
 
-    def client(self, *, seconds: float = START_SECONDS) -> Any:
-        """A client of this node."""
-        return client_of(self.server, seconds=seconds)
+    def client(self) -> Any:
+        """A client that repeats nothing by itself; Any, as redis-py's types depend on options they cannot see."""
+        return redis.Redis(port=self.port, protocol=3, socket_timeout=START_SECONDS, retry=Retry(NoBackoff(), 0))
 
     def raw(self) -> RawClient:
         """A connection to this node that does exactly as told, until `hang_up`."""
@@ -158,10 +157,14 @@ class Node:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def raft(self) -> dict[str, Any]:
-        """What RAFT.INFO says of the only shard; raises `redis.RedisError`."""
-        with contextlib.closing(self.client(seconds=ASK_SECONDS)) as client:
-            [shard] = client.execute_command("RAFT.INFO")
-        return {name.decode(): _text(value) for name, value in shard.items()}
+        """What RAFT.INFO says of the only shard; raises `OSError` when it does not answer."""
+        with RawClient(self.server) as client:
+            client.socket.settimeout(ASK_SECONDS)
+            client.call("HELLO", 3)
+            reply = client.call("RAFT.INFO")
+        if isinstance(reply, hiredis.ReplyError):
+            raise ConnectionError(str(reply))
+        return {name.decode(): _text(value) for name, value in reply[0].items()}
 
 
 def _text(value: Any) -> Any:
@@ -202,9 +205,13 @@ class Cluster:
             node.wait_until_ready()
 
     def newcomer(self, name: str, through: Node, *flags: str) -> Node:
-        """A node that will join through one that runs, and is no part of `nodes` yet; it is not started."""
-        [port] = free_ports(1)
-        address = self.network.add(name, port)
+        """A node that will join through one that runs; it is not started. A name that was in use keeps its ports."""
+        if name in self.nodes:
+            self.nodes[name].hang_up()
+            port, address = self.nodes[name].port, self.nodes[name].address
+        else:
+            [port] = free_ports(1)
+            address = self.network.add(name, port)
         own = ("--join", f"{HOST}:{through.port}", "--announce", address, *self.flags, *flags)
         node = Node(name, port, address, self.folder, own)
         self.nodes[name] = node
@@ -321,14 +328,15 @@ def _states(nodes: Iterable[Node]) -> dict[str, dict[str, Any]]:
     """RAFT.INFO by node, of those that answer."""
     states = {}
     for node in nodes:
-        with contextlib.suppress(redis.RedisError, OSError):
+        with contextlib.suppress(OSError):
             states[node.name] = node.raft()
     return states
 
 
 def _takes_writes(node: Node) -> bool:
-    with contextlib.suppress(redis.RedisError, OSError), contextlib.closing(node.client(seconds=ASK_SECONDS)) as client:
-        return bool(client.set("the-cluster-takes-writes", node.name))
+    with contextlib.suppress(OSError), RawClient(node.server) as client:
+        client.socket.settimeout(ASK_SECONDS)
+        return not error_of(client, "SET", "the-cluster-takes-writes", node.name)
     return False
 
 

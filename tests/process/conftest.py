@@ -6,10 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clusters import Cluster, running_cluster
-
-UNHURRIED = ("--election-timeout", "1000", "--heartbeat-interval", "100")
-"""On a machine that is busy with other things a node may well be silent for a third of a second."""
+from tests.clusters import UNHURRIED, Cluster, running_cluster
 
 
 @pytest.fixture(scope="module")
