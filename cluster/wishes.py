@@ -128,6 +128,8 @@ def grant(raft: Raft, change: Change) -> None:
         if change.node not in config.voters:
             raise Refused(f"{change.node} is no voter of this cluster: see RAFT.INFO")
         if change.node != raft.name and leading.successor != change.node:
+            if raft.now_ms - leading.progress[change.node].heard_ms >= raft.timing.election_ms:
+                raise Refused(f"{change.node} does not answer: see RAFT.INFO")  # and no write should wait for it
             leading.hand_over(change.node)
         return
     wanted = _removed(raft, change) if change.kind == "remove" else _added(config, change)
