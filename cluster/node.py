@@ -575,7 +575,7 @@ class Node:
     def chunk_stored(self, chunk: Chunk, *, stored: bool) -> None:
         """A piece of `snapshots` is on the disk, or cannot be had there; after the last the state is the snapshot's.
 
-        What became of what was asked before, and is not answered, is not known then.
+        What became of writes that may be in it, and are not answered, is not known then.
         """
         installation = self.snapshots.stored(chunk, stored=stored)
         if installation is None:
@@ -584,12 +584,10 @@ class Node:
         self.checkpoint_index = installation.index
         self.bytes_since_checkpoint = 0
         self._carrying.term = max(self._carrying.term, installation.term)
-        for batch in self._clients.outstanding:
+        unseen = uncertain("this node was too far behind to see what became of it")
+        for batch in self._clients.outstanding.lose_to(installation.term, unseen):
             for origin in batch.origins.values():
                 self.unblock(None, origin, b"TIMEOUT")  # nobody waits for what is answered now
-        self._clients.outstanding.lose(
-            uncertain("this node was too far behind to see what became of it"), no_leader(SHARD)
-        )
         self._restored = True
 
     # Looking

@@ -80,6 +80,13 @@ class Outstanding:
             if batch.writes and batch.term < term and batch.lost is None:
                 batch.lost = error
 
+    def lose_to(self, term: int, error: CommandError) -> list[Batch]:
+        """A snapshot that ends in ``term`` replaced the state: what was sent by then may be in it. What is lost."""
+        found = [batch for batch in self._batches if batch.writes and batch.term <= term and batch.lost is None]
+        for batch in found:
+            batch.lost = error
+        return found
+
     def lose(self, writes: CommandError, reads: CommandError, *, before_ms: float = float("inf")) -> bool:
         """Gives up what was asked before that time; whether there was anything."""
         found = False
