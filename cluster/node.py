@@ -455,8 +455,9 @@ class Node:
         """The disk did not take the work of `ready`, and ``error`` is what clients are told of it.
 
         Alone, nothing else can become of it: what is ``definite`` is taken back,
-        what is not is written when the disk takes it again. Among others this
-        node hands over if it leads, and the log decides: it goes on following.
+        what is not is written when the disk takes it again, and so is what a
+        learner may have been sent. Among others this node hands over if it
+        leads, and the log decides: it goes on following.
         """
         self.stand_aside()
         raft = self.raft
@@ -465,8 +466,11 @@ class Node:
             return
         written = [batch for batch in self._clients.outstanding if batch.index > raft.log.saved_index]
         if definite and written:
-            raft.cut_from(written[0].index)
-            self._leadership.taken_back()
+            if raft.leading is not None and raft.leading.progress:
+                error = uncertain("the disk did not take it, but another node may have it")
+            else:
+                raft.cut_from(written[0].index)
+                self._leadership.taken_back()
         self._clients.outstanding.lose(error, error)
 
     def stand_aside(self) -> None:
