@@ -217,15 +217,18 @@ class Node:
 
     def connected(self, peer: str) -> None:
         """There is a link to the peer again: what it may have missed is sent at once."""
+        self.disconnected(peer)  # whatever was sent before
         if peer == self.raft.leader:
             self._next_retry_ms = self.monotonic_ms
+        leading = self.raft.leading
+        if leading is not None and peer in leading.progress:
+            leading.replicate(peer)
 
     def disconnected(self, peer: str) -> None:
         """The link to the peer broke: what was on its way there may be lost."""
         leading = self.raft.leading
-        progress = leading.progress.get(peer) if leading is not None else None
-        if progress is not None:
-            progress.lost()
+        if leading is not None and peer in leading.progress:
+            leading.progress[peer].lost()
 
     def meet(self, peer: str, disk: str) -> None:
         """The peer showed which data folder it has; that is the one it is trusted with from now on."""
