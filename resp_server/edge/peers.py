@@ -40,6 +40,7 @@ JOIN_S = 20.0
 
 ADDRESSES_MAX = 256
 REASON_LENGTH_MAX = 512
+ANSWERS_BYTES_MAX = 1024 * 1024
 
 
 class Peers:
@@ -88,17 +89,14 @@ class Peers:
 
     def _follow(self, nursery: trio.Nursery, config: Config) -> None:
         """Starts and ends tasks as members come and go."""
-        calling = self._links.callers()
-        self._callers = {peer: None for peer in self._callers if peer in calling and peer not in config}
-        if self._node.has_leader:
-            for peer in calling:
-                if peer not in config:
-                    self._links.cut_from(peer)
+        calling = set(self._links.callers())
+        if self._node.has_leader:  # then it is known who is a member
             self._callers.clear()
-        wanted = {**self._node.addresses(), **{peer: self._seen.get(peer, "") for peer in self._callers}}
+        self._callers = {peer: None for peer in self._callers if peer in calling and peer not in config}
+        wanted = [*self._node.addresses(), *self._callers]
         for peer in [one for one in self._keepers if one not in wanted]:
             self._keepers.pop(peer).deadline = trio.current_time() + REMOVED_LINGERS_S
-            self._seen.pop(peer, None)
+            nursery.start_soon(self._part_with, peer)
         for peer in wanted:
             if peer not in self._keepers:
                 scope = self._keepers[peer] = trio.CancelScope()
@@ -115,8 +113,15 @@ class Peers:
                 back_off_s = min(BACK_OFF_MAX_S, BACK_OFF_MIN_S * 2**failures)
                 with trio.move_on_after(back_off_s * self._chance.uniform(0.5, 1)):
                     await called.wait()
+
+    async def _part_with(self, peer: str) -> None:
+        """One that was removed may still say and hear so for a while."""
+        await trio.sleep(REMOVED_LINGERS_S)
         if peer not in self._keepers:
             self._links.cut(peer, "it is no member any more")
+            self._links.cut_from(peer)
+            self._seen.pop(peer, None)
+            self._said.pop(peer, None)
 
     async def _link(self, peer: str, failures: int) -> bool:
         """A link, until it is lost; whether it was there, and for more than a moment."""
@@ -177,6 +182,7 @@ class Caller:
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._reader = hiredis.Reader()
+        self._received_bytes = 0
 
     @classmethod
     async def connect(cls, address: str) -> Caller:
@@ -199,6 +205,9 @@ class Caller:
                 data = await self._stream.receive_some()
                 if not data:
                     raise ConnectionResetError("it closed the connection")
+                self._received_bytes += len(data)
+                if self._received_bytes > ANSWERS_BYTES_MAX:
+                    raise unexpected()
                 self._reader.feed(data)
         except trio.BrokenResourceError as error:
             raise ConnectionResetError(reason_of(error.__cause__ or error)) from None
@@ -255,11 +264,9 @@ async def _ask_to_join(address: str, wish: Join, secret: str) -> tuple[str, str,
 
 
 def reason_of(error: BaseException) -> str:
-    """One line for the log."""
+    """One line for the log: what is at the bottom of it."""
     if isinstance(error, trio.TooSlowError):
         return "no answer in time"
-    if isinstance(error, OSError) and error.__cause__ is not None:  # trio's own: all attempts to connect failed
-        error = error.__cause__
-    if isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    while (cause := error.__cause__) is not None:
+        error = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from resp_server.edge.poller import READ, WRITE, Poller, SelectorPoller, new_poller
+from resp_server.edge.poller import BROKEN, GONE, READ, WRITE, Poller, SelectorPoller, new_poller
 
 
 @pytest.fixture(params=[new_poller, SelectorPoller])
@@ -51,3 +52,18 @@ def test_the_other_side_closing_is_noticed(poller: Poller, pair: tuple[socket.so
     assert fd == near.fileno()
     assert event & READ
     assert near.recv(1) == b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only epoll tells of it while nothing is asked for")
+def test_who_sends_no_more_is_told_from_who_is_gone(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    poller = new_poller()
+    poller.watch(near.fileno(), 0)
+    far.shutdown(socket.SHUT_WR)
+    ((_, event),) = poller.poll(1)
+    assert event & GONE
+    assert not event & BROKEN
+    far.close()
+    ((_, event),) = poller.poll(1)
+    assert event & BROKEN
+    poller.close()

@@ -1,19 +1,26 @@
-"""The reactor among Trio's other tasks."""
+"""The reactor: what a turn does in which order, whom it closes, and its place among Trio's other tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 import trio
 
+from cluster.raft.messages import Message, Ping
 from resp_server.edge.clock import Clock
 from resp_server.edge.disk import Disk
 from resp_server.edge.poller import READ, EpollPoller
-from resp_server.edge.reactor import Reactor
+from resp_server.edge.reactor import PAUSE_MS, Reactor
 from resp_server.protocol.requests import Limits
-from tests.front import Front
+from resp_server.session import Session
+from tests.front import START_MS, Front
+from tests.raw_client import packed
 
+SET = packed("SET", "a", "1")
+GET = packed("GET", "a")
 POLLS_MAX = 1_000_000
 NOBODY = 1_000_000  # no socket of ours has this descriptor
 
@@ -54,3 +61,214 @@ async def test_a_client_that_never_pauses_starves_nothing_else(
             await trio.sleep(0)
         nursery.cancel_scope.cancel()
     reactor._poller.close()
+
+
+class SetClock(Clock):
+    """Shows what it is set to."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.set(START_MS)
+
+    def set(self, ms: int) -> None:
+        self.ms = ms
+
+    def now_ms(self) -> int:
+        self.monotonic_ns = self.ms * 1_000_000
+        return self.ms
+
+
+class Rig:
+    """A reactor with one client, turned by hand; ``steps`` are the calls of what was spied on."""
+
+    def __init__(self) -> None:
+        self.front = Front()
+        self.node = self.front.node
+        self.disk = Disk(self.front.server, self.front.storage)
+        self.clock = SetClock()
+        self.reactor = Reactor(self.front.server, self.front.dispatcher, self.disk, self.clock, Limits(), 10)
+        self.sockets: list[socket.socket] = []
+        self.client = self.pair(lambda near: self.reactor._welcome(near, ""))
+        (self.session,) = self.front.server.clients.values()
+        self.steps: list[str] = []
+        self.reactor.turn([])
+
+    def pair(self, take: Callable[[socket.socket], object]) -> socket.socket:
+        """A connection: hands one end over and gives the other."""
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        far.settimeout(10)
+        self.sockets += [near, far]
+        take(near)
+        return far
+
+    def link(self) -> socket.socket:
+        """A peer's connection."""
+
+        def take(near: socket.socket) -> None:
+            self.reactor._poller.watch(near.fileno(), READ)
+            self.reactor.links.adopt("n2", near)
+
+        return self.pair(take)
+
+    def spy(self, owner: object, *names: str) -> None:
+        """Notes calls of these methods."""
+        for name in names:
+            setattr(owner, name, self._noted(name, getattr(owner, name)))
+
+    def _noted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **more: Any) -> Any:
+            self.steps.append(name)
+            return method(*args, **more)
+
+        return noted
+
+    def spy_on_the_core(self) -> None:
+        self.spy(self.node, "tick", "ready", "outgoing", "apply")
+        self.spy(self.disk, "commit")
+
+    def turn(self, data: bytes = b"") -> None:
+        """One turn, with this from the client."""
+        if data:
+            self.client.sendall(data)
+        self.reactor.turn(self.reactor._poller.poll(0))
+
+    def close(self) -> None:
+        self.reactor._poller.close()
+        self.disk.close()
+        for one in self.sockets:
+            one.close()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    made.close()
+
+
+def test_a_write_goes_to_the_others_before_the_disk_and_is_answered_behind_it(rig: Rig) -> None:
+    rig.spy_on_the_core()
+    rig.turn(SET)
+    assert rig.steps == ["tick", "ready", "outgoing", "commit", "apply", "outgoing"]
+    assert rig.client.recv(100) == b"+OK\r\n"
+
+
+def test_a_turn_of_reads_leaves_the_core_alone(rig: Rig) -> None:
+    rig.spy_on_the_core()
+    rig.turn(GET)
+    assert rig.steps == []
+    assert rig.client.recv(100) == b"$-1\r\n"
+
+
+def test_the_core_has_its_turn_among_nothing_but_reads(rig: Rig) -> None:
+    rig.spy_on_the_core()
+    rig.clock.set(START_MS + 1000)
+    rig.turn(GET)
+    assert "tick" in rig.steps
+
+
+def test_timers_and_answers_go_on_while_the_disk_is_at_it(rig: Rig) -> None:
+    rig.spy_on_the_core()
+    rig.disk.under_way = True
+    rig.turn(SET)
+    assert rig.steps == ["tick", "apply", "outgoing"]
+    rig.disk.under_way = False
+    rig.turn()
+    assert rig.client.recv(100) == b"+OK\r\n"
+
+
+def test_what_was_read_under_a_lease_that_ran_out_is_not_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = rig.pair(lambda near: rig.reactor._welcome(near, ""))
+    monkeypatch.setattr(rig.node, "reads_lapsed", lambda monotonic_ms: True)
+    other.sendall(SET)
+    rig.turn(GET)
+    assert rig.client.recv(100) == b""
+    assert other.recv(100) == b"+OK\r\n", "a write is answered by the log"
+
+
+def hear(rig: Rig, monkeypatch: pytest.MonkeyPatch, *mails: list[tuple[str, Message]]) -> None:
+    """Lets the links bring this mail, look after look."""
+    coming = iter(mails)
+
+    def brought(ready: Iterable[tuple[int, int]]) -> list[tuple[str, Message]]:
+        rig.steps.append("hear")
+        return next(coming)
+
+    monkeypatch.setattr(rig.reactor.links, "hear", brought)
+    rig.spy(rig.node, "advance", "receive", "tick")
+
+
+def test_mail_is_read_before_the_time_is_taken(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a heartbeat would count from before it was sent, and its sender's lease on it would be too long."""
+    rig.link()
+    hear(rig, monkeypatch, [("n2", Ping(0, 1))])
+    rig.turn()
+    assert rig.steps == ["hear", "advance", "receive", "tick"]
+
+
+def test_after_a_long_pause_mail_is_read_before_timers_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may have been stopped after it looked for mail: what has come since says who leads."""
+    rig.link()
+    hear(rig, monkeypatch, [], [("n2", Ping(0, 1))])
+    rig.clock.set(START_MS + PAUSE_MS + 1)
+    rig.turn()
+    assert rig.steps == ["hear", "advance", "hear", "advance", "receive", "tick"]
+
+
+def adopt_at_ping(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the client for a peer at its next command, as a proof would."""
+    execute = rig.front.dispatcher.execute
+
+    def adopt(session: Session, commands: list[list[bytes]]) -> None:
+        execute(session, commands)
+        rig.reactor.adopt(session, "n2", "127.0.0.1:7002")
+
+    monkeypatch.setattr(rig.front.dispatcher, "execute", adopt)
+
+
+def test_a_peer_s_connection_becomes_its_link_once_it_has_its_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    adopt_at_ping(rig, monkeypatch)
+    found: list[tuple[str, str]] = []
+    rig.reactor.on_peer = lambda peer, address: found.append((peer, address))
+    rig.turn(packed("PING"))
+    assert rig.client.recv(100) == b"+PONG\r\n"
+    assert found == [("n2", "127.0.0.1:7002")]
+    assert rig.reactor.links.callers() == ["n2"]
+    assert rig.front.server.clients == {}
+
+
+def test_a_peer_that_does_not_wait_for_its_answer_is_closed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    adopt_at_ping(rig, monkeypatch)
+    rig.turn(packed("PING") + b"*2\r\n$4\r\nPEER")
+    assert rig.client.recv(100) == b"+PONG\r\n"
+    assert rig.client.recv(100) == b""
+    assert rig.reactor.links.callers() == []
+
+
+def test_a_client_that_ends_while_it_is_not_read_from_is_read_to_its_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resp_server.dispatch.WRITES_UNANSWERED_MAX", 5)
+    rig.disk.under_way = True
+    rig.client.sendall(packed("INCR", "a") * 3000)
+    rig.client.shutdown(socket.SHUT_WR)
+    for _ in range(5):
+        rig.turn()
+    assert rig.session.held
+    rig.disk.under_way = False
+    received = b""
+    while data := take(rig):
+        received += data
+    assert received == b"".join(b":%d\r\n" % number for number in range(1, 3001))
+
+
+def take(rig: Rig) -> bytes:
+    """What the client is sent next, b"" when it is closed; turns as long as nothing comes."""
+    rig.client.setblocking(False)
+    for _ in range(1000):
+        try:
+            return rig.client.recv(1 << 20)
+        except BlockingIOError:
+            rig.reactor.turn(rig.reactor._poller.poll(0))
+    raise AssertionError("nothing came, and it was not closed")

@@ -1,0 +1,166 @@
+"""Links between nodes: frames out and in, what is kept, and when a link is given up."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from cluster import wire
+from cluster.raft.messages import Append, Message, Ping
+from resp_server.edge import link
+from resp_server.edge.link import Links
+from resp_server.edge.poller import READ, WRITE, Poller, new_poller
+from resp_server.logs import LOGGER
+
+SMALL = Ping(0, 7)
+LARGE = Append(1, 0, 0, 0, [(1, b"x" * 300_000)])
+
+
+class Hearsay:
+    """A node that notes which links come and go."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    def connected(self, peer: str) -> None:
+        self.noted.append(f"+{peer}")
+
+    def disconnected(self, peer: str) -> None:
+        self.noted.append(f"-{peer}")
+
+
+class Ends:
+    """Two nodes, n1 and n2, and the link from the one to the other."""
+
+    def __init__(self) -> None:
+        self.pollers: tuple[Poller, Poller] = (new_poller(), new_poller())
+        self.node = Hearsay()
+        self.near = Links(self.pollers[0], self.node)
+        self.far = Links(self.pollers[1], Hearsay())
+        self.sockets = socket.socketpair()
+        for one in self.sockets:
+            one.setblocking(False)
+        self.link = self.near.up("n2", self.sockets[0])
+        self.pollers[1].watch(self.sockets[1].fileno(), READ)
+        self.far.adopt("n1", self.sockets[1])
+
+    def heard(self) -> list[tuple[str, Message]]:
+        """What came in on the far side, once all that was sent has gone out."""
+        mail: list[tuple[str, Message]] = []
+        while (found := self.far.hear(self.pollers[1].poll(0))) or self.link.unsent_bytes:
+            mail += found
+            self.near.hear(self.pollers[0].poll(0))
+        return mail
+
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
+        for poller in self.pollers:
+            poller.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    made = Ends()
+    yield made
+    made.close()
+
+
+def test_messages_arrive_whole_and_in_order(ends: Ends) -> None:
+    sent: list[Message] = [SMALL, LARGE, SMALL, *[Ping(0, number) for number in range(2000)], LARGE]
+    ends.near.send([("n2", message) for message in sent])
+    assert [message for _, message in ends.heard()] == sent
+    ends.near.send([("n2", SMALL)])
+    assert ends.heard() == [("n1", SMALL)]
+
+
+def test_a_frame_is_a_command_with_one_argument(ends: Ends) -> None:
+    ends.near.send([("n2", SMALL)])
+    blob = wire.encode(SMALL)
+    assert ends.sockets[1].recv(1000) == b"*2\r\n$4\r\nPEER\r\n$%d\r\n%b\r\n" % (len(blob), blob)
+
+
+def test_what_goes_to_several_is_encoded_once(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[Message] = []
+    encode = wire.encode
+
+    def counted(message: Message) -> bytes:
+        encoded.append(message)
+        return encode(message)
+
+    monkeypatch.setattr(wire, "encode", counted)
+    ends.near.send([("n2", LARGE), ("n2", LARGE), ("nobody", SMALL)])
+    assert encoded == [LARGE]
+    assert len(ends.heard()) == 2
+
+
+def test_what_the_socket_does_not_take_waits_for_it(ends: Ends) -> None:
+    ends.near.send([("n2", LARGE)] * 20)
+    assert ends.link.unsent_bytes
+    assert ends.link.interest == READ | WRITE
+    assert len(ends.heard()) == 20
+    assert ends.link.interest == READ
+
+
+def test_a_peer_that_reads_nothing_is_given_up(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "UNSENT_BYTES_MAX", 1_000_000)
+    ends.near.send([("n2", LARGE)] * 20)
+    assert ends.link.lost.is_set()
+    assert ends.link.reason == "it does not read what it is sent"
+    assert ends.node.noted == ["+n2", "-n2"]
+    ends.near.send([("n2", SMALL)])  # there is no link: lost
+
+
+def test_a_peer_that_closes_is_noticed(ends: Ends) -> None:
+    ends.far.cut_from("n1")
+    assert ends.near.hear(ends.pollers[0].poll(1)) == []
+    assert ends.link.lost.is_set()
+    assert not ends.near.some
+
+
+def test_nothing_is_answered_on_a_link(ends: Ends) -> None:
+    ends.sockets[1].send(b"+OK\r\n")
+    ends.near.hear(ends.pollers[0].poll(1))
+    assert ends.link.reason == "it answers where nothing is to be answered"
+
+
+def test_another_connection_takes_the_place_of_the_first(ends: Ends) -> None:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    again = ends.near.up("n2", near)
+    assert ends.link.lost.is_set()
+    assert not again.lost.is_set()
+    far.setblocking(False)
+    ends.pollers[1].watch(far.fileno(), READ)
+    ends.far.adopt("n1", far)
+    assert ends.far.callers() == ["n1"]
+    ends.link = again
+    ends.near.send([("n2", SMALL)])
+    assert ends.heard() == [("n1", SMALL)]
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"*1\r\n$4\r\nPING\r\n",
+        b"*2\r\n$4\r\nPEER\r\n$1\r\n\xc1\r\n",
+        b"*2\r\n$4\r\nPEER\r\n:1\r\n",
+        b"*3\r\n$4\r\nPEER\r\n$1\r\na\r\n$1\r\nb\r\n",
+        b"PEER\r\n",
+        b"*x\r\n",
+        b"-ERR no\r\n",
+    ],
+)
+def test_what_is_no_message_ends_the_link(
+    ends: Ends, nonsense: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    ends.near.send([("n2", SMALL)])
+    ends.sockets[0].send(nonsense)
+    ends.far.hear(ends.pollers[1].poll(1))
+    assert ends.far.callers() == []
+    assert [record.msg for record in caplog.records if record.levelname == "WARNING"] == [
+        "closed a peer that sent no message"
+    ]

@@ -1,0 +1,209 @@
+"""The handshake between nodes: both sides against each other, and against who is not what it says."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.raft.membership import Config, Member, static
+from cluster.storage.contract import Identity
+from cluster.wire import VERSION
+from resp_server.peering import (
+    SAID_MAX,
+    SAY_AGAIN_MS,
+    Claim,
+    Dialer,
+    Hello,
+    Join,
+    Listener,
+    Refused,
+    Sayings,
+    judge_caller,
+    judge_disk,
+    welcome,
+    welcomed,
+)
+
+NONCE = "00112233445566778899aabbccddeeff"
+OTHER_NONCE = "ffeeddccbbaa99887766554433221100"
+HELLO = Hello("c1", "n1", "127.0.0.1:7001", "n2", "disk1", NONCE)
+JOIN = Join("", "127.0.0.1:7004", "disk4", NONCE)
+MEMBERS = static({"n1": "127.0.0.1:7001", "n2": "127.0.0.1:7002", "n3": "127.0.0.1:7003"})
+
+
+@dataclass
+class Known:
+    """What a node knows, as far as the handshake asks."""
+
+    identity: Identity = field(default_factory=lambda: Identity("c1", "n2", "disk2"))
+    members: Config = MEMBERS
+    has_leader: bool = True
+    disks: dict[str, str] = field(default_factory=dict)
+
+    def disk_of(self, peer: str) -> str:
+        return self.disks.get(peer, "")
+
+
+def shake(claim: Claim, dialers: str, listeners: str, disk: str = "disk2") -> str:
+    """A whole handshake between two nodes with these secrets; the listener's disk as the dialer learns it."""
+    dialer = Dialer(claim, dialers)
+    listener = Listener(dialer.hello(), OTHER_NONCE)
+    assert listener.claim == claim
+    listener.judge(dialer.prove(listener.nonce.encode())[2], listeners)
+    return dialer.check(listener.answer(listeners, disk))
+
+
+@pytest.mark.parametrize("claim", [HELLO, JOIN])
+@pytest.mark.parametrize("secret", ["", "s3cret", "ungewöhnlich"])
+def test_two_that_know_the_secret_agree(claim: Claim, secret: str) -> None:
+    assert shake(claim, secret, secret) == "disk2"
+
+
+@pytest.mark.parametrize(("dialers", "listeners"), [("right", "wrong"), ("", "right"), ("right", "")])
+def test_the_listener_refuses_who_does_not_know_the_secret(dialers: str, listeners: str) -> None:
+    with pytest.raises(Refused, match="the caller did not prove the cluster's secret: set the same --cluster-secret"):
+        shake(HELLO, dialers, listeners)
+
+
+@pytest.mark.parametrize("answer", [[b"", b"disk2"], [b"0" * 64, b"disk2"]])
+def test_the_dialer_refuses_who_does_not_know_the_secret(answer: list[bytes]) -> None:
+    dialer = Dialer(HELLO, "right")
+    dialer.prove(OTHER_NONCE.encode())
+    with pytest.raises(Refused, match="the node that was called did not prove"):
+        dialer.check(answer)
+
+
+def test_a_proof_is_good_for_one_handshake_and_one_direction() -> None:
+    dialer = Dialer(HELLO, "right")
+    listener = Listener(dialer.hello(), OTHER_NONCE)
+    proof = dialer.prove(listener.nonce.encode())[2]
+    with pytest.raises(Refused):
+        dialer.check([proof, b"disk2"])  # sent back to who made it
+    for other in (Listener(dialer.hello(), NONCE), Listener(Dialer(HELLO._replace(disk="x"), "").hello(), OTHER_NONCE)):
+        with pytest.raises(Refused):
+            other.judge(proof, "right")
+    listener.judge(proof, "right")
+
+
+def test_the_listener_s_disk_is_part_of_what_it_proves() -> None:
+    dialer = Dialer(HELLO, "right")
+    listener = Listener(dialer.hello(), OTHER_NONCE)
+    dialer.prove(listener.nonce.encode())
+    with pytest.raises(Refused):
+        dialer.check([listener.answer("right", "disk2")[0], b"disk3"])
+
+
+def test_what_is_said_on_the_wire() -> None:
+    assert Dialer(HELLO, "").hello() == [
+        b"PEER", b"HELLO", b"1", b"c1", b"n1", b"127.0.0.1:7001", b"n2", b"disk1", NONCE.encode(),
+    ]  # fmt: skip
+    assert Dialer(JOIN, "").hello() == [b"PEER", b"JOIN", b"1", b"", b"127.0.0.1:7004", b"disk4", NONCE.encode()]
+    assert Dialer(HELLO, "").prove(OTHER_NONCE.encode()) == [b"PEER", b"PROVE", b""]
+    said = f"dialer|Hello|1|c1|n1|127.0.0.1:7001|n2|disk1|{NONCE}|{OTHER_NONCE}"
+    proof = hmac.new(b"s3cret", said.encode(), "sha256").hexdigest()
+    assert Dialer(HELLO, "s3cret").prove(OTHER_NONCE.encode()) == [b"PEER", b"PROVE", proof.encode()]
+
+
+def spoilt(change: Callable[[list[bytes]], None]) -> list[bytes]:
+    """The first command, changed."""
+    args = Dialer(HELLO, "").hello()
+    change(args)
+    return args
+
+
+@pytest.mark.parametrize(
+    ("args", "kind"),
+    [
+        (spoilt(lambda args: args.__setitem__(2, b"%d" % (VERSION + 1))), "version"),
+        ([b"PEER", b"HELLO", b"99", b"fields", b"of", b"a", b"later", b"version"], "version"),
+        (spoilt(lambda args: args.append(b"more")), "malformed"),
+        (spoilt(lambda args: args.__delitem__(-1)), "malformed"),
+        (spoilt(lambda args: args.__setitem__(-1, b"short")), "malformed"),
+        (spoilt(lambda args: args.__setitem__(4, b"n1|n2")), "malformed"),
+        (spoilt(lambda args: args.__setitem__(4, b"two words")), "malformed"),
+        (spoilt(lambda args: args.__setitem__(5, b"nowhere")), "address"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(args: list[bytes], kind: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        Listener(args, OTHER_NONCE)
+    assert refusal.value.kind == kind
+
+
+@given(st.lists(st.binary(max_size=40), max_size=9), st.sampled_from([b"HELLO", b"JOIN", b"hello"]))
+def test_nothing_but_a_refusal_comes_of_any_bytes(fields: list[bytes], verb: bytes) -> None:
+    with pytest.raises(Refused):
+        Listener([b"PEER", verb, b"1", *fields], OTHER_NONCE)
+
+
+@pytest.mark.parametrize("reply", [None, 1, b"PONG", b"x" * 32, [b"a"], NONCE])
+def test_a_dialer_is_not_taken_in_by_other_servers(reply: object) -> None:
+    with pytest.raises(Refused, match="what answers there is no node of this program"):
+        Dialer(HELLO, "").prove(reply)
+    with pytest.raises(Refused, match="what answers there is no node of this program"):
+        Dialer(HELLO, "").check(reply)
+
+
+@pytest.mark.parametrize(
+    ("hello", "knows", "reason"),
+    [
+        (HELLO._replace(cluster="c2"), Known(), "n2 belongs to cluster c1, n1 to cluster c2: start both with the"),
+        (HELLO._replace(receiver="n3"), Known(), "this is n2, not n3: correct the address of one of them"),
+        (HELLO._replace(sender="n2"), Known(), "two nodes call themselves n2: give each its own --node-id"),
+        (HELLO._replace(sender="n9"), Known(), "n9 is no member of the cluster, or was removed: let it join with"),
+        (HELLO, Known(disks={"n1": "old"}), "n1 came back with another data folder: remove n1, then let it join again"),
+    ],
+)
+def test_who_is_refused_and_what_to_do(hello: Hello, knows: Known, reason: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        judge_caller(hello, knows)
+    assert refusal.value.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("hello", "knows"),
+    [
+        (HELLO, Known()),
+        (HELLO, Known(disks={"n1": "disk1"})),
+        (HELLO._replace(sender="n9"), Known(has_leader=False)),  # it may lead those that replaced the ones known here
+    ],
+)
+def test_who_is_taken(hello: Hello, knows: Known) -> None:
+    judge_caller(hello, knows)
+
+
+def test_a_listener_with_another_folder_is_refused_as_a_caller_is() -> None:
+    judge_disk("n1", "disk1", Known())
+    with pytest.raises(Refused, match="n1 came back with another data folder"):
+        judge_disk("n1", "disk1", Known(disks={"n1": "old"}))
+
+
+def test_a_joiner_is_told_of_everybody() -> None:
+    config = MEMBERS.with_known(Member("n2", "127.0.0.1:7002", "disk2")).with_learner(Member("n4", "[::1]:7", "d4"))
+    assert welcomed(welcome(Known(members=config))) == ("c1", config)
+
+
+@pytest.mark.parametrize("reply", [None, [], [b"c", b"n1"], [b"c", b"n1", b"a:1", b"d", b"king"], [b"c", 1, 2, 3, 4]])
+def test_a_joiner_is_not_told_nonsense(reply: object) -> None:
+    with pytest.raises(Refused):
+        welcomed(reply)
+
+
+def test_the_same_is_not_said_again_within_a_minute() -> None:
+    sayings = Sayings()
+    assert sayings.new("n1", "secret", 0)
+    assert not sayings.new("n1", "secret", SAY_AGAIN_MS - 1)
+    assert sayings.new("n1", "cluster", 1)
+    assert sayings.new("n2", "secret", 1)
+    assert sayings.new("n1", "secret", SAY_AGAIN_MS)
+
+
+def test_what_is_said_is_bounded_whatever_it_is_about() -> None:
+    sayings = Sayings()
+    assert sum(sayings.new(f"n{number}", "", 0) for number in range(10 * SAID_MAX)) == SAID_MAX
+    assert sayings.new("another", "", SAY_AGAIN_MS)
