@@ -23,6 +23,6 @@ def decode(data: bytes) -> AnyMessage:
     """The message in ``data``; `WireError` when it is none, whatever the bytes are."""
     try:
         message: AnyMessage = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(str(error)) from None
     return message
