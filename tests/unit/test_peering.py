@@ -1,4 +1,4 @@
-"""The handshake between nodes: both sides against each other, and against who is not what it says."""
+"""The handshake between nodes: each side against the other and against who is not what it says; its commands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cluster.raft.membership import Config, Member, static
 from cluster.storage.contract import Identity
 from cluster.wire import VERSION
+from resp_server.logs import LOGGER
 from resp_server.peering import (
     SAID_MAX,
     SAY_AGAIN_MS,
@@ -28,6 +29,8 @@ from resp_server.peering import (
     welcome,
     welcomed,
 )
+from resp_server.session import Session
+from tests.unit.wire_front import WireFront, wire
 
 NONCE = "00112233445566778899aabbccddeeff"
 OTHER_NONCE = "ffeeddccbbaa99887766554433221100"
@@ -207,3 +210,66 @@ def test_what_is_said_is_bounded_whatever_it_is_about() -> None:
     sayings = Sayings()
     assert sum(sayings.new(f"n{number}", "", 0) for number in range(10 * SAID_MAX)) == SAID_MAX
     assert sayings.new("another", "", SAY_AGAIN_MS)
+
+
+# PEER, on a node n1 that is alone in cluster c with data folder d
+
+
+def introduce(front: WireFront, session: Session, claim: Claim, secret: str = "") -> bytes:
+    """Both steps of the caller; what it receives in the end."""
+    dialer = Dialer(claim, secret)
+    nonce = front.send(session, dialer.hello()).split(b"\r\n")[1]
+    return front.send(session, dialer.prove(nonce))
+
+
+def test_a_joiner_becomes_a_member_and_then_may_call() -> None:
+    front = WireFront()
+    session = front.connect()
+    assert introduce(front, session, JOIN) == wire([b"", b"d"])
+    assert front.send(session, "PEER ENTER", "PING") == b"", "not before the cluster has agreed"
+    joined = front.send(session)
+    while not joined:
+        front.pass_time()
+        joined = front.send(session)
+    assert joined == wire(b"n2") + b"+PONG\r\n"
+    told = [b"c", b"n1", b"127.0.0.1:1", b"d", b"voter", b"n2", b"127.0.0.1:7004", b"disk4", b"learner"]
+    assert front.send(session, "PEER MEMBERS") == wire(told)
+    caller = front.connect()
+    assert introduce(front, caller, Hello("c", "n2", "127.0.0.1:7004", "n1", "disk4", NONCE)) == wire([b"", b"d"])
+    assert front.edge.adopted == [(caller, "n2", "127.0.0.1:7004")]
+
+
+@pytest.mark.parametrize("call", ["PEER ENTER", "PEER MEMBERS", "PEER PROVE x"])
+def test_nobody_gets_in_by_the_back_door(call: str) -> None:
+    front = WireFront(requirepass="pass")
+    session = front.connect()
+    front.send(session, Dialer(JOIN, "").hello())
+    refusal = front.send(session, call)
+    assert refusal.startswith((b"-ERR PEER JOIN and PEER PROVE come first", b"-ERR the caller did not prove"))
+    assert front.send(session, "PEER PROVE x").startswith(b"-ERR "), "one try for each nonce"
+    assert front.edge.adopted == []
+
+
+def test_a_password_takes_the_place_of_a_secret() -> None:
+    front = WireFront(requirepass="pass")
+    session = front.connect()
+    assert introduce(front, session, JOIN, "wrong").startswith(b"-ERR the caller did not prove")
+    assert introduce(front, session, JOIN, "pass").startswith(b"*2\r\n$64\r\n")
+    assert front.send(session, "PING").startswith(b"-NOAUTH"), "a node is no client"
+
+
+def test_a_caller_that_is_refused_is_no_peer_and_no_burden(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    front = WireFront()
+    for _ in range(100):
+        session = front.connect()
+        refusal = introduce(front, session, Hello("c2", "n2", "127.0.0.1:7002", "n1", "disk2", NONCE))
+        assert refusal.startswith(b"-ERR n1 belongs to cluster c, n2 to cluster c2:")
+    assert front.edge.adopted == []
+    assert front.server.handshakes == {}
+    assert [record.msg for record in caplog.records] == ["refused a peer"]
+    front.send(session, Dialer(JOIN, "").hello())
+    front.server.disconnect(session)
+    assert front.server.handshakes == {}
