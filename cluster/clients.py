@@ -37,6 +37,11 @@ class Clients:
         """The name by which the log knows a client's session."""
         return b"%b.%d" % (self.author, client_id)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody has no answer yet."""
+        return bool(self.open.calls or len(self.outstanding))
+
     # Asking
 
     def submit(

@@ -294,6 +294,8 @@ class Node:
             times_ms.append(raft_ms)
         if raft.leading is None and raft.config.members:
             times_ms.append(self._contacts.next_ping_ms)
+            if self._clients.waiting and not self.lost_leader:
+                times_ms.append(raft.contact_ms + 2 * self.timing.election_ms)
         return min(times_ms)
 
     def next_due_ms(self) -> int | None:
