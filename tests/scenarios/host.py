@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from cluster.machine.machine import Commands
+from cluster.machine.machine import Commands, Handler
 from cluster.machine.reply import WAITING, CommandError, Reply, Status
 from cluster.node import SHARD, Answers, Node, Work
 from cluster.raft.core import Chance, Timing
@@ -55,6 +55,7 @@ class Host:
     def __init__(self, name: str, chance: Chance, say: Callable[[str], None]) -> None:
         self.name = name
         self.storage = MemoryStorage()
+        self.address = f"{name}:1"
         self.disk = "quick"
         self.stopped = False
         self.inbox: list[tuple[str, Message]] = []
@@ -98,7 +99,7 @@ class Host:
             timing=Timing(),
             chance=self._chance,
             members=members or Config(),
-            address=f"{self.name}:1",
+            address=self.address,
         )
         found = self.storage.load(SHARD)
         node.recover(found, self.storage.rows(SHARD), self.storage.entries(SHARD, found.checkpoint_index + 1))
@@ -118,25 +119,32 @@ class Host:
 
     # Clients
 
+    def asked(self, text: str) -> Asked:
+        """A client of its own asks this."""
+        self._sessions += 1
+        return Asked(text, self.node.origin(self._sessions))
+
+    def call(self, text: str) -> tuple[Handler, list[bytes]]:
+        """A command as the node takes it."""
+        args = [word.encode() for word in text.split()]
+        return self.node.machine.handler(args[0]), args
+
     def write(self, text: str) -> None:
         """A client sends a command that goes through the log."""
-        args, node = _words(text), self.node
+        asked = self.asked(text)
         if self.refusal is not None:
-            self._answer(Asked(text), self.refusal)
-            return
-        self._sessions += 1
-        asked = Asked(text, node.origin(self._sessions))
-        node.submit(asked, node.machine.handler(args[0]), args, origin=asked.origin)
+            self._answer(asked, self.refusal)
+        else:
+            self.node.submit(asked, *self.call(text), origin=asked.origin)
 
     def read(self, text: str) -> None:
         """A client sends a command that only looks."""
-        args, node = _words(text), self.node
+        asked = self.asked(text)
         self._tell_time()
-        handler = node.machine.handler(args[0])
-        if node.reads_wait:
-            node.submit_read(Asked(text), handler, args)
+        if self.node.reads_wait:
+            self.node.submit_read(asked, *self.call(text))
         else:
-            self._answer(Asked(text), node.read(handler, args))
+            self._answer(asked, self.node.read(*self.call(text)))
 
     def _answer(self, asked: Asked, reply: Reply) -> None:
         if reply is WAITING:
@@ -261,12 +269,6 @@ class Host:
                 snapshots.begin_anew(peer)
             else:
                 snapshots.send(peer, chunk)
-
-
-def _words(text: str) -> list[bytes]:
-    words = [word.encode() for word in text.split()]
-    words[0] = words[0].upper()
-    return words
 
 
 def shown(reply: Reply) -> str:

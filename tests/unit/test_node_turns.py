@@ -1,0 +1,403 @@
+"""A node's turns: what it has to do when, and what it answers to whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster import clients
+from cluster.leadership import ENTRIES_AHEAD_MAX
+from cluster.node import GIVE_UP_MS, Node
+from cluster.raft.messages import Alive, Append, Forward, Ping
+from tests.scenarios.cluster import Cluster
+from tests.scenarios.host import EPOCH_MS
+
+
+def three() -> Cluster:
+    """Three nodes that n1 leads, with nothing to do."""
+    cluster = Cluster(3)
+    cluster.elect("n1")
+    cluster.pass_ms(400)
+    cluster.events.clear()
+    return cluster
+
+
+def node(cluster: Cluster, name: str) -> Node:
+    return cluster.hosts[name].node
+
+
+def advance(cluster: Cluster, name: str, ms: float = 0) -> Node:
+    """Only this node's clock moves on."""
+    found = node(cluster, name)
+    found.advance(EPOCH_MS + int(cluster.now_ms + ms), cluster.now_ms + ms)
+    return found
+
+
+# Waking and sleeping
+
+
+def test_nodes_with_nothing_to_do_sleep_until_a_timer() -> None:
+    cluster = three()
+    for name in cluster.hosts:
+        found = node(cluster, name)
+        assert not found.busy
+        tick_ms = found.next_tick_ms()
+        assert tick_ms is not None
+        assert cluster.now_ms < tick_ms <= cluster.now_ms + 2 * found.timing.election_ms
+
+
+def test_a_node_that_is_alone_has_no_timers() -> None:
+    cluster = Cluster(1)
+    cluster.pass_ms(5)
+    assert node(cluster, "n1").raft.leading is not None
+    assert node(cluster, "n1").next_tick_ms() is None
+    assert not node(cluster, "n1").busy
+
+
+@pytest.mark.parametrize("gone", [("n2", "n3"), ("n3",)])
+def test_a_node_without_a_leader_is_not_busy(gone: tuple[str, ...]) -> None:
+    """It owes the log the end of sessions, and must not burn a processor over it."""
+    cluster = Cluster(3)
+    for name in gone:
+        cluster.crash(name)
+    cluster.hosts["n2"].stopped = True
+    cluster.pass_ms(2000)
+    assert not node(cluster, "n1").has_leader
+    assert not node(cluster, "n1").busy
+    node(cluster, "n1").end_session(b"n1.b1.7")
+    assert not node(cluster, "n1").busy
+
+
+def test_what_clients_asked_makes_a_node_busy_once_it_can_move() -> None:
+    cluster = three()
+    cluster.hosts["n2"].write("SET x 1")
+    assert node(cluster, "n2").busy
+    cluster.turn("n2")
+    assert not node(cluster, "n2").busy, "it is the leader's turn"
+
+
+def test_only_a_leader_rings_alarms() -> None:
+    cluster = three()
+    cluster.hosts["n1"].write("SET x 1 PX 5000")
+    cluster.pass_ms(60)
+    due_ms = node(cluster, "n1").next_due_ms()
+    assert due_ms is not None
+    assert EPOCH_MS + cluster.now_ms < due_ms <= EPOCH_MS + cluster.now_ms + 5000
+    assert node(cluster, "n2").next_due_ms() is None
+
+
+def test_an_alarm_rings_on_every_node_by_one_entry() -> None:
+    cluster = three()
+    cluster.hosts["n2"].write("SET x 1 PX 100")
+    cluster.pass_ms(60)
+    last = node(cluster, "n1").last_index
+    cluster.pass_ms(200)
+    assert node(cluster, "n1").last_index == last + 1
+    assert all(len(node(cluster, name).machine.keyspace.values) == 0 for name in cluster.hosts)
+
+
+# Leaders, leases
+
+
+def test_a_leader_reads_at_once_and_a_follower_never_does() -> None:
+    cluster = three()
+    assert not advance(cluster, "n1").reads_wait
+    assert advance(cluster, "n2").reads_wait
+
+
+def test_reads_under_a_lease_that_ran_out_in_the_turn_are_not_answered() -> None:
+    cluster = three()
+    found = advance(cluster, "n1")
+    assert not found.reads_lapsed(cluster.now_ms + 1)
+    assert found.reads_lapsed(cluster.now_ms + found.timing.election_ms)
+
+
+def test_reads_wait_where_something_is_due() -> None:
+    """It has to happen first, for everybody."""
+    cluster = three()
+    cluster.hosts["n1"].write("SET x 1 PX 100")
+    cluster.pass_ms(60)
+    assert not advance(cluster, "n1").due
+    found = advance(cluster, "n1", ms=100)
+    assert found.due
+    assert found.reads_wait
+
+
+def test_a_leader_is_lost_after_two_election_timeouts() -> None:
+    cluster = three()
+    found = node(cluster, "n2")
+    assert found.has_leader
+    cluster.cut("n2")
+    patience_ms = 2 * found.timing.election_ms - (cluster.now_ms - found.raft.contact_ms)
+    advance(cluster, "n2", patience_ms - 1)
+    assert not found.lost_leader
+    advance(cluster, "n2", patience_ms)
+    assert found.lost_leader
+    assert not found.has_leader
+
+
+def test_nobody_waits_longer_for_a_lost_leader_than_that() -> None:
+    cluster = three()
+    found = node(cluster, "n2")
+    cluster.cut("n2")
+    cluster.hosts["n2"].write("SET x 1")
+    cluster.turn("n2")
+    cluster.hosts["n2"].write("SET y 1")
+    cluster.pass_ms(found.raft.contact_ms + 2 * found.timing.election_ms - cluster.now_ms)
+    assert [event.split()[:5] for event in cluster.events] == [
+        ["n2", "SET", "x", "1", "->"],
+        ["n2", "SET", "y", "1", "->"],
+    ]
+    assert "-UNCERTAIN" in cluster.events[0]
+
+
+def test_a_node_that_leads_again_begins_with_nothing_taken() -> None:
+    """What it took in an earlier term belongs to that; and chains of batches begin anew."""
+    cluster = three()
+    for _ in range(3):
+        cluster.hosts["n2"].write("INCR x")
+        cluster.pass_ms(20)
+    cluster.change("n3", "lead", "n3")
+    cluster.pass_ms(400)
+    cluster.change("n3", "lead", "n1")
+    cluster.pass_ms(400)
+    assert cluster.leader() == "n1"
+    cluster.hosts["n2"].write("INCR x")
+    cluster.pass_ms(20)
+    assert cluster.events[-1] == "n2 INCR x -> 4"
+
+
+def test_a_batch_of_an_earlier_term_is_not_taken() -> None:
+    cluster = three()
+    leader = node(cluster, "n1")
+    last = leader.last_index
+    leader.receive("n2", Forward(leader.term - 1, b"n2.b1", 0, 99, b"\x92\x91\x93\xc4\x03SET\xc4\x01x\xc4\x01y\x80"))
+    cluster.pass_ms(60)
+    assert leader.last_index == last
+
+
+# Answers
+
+
+def test_what_is_asked_on_one_node_is_answered_in_that_order() -> None:
+    cluster = three()
+    for name in ("n1", "n2"):
+        host = cluster.hosts[name]
+        host.write(f"SET {name} 1")
+        host.node.submit_read(host.asked(f"GET {name}"), *host.call(f"GET {name}"))
+        host.write(f"APPEND {name} 2")
+        host.node.submit_read(host.asked(f"GET {name}"), *host.call(f"GET {name}"))
+    cluster.pass_ms(30)
+    for name in ("n1", "n2"):
+        assert [event for event in cluster.events if event.startswith(name)] == [
+            f"{name} SET {name} 1 -> OK",
+            f'{name} GET {name} -> "1"',
+            f"{name} APPEND {name} 2 -> 2",
+            f'{name} GET {name} -> "12"',
+        ]
+
+
+def test_a_read_behind_a_write_of_an_earlier_turn_waits_for_it() -> None:
+    cluster = three()
+    cluster.hosts["n2"].write("SET x 1")
+    cluster.turn("n2")
+    cluster.hosts["n2"].read("GET x")
+    cluster.turn("n2")
+    cluster.pass_ms(30)
+    assert cluster.events == ["n2 SET x 1 -> OK", 'n2 GET x -> "1"']
+
+
+def test_what_gets_nowhere_under_a_leader_that_is_there_is_given_up() -> None:
+    """A majority of the disks is stuck."""
+    cluster = three()
+    cluster.hosts["n2"].disk = cluster.hosts["n3"].disk = "slow"
+    cluster.hosts["n1"].write("SET x 1")
+    cluster.pass_ms(GIVE_UP_MS - 200)
+    assert cluster.events == []
+    cluster.pass_ms(400)
+    assert [event.split(":")[0] for event in cluster.events] == [
+        "n1 SET x 1 -> -UNCERTAIN it may or may not have happened"
+    ]
+    cluster.hosts["n2"].disk = "quick"
+    cluster.hosts["n2"].commit()
+    cluster.pass_ms(500)
+    cluster.hosts["n1"].read("GET x")
+    assert cluster.events[-1] == 'n1 GET x -> "1"', "it was uncertain, and it happened"
+
+
+def test_a_leader_far_ahead_lets_its_batch_grow() -> None:
+    cluster = three()
+    cluster.hosts["n2"].disk = cluster.hosts["n3"].disk = "slow"
+    leader = node(cluster, "n1")
+    for number in range(ENTRIES_AHEAD_MAX + 20):
+        cluster.hosts["n1"].write(f"SET x {number}")
+        cluster.turn("n1")
+    assert leader.last_index - leader.commit_index == ENTRIES_AHEAD_MAX
+    assert not leader.busy
+    cluster.hosts["n2"].disk = "quick"
+    cluster.pass_ms(500)
+    assert leader.last_index - leader.commit_index == 0
+    assert len(cluster.events) == ENTRIES_AHEAD_MAX + 20
+
+
+def test_more_than_the_log_takes_at_once_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "BATCH_BYTES_MAX", 100)
+    cluster = three()
+    for name in ("n1", "n2"):
+        cluster.hosts[name].write(f"SET {name} {'y' * 200}")
+    cluster.pass_ms(30)
+    assert [event.split(" -> ")[1] for event in cluster.events] == [
+        "-ERR more than the log takes at once: send less in one transaction"
+    ] * 2
+
+
+def test_the_end_of_a_session_happens_also_when_the_leader_is_lost_with_it() -> None:
+    cluster = three()
+    host = cluster.hosts["n2"]
+    host.write("LOCK.ACQUIRE lock me SESSION")
+    cluster.pass_ms(60)
+    origin = host.node.origin(1)
+    assert host.node.knows_session(origin)
+    host.node.end_session(origin)
+    cluster.turn("n2")
+    cluster.crash("n1")  # and with it the only message about it
+    cluster.elect("n3")
+    cluster.pass_ms(200)
+    assert not host.node.knows_session(origin)
+
+
+def test_a_node_that_comes_back_ends_the_sessions_it_had() -> None:
+    cluster = three()
+    cluster.hosts["n2"].write("LOCK.ACQUIRE lock me SESSION")
+    cluster.pass_ms(60)
+    cluster.crash("n2")
+    cluster.hosts["n2"].start(cluster.now_ms)
+    cluster.pass_ms(600)
+    cluster.hosts["n1"].write("LOCK.ACQUIRE lock other PX 1000")
+    cluster.pass_ms(30)
+    assert cluster.events[-1] == "n1 LOCK.ACQUIRE lock other PX 1000 -> 2"
+
+
+# Links
+
+
+def test_a_link_that_works_again_is_used_at_once() -> None:
+    """Whatever the leader sent before went nowhere, and a follower asks again what it asked."""
+    cluster = three()
+    cluster.cut("n1", "n2")
+    cluster.hosts["n1"].write("SET x 1")
+    cluster.pass_ms(100)
+    cluster.cuts.clear()
+    leader = node(cluster, "n1")
+    leader.connected("n2")
+    assert any(to == "n2" and isinstance(message, Append) and message.entries for to, message in leader.outgoing())
+
+
+def test_what_was_under_way_on_a_broken_link_is_sent_again() -> None:
+    cluster = three()
+    leader = node(cluster, "n1")
+    cluster.cut("n1", "n2")
+    cluster.hosts["n1"].write("SET x 1")
+    cluster.pass_ms(20)
+    assert leader.raft.leading is not None
+    assert leader.raft.leading.progress["n2"].unanswered
+    leader.disconnected("n2")
+    assert not leader.raft.leading.progress["n2"].unanswered
+
+
+# What is told of it
+
+
+def test_every_node_tells_the_same_story() -> None:
+    cluster = three()
+    cluster.hosts["n1"].write("SET x 1")
+    cluster.pass_ms(200)
+    for name in cluster.hosts:
+        status = node(cluster, name).status()
+        assert (status.node, status.cluster, status.address) == (name, "scenario", f"{name}:1")
+        assert (status.leader, status.term, status.voters) == ("n1", 1, ("n1", "n2", "n3"))
+        assert status.role == ("leader" if name == "n1" else "follower")
+        assert status.commit == status.applied == status.last_index
+        assert [peer.id for peer in status.peers] == [other for other in cluster.hosts if other != name]
+        for peer in status.peers:
+            assert peer.reachable
+            assert peer.role == ("leader" if peer.id == "n1" else "follower")
+            assert peer.match == status.last_index
+            assert peer.last_contact_ms is not None
+            assert peer.last_contact_ms <= 150
+            assert peer.round_trip_us is not None
+            assert 0 < peer.round_trip_us <= 5000
+
+
+def test_a_peer_that_is_gone_is_told_so() -> None:
+    cluster = three()
+    cluster.crash("n3")
+    cluster.pass_ms(1000)
+    for name in ("n1", "n2"):
+        (gone,) = [peer for peer in node(cluster, name).status().peers if peer.id == "n3"]
+        assert not gone.reachable
+        assert gone.last_contact_ms is not None
+        assert gone.last_contact_ms > 500
+
+
+def test_a_ping_is_answered_whoever_asks() -> None:
+    cluster = three()
+    found = node(cluster, "n2")
+    found.outgoing()
+    found.receive("n3", Ping(0, 12345))
+    assert ("n3", Alive(0, 12345, False)) in found.outgoing()
+
+
+def test_the_members_folders_are_learned_once_they_are_met() -> None:
+    cluster = three()
+    for name, peer in (("n1", "n2"), ("n1", "n3")):
+        node(cluster, name).meet(peer, f"disk of {peer}")
+    cluster.pass_ms(1000)
+    for name in cluster.hosts:
+        members = node(cluster, name).members.members
+        assert {one.id: one.disk for one in members.values()} == {one: f"disk of {one}" for one in cluster.hosts}
+        assert node(cluster, name).disk_of("n2") == "disk of n2"
+
+
+def test_a_node_that_comes_back_elsewhere_is_found_there() -> None:
+    cluster = three()
+    for peer in ("n2", "n3"):
+        node(cluster, "n1").meet(peer, f"disk of {peer}")
+    cluster.pass_ms(1000)
+    cluster.crash("n3")
+    cluster.hosts["n3"].address = "elsewhere:9"
+    cluster.hosts["n3"].start(cluster.now_ms)
+    cluster.pass_ms(1000)
+    assert node(cluster, "n1").addresses() == {"n2": "n2:1", "n3": "elsewhere:9"}
+    assert node(cluster, "n2").addresses()["n3"] == "elsewhere:9"
+
+
+# Coming up
+
+
+def test_nothing_is_carried_out_before_it_is_known_to_be_committed() -> None:
+    cluster = three()
+    cluster.hosts["n1"].write("SET x 1")
+    cluster.pass_ms(100)
+    for name in list(cluster.hosts):
+        cluster.crash(name)
+    cluster.hosts["n2"].start(cluster.now_ms)
+    cluster.pass_ms(1000)
+    assert node(cluster, "n2").applied_index == 0
+    assert node(cluster, "n2").last_index > 1
+    cluster.hosts["n3"].start(cluster.now_ms)
+    cluster.pass_ms(1500)
+    assert node(cluster, "n2").machine.keyspace.values == {b"x": b"1"}
+
+
+def test_a_node_that_is_alone_carries_out_its_log_in_its_first_turn() -> None:
+    cluster = Cluster(1)
+    cluster.pass_ms(5)
+    cluster.hosts["n1"].write("SET x 1")
+    cluster.turn("n1")
+    cluster.crash("n1")
+    cluster.hosts["n1"].start(cluster.now_ms)
+    assert node(cluster, "n1").machine.keyspace.values == {b"x": b"1"}
+    cluster.hosts["n1"].checkpoint()
+    cluster.crash("n1")
+    cluster.hosts["n1"].start(cluster.now_ms)
+    assert node(cluster, "n1").machine.keyspace.values == {b"x": b"1"}
