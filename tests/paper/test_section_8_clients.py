@@ -6,7 +6,7 @@ import pytest
 
 from cluster.raft.core import Timing
 from cluster.raft.leading import Leading
-from cluster.raft.messages import Alive, Append, Appended, Commit, Heartbeat, TimeoutNow
+from cluster.raft.messages import Alive, Append, Appended, Commit, Heartbeat, TimeoutNow, Vote
 from tests.paper.group import Group, entries
 
 
@@ -215,14 +215,16 @@ def test_who_heard_the_leader_gives_its_vote_to_nobody_else_while_the_lease_last
     assert one.lease_until_ms() < elected_ms
 
 
-def test_a_follower_that_starts_again_remembers_that_it_may_have_heard_a_leader() -> None:
-    """6.4.1: its promise to the leader is not on its disk, so it waits an election timeout before it votes."""
+def test_a_follower_that_starts_again_may_have_promised_its_vote_to_nobody_else() -> None:
+    """6.4.1: that promise is not on its disk, so it waits an election timeout before it votes, or stands itself."""
     group = with_leases()
     one = leading(group)
     group.cut("n1")
     for name in ("n2", "n3"):
         group.crash(name)
         group.start(name)
+        group[name].receive("n9", Vote(5, 99, 4, pre=False, forced=False))
+        assert (group[name].term, group[name].vote) == (1, "n1")
     until_ms = one.lease_until_ms()
     group.pass_ms(1000, until=lambda: group["n2"].leading is not None or group["n3"].leading is not None)
     assert group.now_ms > until_ms
