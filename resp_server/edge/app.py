@@ -164,7 +164,7 @@ class App:
     def _after_turn(self) -> None:
         self._peers.look()
         self._snapshots.look()
-        if self._stop.is_set() and self._node.raft.leading is None:
+        if self._stop.is_set() and (self._node.raft.leading is None or not self._reactor.links.some):
             self._leads_no_more.set()
 
     async def _stop_on_signals(self, signals: AsyncIterator[int]) -> None:

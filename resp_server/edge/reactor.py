@@ -62,8 +62,8 @@ class Reactor:
 
     ``links`` are the sockets to and from other nodes. ``on_peer`` hears of a
     connection that turned out to be a peer's: (its id, its address);
-    ``after_turn`` is called when members may have come or gone, and whenever
-    the core of a node that has peers was run.
+    ``after_turn`` is called when members or links may have come or gone, and
+    whenever the core of a node that has links was run.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Reactor:
         self.on_peer: Callable[[str, str], None] = lambda peer, address: None
         self.after_turn: Callable[[], None] = lambda: None
         self._members = self._node.members
+        self._linked = False
         self._listeners = Listeners(self._poller)
         self._connections: dict[int, Connection] = {}
         self._of_session: dict[int, Connection] = {}
@@ -316,8 +317,9 @@ class Reactor:
         if self._acknowledgements.waiting:
             self._dispatcher.deliver(self._acknowledgements.look())
         self._send()
-        if self.links.some or self._members is not node.members:
-            self._members = node.members
+        linked = self.links.some
+        if linked or self._linked or self._members is not node.members:
+            self._linked, self._members = linked, node.members
             self.after_turn()
         tick_ms = node.next_tick_ms()
         latest_ms = node.monotonic_ms + SETTLE_MS
