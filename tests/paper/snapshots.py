@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cluster.machine.keyspace import STRING
 from cluster.machine.machine import Commands, Machine
+from cluster.raft.membership import static
 from cluster.raft.messages import Chunk, ChunkTaken
 from cluster.snapshot_files import Reading, store
 from cluster.snapshots import Installation, Snapshots, ledger_of
 from cluster.storage import MemoryStorage
 from cluster.storage.contract import Row
-from tests.paper.group import SHARD, Group
+from tests.paper.group import SHARD, Group, entries
 
 ROWS = 2
 """Rows in a piece."""
+
+KEYS = 9
+"""Written before the checkpoint; with two rows in a piece it has five."""
 
 
 class Courier:
@@ -104,3 +110,32 @@ class Courier:
     def answers(self, name: str) -> list[ChunkTaken]:
         """What a member said of pieces."""
         return self.group.sent(name, ChunkTaken)
+
+
+def behind(log: Sequence[int] = ()) -> tuple[Group, Courier]:
+    """n1 leads and has cut its log behind a checkpoint; n3 was cut off before all of it, with a log of its own."""
+    group = Group()
+    group.load("n3", entries(log, author="n3 "))
+    group.cut("n3")
+    group.load("n1", [], term=max(log, default=0))
+    group.elect("n1")
+    for number in range(KEYS):
+        group.write("n1", b"key %d" % number)
+    group.pass_ms(100)
+    courier = Courier(group)
+    courier.checkpoint("n1")
+    group.heal()
+    return group, courier
+
+
+def first_piece(group: Group, courier: Courier) -> None:
+    """Time passes until the leader has found out that n3 needs a snapshot, and has sent the first piece."""
+    leading = group["n1"].leading
+    assert leading is not None
+    group.pass_ms(1000, until=lambda: "n3" in leading.transfers)
+    assert [piece.position for piece in courier.send("n1")] == [0]
+
+
+def chunk(index: int, *, term: int = 3, position: int = 0, last: bool = True) -> Chunk:
+    """A piece of a snapshot without keys."""
+    return Chunk(term, index, 2, position, ledger_of(static({"n1": "", "n2": "", "n3": ""}), b""), [], last)
