@@ -44,7 +44,7 @@ from resp_server.settings import ReadMode, Settings
 
 SWEEP_S = 1.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-DESCRIPTORS_KEPT = 64
+DESCRIPTORS_KEPT = 96
 """For the data folder, the log, the listening sockets and the other nodes."""
 
 HAND_OVER_S = 2.0

@@ -104,6 +104,14 @@ class Connection:
         return now_s - self.over_soft_since_s > limit.soft_s
 
 
+def endpoints(client: socket.socket, peer: object) -> tuple[str, str]:
+    """Both addresses of an accepted connection: the client's and its own."""
+    if client.family == socket.AF_UNIX:
+        path = f"{client.getsockname()}:0"
+        return path, path
+    return endpoint(peer), endpoint(client.getsockname())
+
+
 def endpoint(address: object) -> str:
     """A socket address as ``host:port``, with brackets around an IPv6 host."""
     host, port = address[:2]  # type: ignore[index]

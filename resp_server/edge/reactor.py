@@ -25,10 +25,10 @@ import trio
 
 from resp_server.dispatch import Dispatcher
 from resp_server.edge.clock import Clock
-from resp_server.edge.connection import RECEIVE_BYTES, Connection, endpoint, keep_alive
+from resp_server.edge.connection import RECEIVE_BYTES, Connection, endpoints, keep_alive
 from resp_server.edge.disk import Disk
 from resp_server.edge.link import Links
-from resp_server.edge.listeners import Listeners, turn_away
+from resp_server.edge.listeners import STANDING_MAX, Doorstep, Listeners
 from resp_server.edge.poller import BROKEN, GONE, READ, WRITE, new_poller
 from resp_server.logs import LOGGER
 from resp_server.protocol.requests import Limits
@@ -84,6 +84,7 @@ class Reactor:
         self._members = self._node.members
         self._linked = False
         self._listeners = Listeners(self._poller)
+        self._doorstep = Doorstep(self._poller, server.stats)
         self._connections: dict[int, Connection] = {}
         self._of_session: dict[int, Connection] = {}
         self._stopping = False
@@ -404,24 +405,23 @@ class Reactor:
 
     def _accept(self, fd: int) -> None:
         for client, peer in self._listeners.accept(fd):
-            if len(self._connections) >= min(self._server.settings.maxclients, self._clients_max):
-                self._server.stats.rejected_connections += 1
-                turn_away(client)
-            else:
+            excess = len(self._connections) - min(self._server.settings.maxclients, self._clients_max)
+            if excess < 0:
                 self._welcome(client, peer)
+            elif not (self._node.addresses() and excess < STANDING_MAX and self._doorstep.take(client, peer)):
+                self._doorstep.turn_away(client)
+        if (node := self._doorstep.look(fd)) is not None:
+            self._welcome(*node)
 
     def _welcome(self, client: socket.socket, peer: object) -> None:
-        if client.family == socket.AF_UNIX:
-            address = local = f"{client.getsockname()}:0"
-        else:
-            try:
+        try:
+            if client.family != socket.AF_UNIX:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 keep_alive(client, self._server.settings.tcp_keepalive)
-            except OSError:  # macOS says so when the client has gone already
-                client.close()
-                return
-            address, local = endpoint(peer), endpoint(client.getsockname())
-        session = self._server.connect(address, local)
+        except OSError:  # macOS says so when the client has gone already
+            client.close()
+            return
+        session = self._server.connect(*endpoints(client, peer))
         connection = Connection(client, session, self._limits, READ)
         self._connections[connection.fd] = connection
         self._of_session[session.id] = connection
@@ -490,6 +490,7 @@ class Reactor:
                 LOGGER.info("closed an idle client", {"client": session.address})
                 self._drop(connection)
         self._listeners.watch()
+        self._doorstep.clear()
         self._leaderless_s = 0 if self._node.has_leader else self._leaderless_s + 1
         if self._leaderless_s == LEADERLESS_S_MAX:
             self._dispatcher.give_up_waits()

@@ -16,6 +16,7 @@ from resp_server.edge.poller import READ, EpollPoller
 from resp_server.edge.reactor import PAUSE_MS, Reactor
 from resp_server.protocol.requests import Limits
 from resp_server.session import Session
+from resp_server.settings import load
 from tests.front import START_MS, Front
 from tests.raw_client import packed
 
@@ -134,6 +135,8 @@ class Rig:
         self.reactor.turn(self.reactor._poller.poll(0))
 
     def close(self) -> None:
+        for connection in list(self.reactor._connections.values()):
+            self.reactor._drop(connection)
         self.reactor._poller.close()
         self.disk.close()
         for one in self.sockets:
@@ -244,6 +247,30 @@ def test_a_peer_that_does_not_wait_for_its_answer_is_closed(rig: Rig, monkeypatc
     assert rig.client.recv(100) == b"+PONG\r\n"
     assert rig.client.recv(100) == b""
     assert rig.reactor.links.callers() == []
+
+
+def test_clients_that_take_every_place_keep_no_node_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rig.node, "addresses", lambda: {"n2": "127.0.0.1:7002"})
+    rig.front.server.settings = load({"maxclients": "1"}, {})
+    listener = socket.create_server(("127.0.0.1", 0))
+    rig.sockets.append(listener)
+    rig.reactor.listen(listener)
+    words_of_a_node = packed("PEER", "HELLO", "0")
+    said = (b"", packed("PING"), words_of_a_node)
+    callers = {words: socket.create_connection(listener.getsockname(), timeout=10) for words in said}
+    rig.sockets += callers.values()
+    rig.turn()
+    for words, caller in callers.items():
+        caller.sendall(words)
+    for _ in range(3):
+        rig.reactor.turn(rig.reactor._poller.poll(1))
+    rig.reactor.sweep()
+    rig.reactor.sweep()
+    full = b"-ERR max number of clients reached\r\n"
+    assert callers[b""].recv(1000) == full
+    assert callers[packed("PING")].recv(1000) == full
+    assert callers[words_of_a_node].recv(1000).startswith(b"-ERR this node speaks version")
+    assert rig.front.server.stats.rejected_connections == 2
 
 
 def test_a_client_that_ends_while_it_is_not_read_from_is_read_to_its_end(
