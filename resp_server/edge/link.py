@@ -128,18 +128,21 @@ class Inbound:
         self.fd = connected.fileno()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING_WHOLE)
 
-    def read(self) -> list[AnyMessage]:
-        """The messages that one look at the socket brings; raises `Lost`, and `wire.WireError` for what is none."""
+    def read(self, buffer: bytearray) -> list[AnyMessage]:
+        """The messages that one look at the socket brings; raises `Lost`, and `wire.WireError` for what is none.
+
+        ``buffer`` is where they come in, so that no memory is asked for at every look.
+        """
         try:
-            data = os.read(self.fd, RECEIVE_BYTES)
+            size = os.readv(self.fd, [buffer])
         except BlockingIOError:
             return []
         except OSError as error:
             raise Lost(error.strerror or str(error)) from None
-        if not data:
+        if not size:
             raise Lost("it closed the connection")
         reader = self._reader
-        reader.feed(data)
+        reader.feed(buffer, 0, size)
         messages = []
         try:
             while (frame := reader.gets()) is not _NOTHING_WHOLE:
@@ -162,6 +165,7 @@ class Links:
         self._to: dict[str, Link] = {}
         self._to_by_fd: dict[int, Link] = {}
         self._from: dict[int, Inbound] = {}
+        self._buffer = bytearray(RECEIVE_BYTES)
 
     @property
     def some(self) -> bool:
@@ -241,7 +245,7 @@ class Links:
 
     def _read(self, inbound: Inbound, mail: list[tuple[str, AnyMessage]]) -> None:
         try:
-            mail += [(inbound.peer, message) for message in inbound.read()]
+            mail += [(inbound.peer, message) for message in inbound.read(self._buffer)]
         except Lost as lost:
             LOGGER.debug("a peer closed its link", {"peer": inbound.peer, "reason": lost})
             self._forget(inbound)
