@@ -142,7 +142,7 @@ class Inbound:
         if not size:
             raise Lost("it closed the connection")
         reader = self._reader
-        reader.feed(buffer, 0, size)
+        reader.feed(buffer, 0, size)  # type: ignore[arg-type]  # its stub has left out bytearray
         messages = []
         try:
             while (frame := reader.gets()) is not _NOTHING_WHOLE:
