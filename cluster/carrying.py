@@ -33,6 +33,7 @@ class Carrying:
         self.concerned: dict[str, None] = {}
         self._clients = clients
         self._shard = shard
+        self._given_up: list[bytes] = []  # sessions of this node whose part of the entry nobody waits for
 
     def carry_out(self, machine: Machine, entry: Entry) -> None:
         """One committed entry, and the answers to the part of it that is this node's own. Raises `Unreadable`."""
@@ -43,11 +44,14 @@ class Carrying:
         payload = entry.payload
         if not payload or payload[:1] == MARK:
             return
+        self._given_up.clear()
         try:
             time_ms, calls, mine = self._calls(machine, payload)
         except (LookupError, msgspec.MsgspecError) as error:
             raise Unreadable(f"entry {entry.index}: {error}") from error
         replies = machine.apply(time_ms, calls)
+        if self._given_up:
+            self._end_waits(machine, mine)
         for start, batch in mine:
             if batch.lost is not None:
                 clients.fail(batch)
@@ -77,13 +81,25 @@ class Carrying:
         handler = machine.handler
         calls = [(handler(args[0]), args, origins.get(place, b"")) for place, args in enumerate(writes)]
         if author == self._clients.author:
-            for origin in origins.values():
-                self._clients.owe(
-                    unblocking(machine, origin)
-                )  # they were told that it is uncertain: none of them waits
+            self._given_up += origins.values()
         return calls
 
+    def _end_waits(self, machine: Machine, mine: list[tuple[int, Batch]]) -> None:
+        """Ends what began to wait in this entry for clients who were told that it is uncertain, and do not wait.
 
-def unblocking(machine: Machine, origin: bytes, reason: bytes = b"TIMEOUT") -> Call:
-    """The call that ends a session's wait, if it has one: as its deadline would, or with an error (``ERROR``)."""
-    return machine.handler(UNBLOCK), [UNBLOCK, origin, reason], b""
+        Only that wait: the session may be about to begin another.
+        """
+        answered = {origin for _, batch in mine if batch.lost is None for origin in batch.origins.values()}
+        for origin in self._given_up:
+            waiter = machine.waiters.of(origin)
+            if waiter is not None and origin not in answered:
+                self._clients.owe(unblocking(machine, origin, since_ms=waiter.since_ms))
+
+
+def unblocking(machine: Machine, origin: bytes, reason: bytes = b"TIMEOUT", *, since_ms: int | None = None) -> Call:
+    """The call that ends a session's wait: as its deadline would, or with an error (``ERROR``).
+
+    It does nothing if the session does not wait, or not ``since_ms`` where that is given.
+    """
+    args = [UNBLOCK, origin, reason] if since_ms is None else [UNBLOCK, origin, reason, b"%d" % since_ms]
+    return machine.handler(UNBLOCK), args, b""

@@ -382,9 +382,12 @@ def _end_sessions(machine: Machine, args: list[bytes]) -> Reply:
 
 
 def _unblock(machine: Machine, args: list[bytes]) -> Reply:
-    """Ends a session's wait as its deadline would, or with an error when ``args[2]`` is ``ERROR``."""
+    """Ends a session's wait as its deadline would, or with an error when ``args[2]`` is ``ERROR``.
+
+    Where ``args[3]`` is there, only one that began at that time.
+    """
     waiter = machine.waiters.of(args[1])
-    if waiter is None:
+    if waiter is None or (len(args) > 3 and waiter.since_ms != int(args[3])):
         return 0
     machine.waiters.remove(waiter)
     for key in waiter.keys:
