@@ -32,7 +32,7 @@ class Workload:
         self.simulation = simulation
         self.history: list[Op] = []
         self.going = True
-        self.think_us = simulation.world.chance.choice((10 * MS, 60 * MS, 400 * MS))
+        self.think_us = simulation.profile.think_ms * MS
         self._calls: dict[str, int] = {}
         self._value = 0
         kinds = [Registers] * registers + [Locks] * locks + [Others] * others
@@ -226,6 +226,8 @@ class Locks(Client):
         """Whether it has the lock now; when it cannot know, it goes on as somebody else."""
         if op.void:
             return
+        if op.output is None and op.call[-2:] == (b"BLOCK", b"0"):
+            raise Violation("a wait without limit", f"{op} ended without what it waited for")
         if op.output is UNKNOWN:
             self._begin_anew()
         elif op.call[0] == b"LOCK.RELEASE":

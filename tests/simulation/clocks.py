@@ -23,6 +23,12 @@ class Clock:
         """The monotonic clock begins anew."""
         self._started_us = now_us
 
+    def change_rate(self, rate: float, now_us: int) -> None:
+        """Runs at another rate from now on."""
+        shown_us = self.monotonic_ms(now_us) * 1000
+        self.rate = rate
+        self._started_us = now_us - round(shown_us / rate)
+
     def monotonic_ms(self, now_us: int) -> float:
         """What the monotonic clock shows at the world's ``now_us``."""
         return (now_us - self._started_us) * self.rate / 1000

@@ -20,11 +20,15 @@ PROBE_US = 200_000
 
 
 class Disk:
-    """``id`` is the data folder's. ``slow_us`` is how long commits take at most, ``full_until_us`` until when none works."""
+    """``id`` is the data folder's.
+
+    Commits take ``least_us`` and up to ``slow_us`` more; none works until ``full_until_us``.
+    """
 
     def __init__(self, world: World, id: str) -> None:
         self.id = id
         self.storage = MemoryStorage(SyncPolicy.NO)
+        self.least_us = 0
         self.slow_us = 0
         self.full_until_us = 0
         self.fails_uncertainly = False
@@ -43,7 +47,7 @@ class Disk:
         """A commit begins; it is done at ``done_us``."""
         world = self._world
         self.work = work
-        self.done_us = world.now_us + (world.between_us(0, self.slow_us) if self.slow_us else 0)
+        self.done_us = world.now_us + self.least_us + (world.between_us(0, self.slow_us) if self.slow_us else 0)
         self._fails = world.now_us < self.full_until_us or self.fails_uncertainly
         if not self._fails:
             self.storage.append(work.entries, work.hard_state)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.simulation.network import FAIR, Weather
+from tests.simulation.network import Weather
 from tests.simulation.members import Operator
 from tests.simulation.world import MS, SECOND
 
@@ -40,6 +40,7 @@ WEIGHTS: dict[str, float] = {
     "checkpoint": 8,
     "checkpoint_crash": 1,
     "lag": 2,
+    "rush": 1,
     "transfer": 1.5,
     "add": 1,
     "remove": 0.7,
@@ -61,17 +62,28 @@ CHARACTERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Profile:
-    """``gap_ms`` is the time between two faults, about; ``weights`` how likely each is next."""
+    """``gap_ms`` is the time between two faults, about; ``weights`` how likely each is next.
+
+    ``delay_ms`` is what a message takes at the most while the network is well,
+    ``think_ms`` how long clients wait before they ask again.
+    """
 
     gap_ms: int = 400
     weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+    delay_ms: float = 0.5
+    think_ms: int = 150
 
     @classmethod
     def drawn(cls, chance: random.Random) -> Profile:
         """One of some character."""
         favoured = CHARACTERS[chance.choice(list(CHARACTERS))]
         weights = {name: weight * (8 if name in favoured else 1) for name, weight in WEIGHTS.items()}
-        return cls(chance.choice((100, 400, 1500)), weights)
+        return cls(
+            chance.choice((200, 600, 2000)),
+            weights,
+            delay_ms=chance.choice((0.5, 0.5, 0.5, 5, 50)),
+            think_ms=chance.choice((150, 600, 4000)),
+        )
 
 
 class Faults:
@@ -117,8 +129,7 @@ class Faults:
             process.disk.full_until_us = 0
             process.disk.fails_uncertainly = False
             process.stalls = process.keeping.fails = 0
-            if not process.up and not process.gone:
-                simulation.start(process)
+            simulation.restart(process)
 
     # Whom it hits
 
@@ -132,8 +143,9 @@ class Faults:
         leading = [one for one in self._up() if one.node is not None and one.node.raft.leading is not None]
         return self.world.chance.choice(leading) if leading else self._any()
 
-    def _time(self, least_ms: int = 50, most_ms: int = 8000) -> int:
-        return self.world.between_us(least_ms * MS, most_ms * MS)
+    def _time(self, least_ms: int = 50, most_ms: int = 0) -> int:
+        """How long a fault lasts; unless told otherwise, so long that a few overlap."""
+        return self.world.between_us(least_ms * MS, (most_ms or min(8000, 8 * self._profile.gap_ms)) * MS)
 
     # The network
 
@@ -206,10 +218,10 @@ class Faults:
         def clear() -> None:
             for link in links:
                 if link.weather is bad:
-                    link.weather = FAIR
+                    link.weather = self.network.fair
 
         self.world.note("network", "weather", bad)
-        self.world.after(self._time(200, 5000), clear)
+        self.world.after(self._time(200), clear)
 
     # Processes
 
@@ -285,14 +297,24 @@ class Faults:
     def _lag(self) -> None:
         """One node misses much, so that it needs a snapshot: the others cut their logs meanwhile."""
         process = self._any()
-        for_us = self._time(500, 3000)
+        for_us = self._time(500)
         others = [name for name in self.simulation.processes if name != process.name]
         self._cut([pair for name in others for pair in ((process.name, name), (name, process.name))], for_us)
         for name in others:
             other = self.simulation.processes[name]
             self.world.after(for_us * 9 // 10, lambda other=other: other.up and other.keeping.checkpoint())  # type: ignore[misc]
 
-    # Members
+    # Clients and members
+
+    def _rush(self) -> None:
+        """All clients are in a hurry for a moment."""
+        workload = self.simulation.workload
+        usual_us, workload.think_us = workload.think_us, 2 * MS
+
+        def end() -> None:
+            workload.think_us = usual_us
+
+        self.world.after(self._time(20, 400), end)
 
     def _transfer(self) -> None:
         self.operator.transfer()

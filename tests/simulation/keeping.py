@@ -35,7 +35,7 @@ class Keeping:
         self._process = process
         self._world = process.world
         self._keyspace_held = False  # by a checkpoint, or by a snapshot that comes in
-        self._storing = False
+        self.storing = False  # a snapshot that comes in
         self._moving = False
         self._last_piece_us = 0
         self._readings: dict[str, Reading] = {}
@@ -92,7 +92,7 @@ class Keeping:
         if not self._moving and node.snapshots.moving:
             self._moving = True
             self._process.run(self._move(node))
-        elif self._storing and self._world.now_us - self._last_piece_us > ABANDONED_US and not self._moving:
+        elif self.storing and self._world.now_us - self._last_piece_us > ABANDONED_US and not self._moving:
             node.snapshots.abandon()
             self._stop_storing()
 
@@ -105,10 +105,10 @@ class Keeping:
         storage = self._process.disk.storage
         while (due := node.snapshots.next_to_store()) is not None:
             piece, ledger = due
-            if not self._storing:
+            if not self.storing:
                 while self._keyspace_held:
                     yield MS
-                self._keyspace_held = self._storing = True
+                self._keyspace_held = self.storing = True
             self._last_piece_us = self._world.now_us
             self._may_fail("write_rows", "finish_checkpoint")
             yield self._pause()
@@ -128,9 +128,9 @@ class Keeping:
             self._process.wake(self._world.now_us)
 
     def _stop_storing(self) -> None:
-        if self._storing:
+        if self.storing:
             self._process.disk.storage.fail_next.clear()
-            self._storing = self._keyspace_held = False
+            self.storing = self._keyspace_held = False
             self._process.disk.storage.abandon_checkpoint()
 
     def _send(self, node: Node) -> Steps:

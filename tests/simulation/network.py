@@ -18,12 +18,10 @@ class Weather:
     loss: float = 0.0
     double: float = 0.0
     late: float = 0.0  # as if sent through a longer way: it may be overtaken
-    delay_us: int = 500
+    delay_us: int = 500  # at the most, and
+    least_us: int = 100  # at the least
     late_us: int = 50 * MS
     ordered: bool = True
-
-
-FAIR = Weather()
 
 
 class Link:
@@ -31,16 +29,17 @@ class Link:
 
     __slots__ = ("cuts", "last_us", "weather")
 
-    def __init__(self) -> None:
+    def __init__(self, weather: Weather) -> None:
         self.cuts = 0  # how many faults cut it now
         self.last_us = 0
-        self.weather = FAIR
+        self.weather = weather
 
 
 class Network:
-    """All links, by (sender, receiver)."""
+    """All links, by (sender, receiver); ``fair`` is their weather when nothing is wrong."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, delay_us: int) -> None:
+        self.fair = Weather(delay_us=delay_us)
         self._world = world
         self._links: dict[tuple[str, str], Link] = {}
         self.lost = 0
@@ -50,7 +49,7 @@ class Network:
         """The link from one node to another."""
         found = self._links.get((sender, receiver))
         if found is None:
-            found = self._links[sender, receiver] = Link()
+            found = self._links[sender, receiver] = Link(self.fair)
         return found
 
     def arrivals(self, sender: str, receiver: str) -> list[int]:
@@ -63,7 +62,7 @@ class Network:
         if link.cuts or (weather.loss and chance.random() < weather.loss):
             self.lost += 1
             return []
-        arrival_us = world.now_us + 100 + int(weather.delay_us * chance.random())
+        arrival_us = world.now_us + weather.least_us + int(weather.delay_us * chance.random())
         if weather.ordered:
             if arrival_us <= link.last_us:
                 arrival_us = link.last_us + 1
@@ -89,4 +88,4 @@ class Network:
         """Everything arrives again, in order."""
         for link in self._links.values():
             link.cuts = 0
-            link.weather = FAIR
+            link.weather = self.fair

@@ -20,8 +20,9 @@ from cluster.raft.core import Timing
 from cluster.raft.membership import Config
 from cluster.snapshots import ledger_of
 from cluster.storage.contract import Identity
+from resp_server import peering
 from resp_server.commands.table import Table
-from resp_server.peering import Hello, Refused, judge_caller, judge_disk
+from resp_server.peering import Hello, Refused
 from tests.simulation.clocks import Clock
 from tests.simulation.disk import PROBE_US, Disk
 from tests.simulation.keeping import Keeping
@@ -387,8 +388,8 @@ class Process:
             return known is not None and known[0] + 1 == sender.boot  # it crashed since it sent this
         disk = sender.disk.id
         try:
-            judge_caller(Hello(CLUSTER, sender.name, f"{sender.name}:1", self.name, disk, NONCE), node)
-            judge_disk(self.name, self.disk.id, sender.node)
+            peering.judge_caller(Hello(CLUSTER, sender.name, f"{sender.name}:1", self.name, disk, NONCE), node)
+            peering.judge_disk(self.name, self.disk.id, sender.node)
         except Refused as refused:
             self.world.note(self.name, "refuses", (sender.name, refused.kind))
             self._accepted.pop(sender.name, None)

@@ -41,9 +41,18 @@ class Result:
 class Simulation:
     """A run to be. ``nodes`` 0 lets the seed choose how many there are; ``processes`` by name, in the order they came; ``turns`` counts those of all of them."""
 
-    def __init__(self, seed: int, *, nodes: int = 0, profile: Profile | None = None, keep_all: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        nodes: int = 0,
+        profile: Profile | None = None,
+        leases: bool | None = None,
+        keep_all: bool = False,
+    ) -> None:
         self.world = World(seed, keep_all=keep_all)
-        self.network = Network(self.world)
+        self.profile = profile or Profile.drawn(self.world.chance)
+        self.network = Network(self.world, int(self.profile.delay_ms * MS))
         self.processes: dict[str, Process] = {}
         self.turns = 0
         self.snapshots = 0
@@ -52,26 +61,28 @@ class Simulation:
         self._names = 0
         self._disks = 0
         chance = self.world.chance
-        self.timing = Timing(leases=chance.random() < 0.8)
+        self.timing = Timing(leases=chance.random() < 0.8 if leases is None else leases)
         founders = [self._make(self.free_name(), self.new_disk_id()) for _ in range(nodes or chance.choice(SIZES))]
         config = static({process.name: f"{process.name}:1" for process in founders})
         for process in founders:
             process.found(config)
             self.world.at(chance.randrange(300 * MS), lambda process=process: self.start(process))  # type: ignore[misc]
         self.workload = Workload(self)
-        self.faults = Faults(self, profile or Profile.drawn(chance))
+        self.faults = Faults(self, self.profile)
 
     def run(self, steps: int) -> Result:
         """Takes ``steps`` turns among faults, heals, and judges; raises `Violation`."""
-        with small_limits(self.world.chance):
-            return self._run(steps)
-
-    def _run(self, steps: int) -> Result:
         world = self.world
-        world.after(SECOND, self.faults.start)
-        self.workload.start()
-        while self.turns < steps and world.step():
-            pass
+        with small_limits(world.chance):
+            world.after(SECOND, self.faults.start)
+            self.workload.start()
+            while self.turns < steps and world.step():
+                pass
+            return self.end()
+
+    def end(self) -> Result:
+        """Heals, and judges."""
+        world = self.world
         self.workload.stop()
         self.faults.stop()
         Healing(self).run()

@@ -73,7 +73,7 @@ class Watch:
         """A run is over. A term that its leader never made durable never was: nobody heard of it."""
         self._views.pop(process.name, None)
         if raft.leading is not None and process.disk.hard_state.term < raft.term:
-            self._leaders.pop(raft.term)
+            self._leaders.pop(raft.term, None)
             for key in [key for key in self._entries if key[1] == raft.term]:
                 del self._entries[key]
 
@@ -151,11 +151,26 @@ class Watch:
         self._simulation.world.note(process.name, "leads", f"in term {raft.term}")
         if first != run:
             raise Violation("election safety", f"{first} and {run} both lead in term {raft.term}")
+        for other in self._simulation.processes.values():
+            if other.node is not None and other is not process:
+                self._no_lease(other, other.node, raft.term)
         index = self.last_committed
         while index and self.committed[index].term >= raft.term:
             index -= 1
         if not raft.log.holds(index, self.committed[index].term if index else 0):
             raise Violation("leader completeness", f"{process} leads in term {raft.term} without entry {index}")
+
+    def _no_lease(self, process: Process, node: Node, term: int) -> None:
+        """Whoever has been elected in a later term waited until this one could no longer answer reads by itself."""
+        leading = node.raft.leading
+        if leading is None or node.raft.term >= term or not leading.settled:
+            return
+        now_ms = process.clock.monotonic_ms(self._simulation.world.now_us)
+        until_ms = leading.lease_until_ms()
+        if now_ms < until_ms:
+            raise Violation(
+                "one lease", f"{process} leads in {node.raft.term} for {until_ms - now_ms} ms more, {term} has begun"
+            )
 
     def _log(self, process: Process, node: Node, view: View) -> None:
         """The log changed: every entry that is new in it is the one that everybody else has of that index and term."""
@@ -173,7 +188,26 @@ class Watch:
             if known != (entry.payload, previous):
                 raise Violation("log matching", f"{process} has another entry {index} of term {entry.term}")
             terms[index] = entry.term
+            if raft.leading is not None and entry.payload[:1] == MARK and index >= raft.leading.first_index:
+                self._config(process, raft, index)
         view.last_index, view.last_term = log.last_index, log.last_term
+
+    def _config(self, process: Process, raft: Raft, index: int) -> None:
+        """A leader changes the membership: one server, after the change before, and in a term that has begun."""
+        before, now = raft.membership.at(index - 1), raft.membership.at(index)
+        if len({*before.voters} ^ {*now.voters}) > 1:
+            raise Violation("one server at a time", f"{process} goes from {before.voters} to {now.voters}")
+        since = next((at for at in range(index - 1, raft.log.base_index, -1) if self._is_config(raft, at)), 0)
+        known = max(self._views[process.name].commit, raft.applied)
+        if known < since:
+            raise Violation("one change at a time", f"{process} at {index}, and {since} is not committed")
+        assert raft.leading is not None
+        if raft.leading.progress and known < raft.leading.first_index and len(before.voters) > 1:
+            raise Violation("change in a term that has begun", f"{process} at {index}, nothing of {raft.term} is")
+
+    @staticmethod
+    def _is_config(raft: Raft, index: int) -> bool:
+        return raft.log.entry(index).payload[:1] == MARK
 
     def _cut(self, process: Process, raft: Raft, view: View, first: int) -> None:
         if first <= view.commit and first > raft.log.base_index:
@@ -203,6 +237,8 @@ class Watch:
                 raise Violation("state machine safety", f"{process} carries out another entry {index}: {entry}")
         view.commit = raft.commit
         if news and raft.leading is not None:
+            if log.term(raft.commit) != raft.term:
+                raise Violation("own term", f"{process} in {raft.term} commits {raft.commit} of {log.term(raft.commit)}")
             self._durable(process, raft)
 
     def _durable(self, process: Process, raft: Raft) -> None:

@@ -1,0 +1,396 @@
+"""Situations that chance seldom finds, set up by hand: who is cut from whom, who crashes, and when.
+
+Each is a function of a `Script`. Without a planted bug all of them end well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from cluster.node import Node
+from cluster.raft.membership import static
+from tests.simulation import keeping
+from tests.simulation.clocks import DRIFT
+from tests.simulation.clients import FOR_EVER_MS, Client
+from tests.simulation.faults import Profile
+from tests.simulation.models import Call
+from tests.simulation.network import Weather
+from tests.simulation.process import Process
+from tests.simulation.sessions import Op, Session
+from tests.simulation.simulation import Simulation
+from tests.simulation.world import MS, SECOND, Violation
+
+CALM = Profile(weights={})
+
+
+class Typist(Client):
+    """A client that asks what the script says."""
+
+    def act(self) -> None:
+        """Nothing by itself."""
+
+    def calls(self) -> Iterator[Call]:
+        """Nothing by itself."""
+        yield from ()
+
+    def ask(self, process: Process, *words: str) -> Session:
+        """Asks in the next turn of that process."""
+        session = self.session if self.session is not None else process.connect(self)
+        self.session = session
+        call = tuple(word.encode() for word in words)
+        session.process.request(lambda: session.execute(call))
+        return session
+
+
+class Script:
+    """A calm cluster of three (or more): ``a`` leads, ``b`` and ``c`` follow."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.world = simulation.world
+        self.network = simulation.network
+        self._clients = 0
+        for process in simulation.processes.values():
+            process.clock.rate = 1.0
+        self.run(1500)
+        leader, *followers = sorted(simulation.processes.values(), key=lambda one: not _node(one).raft.leading)
+        assert _node(leader).raft.leading is not None
+        self.a, self.b, self.c, *_ = leader, *followers
+
+    def run(self, ms: float) -> None:
+        """Time passes."""
+        end_us = self.world.now_us + int(ms * MS)
+        self.until(lambda: self.world.now_us >= end_us, 10 * SECOND)
+
+    def until(self, condition: Callable[[], bool], limit_us: int = 5 * SECOND) -> None:
+        """Time passes until something is so."""
+        limit_us += self.world.now_us
+        self.world.at(limit_us, lambda: None)
+        while not condition():
+            assert self.world.step(), "nothing is planned any more"
+            assert self.world.now_us <= limit_us, "the script waits for what does not happen"
+        return
+
+    def cut(self, *links: tuple[Process, Process]) -> None:
+        """Cuts links, each in one direction."""
+        self.network.cut([(one.name, other.name) for one, other in links])
+
+    def isolate(self, process: Process) -> None:
+        """Cuts a process from all others."""
+        others = [one for one in self.simulation.processes.values() if one is not process]
+        self.cut(*[pair for other in others for pair in ((process, other), (other, process))])
+
+    def heal(self) -> None:
+        """All links work."""
+        self.network.heal()
+
+    def weather(self, one: Process, other: Process, weather: Weather) -> None:
+        """How a link is from now on."""
+        self.network.link(one.name, other.name).weather = weather
+
+    def typist(self) -> Typist:
+        """A new client."""
+        self._clients += 1
+        return Typist(self.simulation.workload, f"t{self._clients}")
+
+    def ask(self, process: Process, *words: str) -> None:
+        """A new client asks something."""
+        self.typist().ask(process, *words)
+
+    def send(self, process: Process, *words: str, typist: Typist | None = None) -> Op:
+        """A client asks something, and the node has it."""
+        history = self.simulation.workload.history
+        before = len(history)
+        (typist or self.typist()).ask(process, *words)
+        self.until(lambda: len(history) > before)
+        return history[before]
+
+    def call(self, process: Process, *words: str) -> Op:
+        """A new client asks something, and has the answer."""
+        op = self.send(process, *words)
+        self.until(lambda: op.done)
+        return op
+
+    def loses_patience(self, process: Process, in_ms: float = 0) -> None:
+        """The process is the next to stand for election, and when."""
+        raft = _node(process).raft
+        raft.election_at_ms = process.clock.monotonic_ms(self.world.now_us + int(in_ms * MS))
+        process.wake(process.clock.us_of_monotonic(raft.election_at_ms))
+
+    def leads(self, process: Process) -> bool:
+        """Whether it does."""
+        return process.node is not None and process.node.raft.leading is not None
+
+    def hand_over(self, process: Process) -> None:
+        """Makes a process the leader."""
+        for leader in self.simulation.leaders():
+            leading = _node(leader).raft.leading
+            assert leading is not None
+            leading.hand_over(process.name)
+            leader.wake(self.world.now_us)
+        self.until(lambda: self.leads(process))
+
+    def checkpoint(self, process: Process) -> None:
+        """Writes a checkpoint and cuts the log all the way behind it."""
+        index = _node(process).applied_index
+        with patch("cluster.node.RETAIN_BYTES", 0):
+            process.keeping.checkpoint()
+            self.until(lambda: _node(process).raft.log.base_index >= index)
+
+
+def _node(process: Process) -> Node:
+    assert process.node is not None
+    return process.node
+
+
+def play(script: Callable[[Script], None], *, nodes: int = 3, leases: bool = True, seed: int = 1) -> None:
+    """Plays a script to its healed end; raises `Violation`."""
+    simulation = Simulation(seed, nodes=nodes, profile=CALM, leases=leases)
+    script(Script(simulation))
+    simulation.end()
+
+
+# Elections
+
+
+def two_candidates(script: Script) -> None:
+    """Two lose patience with a dead leader at the same moment, and both find that they could win."""
+    for one, other in ((script.b, script.c), (script.c, script.b)):
+        script.weather(one, other, Weather(delay_us=0, least_us=20 * MS))
+    script.a.crash()
+    script.run(320)
+    script.loses_patience(script.b, 1)
+    script.loses_patience(script.c, 2)
+    script.run(300)
+    script.simulation.start(script.a)
+
+
+def apart(script: Script) -> None:
+    """One that has no link to the leader stands for election, while the other has."""
+    script.cut((script.a, script.c), (script.c, script.a))
+    script.run(320)
+    script.loses_patience(script.c)
+    script.run(200)
+
+
+def deaf_and_restarted(script: Script) -> None:
+    """As `apart`, and the one that hears the leader restarts just before it is asked for its vote."""
+    script.cut((script.a, script.c), (script.b, script.c))
+    script.run(500)
+    script.heal()
+    script.cut((script.a, script.c))
+    script.b.crash()
+    script.run(5)
+    script.simulation.start(script.b)
+    script.run(1)
+    script.loses_patience(script.c)
+    script.run(200)
+
+
+# Logs
+
+
+def diverged(script: Script) -> None:
+    """A leader alone goes on for a moment; two others lead after it, the last with a log no longer than its own."""
+    a, b, c = script.a, script.b, script.c
+    script.isolate(a)
+    for number in range(6):
+        script.ask(a, "SET", "r", f"lost{number}")
+        script.run(2)
+    script.run(330)
+    script.loses_patience(b)
+    script.until(lambda: script.leads(b))
+    script.call(b, "SET", "r", "kept")
+    script.hand_over(c)
+    script.heal()
+    script.run(500)
+
+
+def stale_tail(script: Script) -> None:
+    """A leader alone has more uncommitted entries than the snapshot it gets later, and crashes right after that."""
+    a, b = script.a, script.b
+    script.isolate(a)
+    for number in range(40):
+        script.ask(a, "SET", "r", f"lost{number}")
+        script.run(2)
+    script.run(330)
+    script.loses_patience(b)
+    script.until(lambda: script.leads(b))
+    script.call(b, "SET", "r", "kept")
+    script.checkpoint(b)
+    installed = script.simulation.snapshots
+    script.heal()
+    script.until(lambda: script.simulation.snapshots > installed)
+    a.crash()
+    script.run(50)
+    script.simulation.start(a)
+    script.run(500)
+
+
+def doubled_snapshot(script: Script) -> None:
+    """The pieces of a snapshot come again when it is long in force and the log goes on."""
+    a, c = script.a, script.c
+    script.isolate(c)
+    script.run(100)
+    script.call(a, "SET", "r", "1")
+    script.checkpoint(a)
+    installed = script.simulation.snapshots
+    script.heal()
+    script.weather(a, c, Weather(double=1.0, late_us=200 * MS, ordered=False))
+    script.until(lambda: script.simulation.snapshots > installed)
+    for number in range(20):
+        script.ask(a, "SET", "r", f"again{number}")
+        script.run(15)
+
+
+def overtaken_snapshot(script: Script) -> None:
+    """While the last piece of a snapshot is being written another one leads, who has all the entries."""
+    a, b, c = script.a, script.b, script.c
+    script.isolate(c)
+    script.call(a, "SET", "r", "1")
+    script.checkpoint(a)
+    script.call(a, "SET", "r", "2")
+    with slow_steps():
+        script.heal()
+        script.until(lambda: _node(c).raft.chunks != [] or c.keeping.storing)
+        script.run(1)
+        a.crash()
+        script.run(320)
+        script.loses_patience(b)
+        script.until(lambda: script.leads(b))
+        script.ask(b, "SET", "r", "3")
+        script.run(2000)
+    script.simulation.start(a)
+
+
+@contextmanager
+def slow_steps() -> Iterator[None]:
+    """Every step of a checkpoint and of an installation takes a second."""
+    with patch.object(keeping.Keeping, "_pause", lambda _: SECOND):
+        yield
+
+
+# Reads
+
+
+def fast_followers(script: Script) -> None:
+    """The leader's clock is slow, the others' are fast, and they lose it; somebody reads at each moment."""
+    a, b, c = script.a, script.b, script.c
+    for process, rate in ((a, 1 - DRIFT), (b, 1 + DRIFT), (c, 1 + DRIFT)):
+        process.clock.change_rate(rate, script.world.now_us)
+    script.run(100)
+    script.call(b, "SET", "r", "old")
+    contact_ms = _node(b).raft.contact_ms
+    script.until(lambda: _node(b).raft.contact_ms > contact_ms)  # a heartbeat came just now
+    script.run(2)
+    script.isolate(a)
+    passed_ms = b.clock.monotonic_ms(script.world.now_us) - max(_node(x).raft.contact_ms for x in (b, c))
+    script.loses_patience(b, (300.5 - passed_ms) / 1.05)
+    script.until(lambda: script.leads(b))
+    script.ask(b, "SET", "r", "new")
+    for _ in range(20):
+        script.ask(a, "GET", "r")
+        script.run(1)
+    script.run(500)
+
+
+def slow_answers(script: Script) -> None:
+    """Answers to heartbeats are on the way for long; the leader is lost before they arrive."""
+    a, b, c = script.a, script.b, script.c
+    for follower in (b, c):
+        script.weather(follower, a, Weather(delay_us=0, least_us=200 * MS))
+    script.run(450)
+    contact_ms = _node(b).raft.contact_ms
+    script.until(lambda: _node(b).raft.contact_ms > contact_ms)
+    script.cut((a, b), (a, c))
+    script.run(301)
+    script.loses_patience(b)
+    script.run(150)
+
+
+def unsettled(script: Script) -> None:
+    """A new leader does not know yet that what it has was committed, and cannot commit anything of its own."""
+    a, b, c = script.a, script.b, script.c
+    script.call(a, "SET", "r", "old")
+    script.run(200)
+    script.cut((a, c))
+    script.call(a, "SET", "r", "new")
+    a.crash()
+    script.heal()
+    script.run(320)
+    script.loses_patience(b)
+    script.until(lambda: script.leads(b))
+    c.disk.least_us = 2 * SECOND
+    for _ in range(60):
+        script.ask(b, "GET", "r")
+        script.run(5)
+    c.disk.least_us = 0
+    script.simulation.start(a)
+
+
+# What is forwarded and answered
+
+
+def late_forward(script: Script) -> None:
+    """The first batch forwarded to a leader arrives when it leads again, two terms later."""
+    a, b, c = script.a, script.b, script.c
+    script.hand_over(b)
+    script.run(100)
+    script.weather(c, b, Weather(delay_us=0, least_us=1200 * MS, ordered=False))
+    script.send(c, "SET", "r", "v-forwarded")
+    script.run(20)
+    script.heal()
+    script.hand_over(a)
+    script.run(100)
+    script.hand_over(b)
+    script.run(1500)
+
+
+def waits_twice(script: Script) -> None:
+    """A client is told that the outcome of its wait is not known, and waits again on the same connection."""
+    a, b, c = script.a, script.b, script.c
+    script.call(a, "LOCK.ACQUIRE", "l", "holder", "PX", FOR_EVER_MS.decode())
+    waits = ("LOCK.ACQUIRE", "l", "PX", FOR_EVER_MS.decode(), "BLOCK", "0")
+    typist = script.typist()
+    script.run(100)
+    first = script.send(c, *waits[:2], "first", *waits[2:], typist=typist)
+    script.cut((a, c))
+    script.until(lambda: first.done)
+    script.heal()
+    contact_ms = _node(c).raft.contact_ms
+    script.until(lambda: _node(c).raft.contact_ms > contact_ms)
+    second = script.send(c, *waits[:2], "second", *waits[2:], typist=typist)
+    script.run(500)
+    if second.done and second.output is None:
+        raise Violation("a wait without limit", f"{second} ended with the wait before it")
+    script.checkpoint(b)
+    b.crash()
+    script.simulation.start(b)
+    script.run(500)
+    assert typist.session is not None
+    typist.session.close()
+    typist.session = None
+
+
+# Disks
+
+
+def empty_disk(script: Script) -> None:
+    """A member comes back with an empty disk, and with it the one that had been cut off would be a majority."""
+    simulation = script.simulation
+    a, b, c = script.a, script.b, script.c
+    script.run(1000)
+    script.isolate(c)
+    script.call(a, "SET", "r", "kept")
+    b.crash()
+    simulation.give_new_disk(b)
+    b.found(static({name: f"{name}:1" for name in simulation.processes}))
+    a.crash()
+    script.heal()
+    simulation.start(b)
+    script.run(3000)
+    simulation.start(a)
+    script.run(500)
+    b.crash()
