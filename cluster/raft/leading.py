@@ -196,10 +196,14 @@ class Leading:
         """Somebody at ``peer`` waits for what was just carried out: it should hear of it before the next append."""
         raft, progress = self._raft, self.progress.get(peer)
         if progress is not None:
-            commit = min(progress.match, raft.applied)
-            if commit > progress.told:
-                progress.told = commit
-                raft.send(peer, Commit(raft.term, commit))
+            progress.awaited = raft.applied
+            self._tell(peer, progress)
+
+    def _tell(self, peer: str, progress: Progress) -> None:
+        commit = min(progress.match, self._raft.applied)
+        if commit > progress.told:
+            progress.told = commit
+            self._raft.send(peer, Commit(self._raft.term, commit))
 
     def count(self) -> None:
         """Commits what a majority has on its disks."""
@@ -308,6 +312,8 @@ class Leading:
             self.count()
             if progress.state is State.REPLICATE:
                 self.transfers.pop(peer, None)
+            if progress.awaited > progress.told:  # others were quicker, so it was carried out before this answer came
+                self._tell(peer, progress)
         self.replicate(peer)
         if peer == self.successor:
             self._try_hand_over(peer)

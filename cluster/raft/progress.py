@@ -27,19 +27,33 @@ class Progress:
     """One follower.
 
     ``match`` is known to agree and to be durable there, ``next`` is the next
-    entry to send. ``told`` is the commit index it was last sent. ``followed_us``
+    entry to send. ``told`` is the commit index it was last sent, ``awaited`` one
+    that somebody there waits for. ``followed_us``
     is the latest time (of the leader's clock, when it was sent) that the
     follower confirmed; ``heard_ms`` is when anything last came from it.
     ``moved_ms`` is when an append was last answered or begun afresh.
     """
 
-    __slots__ = ("_appends", "bytes", "followed_us", "heard_ms", "match", "moved_ms", "next", "state", "told", "waits")
+    __slots__ = (
+        "_appends",
+        "awaited",
+        "bytes",
+        "followed_us",
+        "heard_ms",
+        "match",
+        "moved_ms",
+        "next",
+        "state",
+        "told",
+        "waits",
+    )
 
     def __init__(self, next_index: int, now_ms: float, match: int = 0) -> None:
         self.match = match
         self.next = next_index
         self.state = State.PROBE
         self.told = 0
+        self.awaited = 0
         self.followed_us = 0
         self.heard_ms = now_ms
         self.moved_ms = now_ms
