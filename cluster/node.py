@@ -5,8 +5,8 @@ The caller (the edge, or a simulator) does this, turn after turn:
 1. `advance` with the time. If ``reads_wait`` then says so, reads of this turn
    take their place with `submit_read`; else `read` may answer them at once.
 2. `receive` every message that came from a peer; `submit` every command that
-   must go through the log, and with `submit_read` what follows it on the same
-   connection.
+   must go through the log (many at once: `clients.submit_writes`), and with
+   `submit_read` what follows it on the same connection.
 3. `tick` runs the timers.
 4. While the disk is free: `ready` gives what to make durable, or None.
 5. Send what `outgoing` gives. An entry goes to the followers while the
@@ -37,7 +37,7 @@ from cluster.contacts import Contacts
 from cluster.forwarding import Forwarding
 from cluster.leadership import Leadership
 from cluster.machine.keyspace import Checkpoint
-from cluster.machine.machine import END_SESSION, END_SESSIONS, Call, Commands, Handler, Machine
+from cluster.machine.machine import END_SESSION, END_SESSIONS, Commands, Handler, Machine
 from cluster.machine.reply import CommandError, Reply
 from cluster.raft.core import Chance, Raft, Timing
 from cluster.raft.log import ENTRY_BYTES, Log
@@ -121,8 +121,8 @@ class Node:
         self.reads_wait = True
         self.checkpoint_index = 0
         self.bytes_since_checkpoint = 0
-        self._clients = Clients(f"{self.name}.{boot}".encode())
-        self._forwarding = Forwarding(self._clients.author)
+        self.clients = Clients(f"{self.name}.{boot}".encode())
+        self._forwarding = Forwarding(self.clients.author)
         self._lease_until_ms = 0.0
         self._next_retry_ms = 0.0
         self._outbox: list[tuple[str, Message]] = []
@@ -131,8 +131,8 @@ class Node:
         self.raft = Raft(self.name, members, shard=SHARD, timing=timing, chance=chance)
         self.snapshots = Snapshots(self.raft, commands)
         self._wishes = Wishes(self.raft)
-        self._leadership = Leadership(self.raft, self._clients, self._forwarding, self._outbox)
-        self._carrying = Carrying(self._clients, SHARD)
+        self._leadership = Leadership(self.raft, self.clients, self._forwarding, self._outbox)
+        self._carrying = Carrying(self.clients, SHARD)
         self._restored = False
         self._handlers: dict[type[Message], Callable[[str, Any], None]] = {
             Forward: lambda _, forward: self._leadership.take(forward),
@@ -164,8 +164,8 @@ class Node:
         self._carrying.term = recovered.checkpoint_term
         self.raft.recover(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state)
         self.now_ms = self.machine.now_ms
-        names = [END_SESSIONS, f"{self.name}.".encode(), self._clients.author + b"."]
-        self._clients.owe((self.machine.handler(END_SESSIONS), names, b""))
+        names = [END_SESSIONS, f"{self.name}.".encode(), self.clients.author + b"."]
+        self.clients.owe((self.machine.handler(END_SESSIONS), names, b""))
         return len(saved)
 
     # Time and peers
@@ -294,7 +294,7 @@ class Node:
             times_ms.append(raft_ms)
         if raft.leading is None and raft.config.members:
             times_ms.append(self._contacts.next_ping_ms)
-            if self._clients.waiting and not self.lost_leader:
+            if self.clients.waiting and not self.lost_leader:
                 times_ms.append(raft.contact_ms + 2 * self.timing.election_ms)
         return min(times_ms)
 
@@ -316,8 +316,8 @@ class Node:
         if self.raft.leading is not None:
             return self._leadership.has_work(due=self.due)
         if self.lost_leader:
-            return bool(self._clients.open.calls)
-        return self.raft.leader is not None and bool(self._clients.open.calls or self._clients.owed)
+            return bool(self.clients.open.calls)
+        return self.raft.leader is not None and bool(self.clients.open.calls or self.clients.owed)
 
     @property
     def has_leader(self) -> bool:
@@ -338,7 +338,7 @@ class Node:
         leader = raft.leader
         self._pursue_wishes()
         self._introduce()
-        number = self._clients.outstanding.unconfirmed()
+        number = self.clients.outstanding.unconfirmed()
         if raft.leading is not None:
             if number > raft.leading.reads.asked_by(self.name):
                 raft.leading.ask_read(self.name, number)
@@ -349,25 +349,25 @@ class Node:
         if number:
             self._outbox.append((leader, AskRead(raft.term, number)))
         patience_ms = self.timing.election_ms / 2
-        again = self._forwarding.repeat(self._clients.outstanding.sent_in(raft.term), self.monotonic_ms, patience_ms)
+        again = self._forwarding.repeat(self.clients.outstanding.sent_in(raft.term), self.monotonic_ms, patience_ms)
         self._outbox += [(leader, message) for message in again]
 
     def _give_up(self) -> None:
         """Answers what has no outcome: nobody waits longer than two election timeouts for a leader that is gone."""
         if self.lost_leader:
-            self._clients.outstanding.lose(uncertain("the leader was lost while it was under way"), no_leader(SHARD))
-            self._clients.refuse_open(self.monotonic_ms, no_leader(SHARD))
-        elif self._clients.outstanding.oldest is not None:
+            self.clients.outstanding.lose(uncertain("the leader was lost while it was under way"), no_leader(SHARD))
+            self.clients.refuse_open(self.monotonic_ms, no_leader(SHARD))
+        elif self.clients.outstanding.oldest is not None:
             before_ms = self.monotonic_ms - GIVE_UP_MS
-            if self._clients.outstanding.oldest.since_ms < before_ms:
+            if self.clients.outstanding.oldest.since_ms < before_ms:
                 late = uncertain("it was not carried out in time")
-                self._clients.outstanding.lose(late, no_leader(SHARD), before_ms=before_ms)
+                self.clients.outstanding.lose(late, no_leader(SHARD), before_ms=before_ms)
 
     # Clients
 
     def origin(self, client_id: int) -> bytes:
         """The name by which the log knows a client's session."""
-        return self._clients.origin(client_id)
+        return self.clients.origin(client_id)
 
     def read(self, handler: Handler, args: list[bytes]) -> Reply:
         """Runs a command that is not logged, now. What is due has not happened yet, but what it ends is hidden."""
@@ -377,19 +377,15 @@ class Node:
         self, client: Client, handler: Handler, args: list[Any], *, logged: list[Any] | None = None, origin: bytes = b""
     ) -> None:
         """Gives a command its place in this turn's batch: see `Clients.submit`."""
-        self._clients.submit(client, handler, args, logged=logged, origin=origin)
+        self.clients.submit(client, handler, args, logged=logged, origin=origin)
 
     def submit_read(self, client: Client, handler: Handler, args: list[bytes]) -> None:
         """Gives a command that is not logged its place among those of this turn that are."""
-        self._clients.submit_read(client, handler, args)
-
-    def submit_writes(self, client: Client, calls: list[Call]) -> None:
-        """Gives several commands of one client their places, logged as they are and without their session."""
-        self._clients.submit_writes(client, calls)
+        self.clients.submit_read(client, handler, args)
 
     def end_session(self, origin: bytes) -> None:
         """A client is gone: whatever ends with its session ends."""
-        self._clients.owe((self.machine.handler(END_SESSION), [END_SESSION, origin], b""))
+        self.clients.owe((self.machine.handler(END_SESSION), [END_SESSION, origin], b""))
 
     def knows_session(self, origin: bytes) -> bool:
         """Whether the replicated state holds something that ends with this session."""
@@ -400,7 +396,7 @@ class Node:
         """Ends a wait by hand (CLIENT UNBLOCK); ``reason`` is TIMEOUT or ERROR."""
         call = unblocking(self.machine, origin, reason)
         if client is None:
-            self._clients.owe(call)
+            self.clients.owe(call)
         else:
             self.submit(client, call[0], call[1])
 
@@ -469,14 +465,14 @@ class Node:
         raft.log.unsaved_again()
         if not raft.alone:
             return
-        written = [batch for batch in self._clients.outstanding if batch.index > raft.log.saved_index]
+        written = [batch for batch in self.clients.outstanding if batch.index > raft.log.saved_index]
         if definite and written:
             if raft.leading is not None and raft.leading.progress:
                 error = uncertain("the disk did not take it, but another node may have it")
             else:
                 raft.cut_from(written[0].index)
                 self._leadership.taken_back()
-        self._clients.outstanding.lose(error, error)
+        self.clients.outstanding.lose(error, error)
 
     def stand_aside(self) -> None:
         """The disk takes nothing: this node stands for no election, and hands over what it leads."""
@@ -488,8 +484,8 @@ class Node:
 
     def refuse_open(self, error: CommandError) -> None:
         """What gathered meanwhile, and would have to be written, is answered with ``error``."""
-        if self._clients.open.writes:
-            self._clients.refuse_open(self.monotonic_ms, error)
+        if self.clients.open.writes:
+            self.clients.refuse_open(self.monotonic_ms, error)
 
     def mended(self) -> None:
         """The disk takes writes again: what it is behind with comes with the next `ready`."""
@@ -501,11 +497,11 @@ class Node:
         raft = self.raft
         if raft.leader is None or self.lost_leader:
             return
-        if self._clients.owed:
-            self._clients.settle_debts()
-        if not self._clients.open.calls:
+        if self.clients.owed:
+            self.clients.settle_debts()
+        if not self.clients.open.calls:
             return
-        batch = self._clients.close(self.monotonic_ms, self.raft.term, logged=bool(self._clients.open.writes))
+        batch = self.clients.close(self.monotonic_ms, self.raft.term, logged=bool(self.clients.open.writes))
         if not batch.writes:
             self._outbox.append((raft.leader, AskRead(raft.term, batch.number)))
         elif batch.lost is None:
@@ -519,7 +515,7 @@ class Node:
 
     def _on_readable(self, peer: str, message: Readable) -> None:
         if message.term == self.raft.term:
-            self._clients.outstanding.readable(message.number, message.index, message.now_ms)
+            self.clients.outstanding.readable(message.number, message.index, message.now_ms)
 
     def _on_ping(self, peer: str, message: Ping) -> None:
         self._outbox.append((peer, Alive(0, message.sent_us, False)))
@@ -541,8 +537,8 @@ class Node:
             raft.carried_out(entry.index)
             self.bytes_since_checkpoint += len(entry.payload)
             left -= len(entry.payload) + ENTRY_BYTES
-        if self._clients.outstanding.oldest is not None:
-            self._clients.serve(machine, raft.applied)
+        if self.clients.outstanding.oldest is not None:
+            self.clients.serve(machine, raft.applied)
         woken, machine.woken = machine.woken, []
         concerned, carrying.concerned = carrying.concerned, {}
         if raft.leading is not None and raft.leading.progress:
@@ -551,10 +547,10 @@ class Node:
             for node in concerned:
                 raft.leading.tell(node)
         if self._wishes.answers:
-            self._clients.answers.append(self._wishes.answers)
+            self.clients.answers.append(self._wishes.answers)
             self._wishes.answers = []
         restored, self._restored = self._restored, False
-        return Answers(chain.from_iterable(self._clients.take_answers()), woken, restored)
+        return Answers(chain.from_iterable(self.clients.take_answers()), woken, restored)
 
     # Checkpoints
 
@@ -594,7 +590,7 @@ class Node:
         self.bytes_since_checkpoint = 0
         self._carrying.term = max(self._carrying.term, installation.term)
         unseen = uncertain("this node was too far behind to see what became of it")
-        for batch in self._clients.outstanding.lose_to(installation.term, unseen):
+        for batch in self.clients.outstanding.lose_to(installation.term, unseen):
             for origin in batch.origins.values():
                 self.unblock(None, origin, b"TIMEOUT")  # nobody waits for what is answered now
         self._restored = True

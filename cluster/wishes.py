@@ -151,6 +151,9 @@ def _added(config: Config, change: Change) -> Config | None:
     if known is not None:
         member = Member(known.id, change.address, known.disk or change.disk)
         return None if member == known else config.with_known(member)
+    ghosts = [one for one in config.learners if config.members[one].address == change.address != ""]
+    if ghosts:  # it joined before, and died before its folder knew: that one never comes back
+        return config.without(ghosts[0])
     if change.node in config:
         raise Refused(
             f"{change.node} is a member already, with another data folder: choose another --node-id,"

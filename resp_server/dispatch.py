@@ -56,6 +56,7 @@ class Dispatcher:
         self.resumed: list[Session] = []
         self._server = server
         self._node = server.node
+        self._clients = server.node.clients
         self._table = server.table
         self._fast: dict[bytes, Route] = {}
         self.hurry()
@@ -113,7 +114,7 @@ class Dispatcher:
 
     def _submit(self, session: Session, writes: list[Call]) -> None:
         session.pending += len(writes)
-        self._node.submit_writes(session, writes)
+        self._clients.submit_writes(session, writes)
         if session.pending > WRITES_UNANSWERED_MAX:
             session.held = True
             session.settle()

@@ -171,7 +171,7 @@ def recovered(storage: MemoryStorage) -> Node:
     """A new node with the state that the storage holds."""
     node = alone(Table(), "again")
     recover(node, storage)
-    node._clients.owed.clear()  # the sessions of the run before go on
+    node.clients.owed.clear()  # the sessions of the run before go on
     node.advance(START_MS, 0)
     node.tick()
     while (work := node.ready()) is not None:

@@ -138,7 +138,8 @@ class Raft:
     @property
     def alone(self) -> bool:
         """Whether it is the only voter: then it needs nobody's agreement."""
-        return self.config.voters == (self.name,)
+        voters = self.membership.now.voters
+        return len(voters) == 1 and voters[0] == self.name
 
     @property
     def _unled(self) -> bool:
@@ -209,7 +210,7 @@ class Raft:
 
     def saved(self, entries: list[Entry], hard_state: HardState | None) -> None:
         """The disk has what `unsaved` gave."""
-        if hard_state == (HardState(self.term, self.vote)):
+        if hard_state is not None and hard_state == HardState(self.term, self.vote):
             self._unsaved_state = False
         if entries:
             self.log.saved(entries)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 APPEND_BYTES_MAX = 1024 * 1024
 """An append with more than one entry is not larger."""
 
+FOREVER_MS = float("inf")
 CAUGHT_UP_ENTRIES = 64
 """A learner no further behind than this gets its vote."""
 
@@ -137,7 +138,7 @@ class Leading:
         """
         raft = self._raft
         if raft.alone:
-            return float("inf")
+            return FOREVER_MS
         if self._gave_lease_up or not raft.timing.leases or raft.name not in raft.config.voters:
             return 0.0
         return self._followed_us() / 1000 + raft.timing.lease_ms
@@ -209,6 +210,10 @@ class Leading:
         """Commits what a majority has on its disks."""
         raft = self._raft
         progress, own = self.progress, raft.log.saved_index
+        if raft.alone:
+            if own >= self.first_index:
+                raft.commit_to(own)
+            return
         index = reached(
             raft.config.voters,
             lambda voter: own if voter == raft.name else progress[voter].match if voter in progress else 0,

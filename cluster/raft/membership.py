@@ -101,18 +101,13 @@ def config_in(payload: bytes) -> Config | None:
 
 
 class Membership:
-    """The configurations in the log: the one in force is the last, committed or not."""
+    """The configurations in the log; ``now`` is the one in force: the last, committed or not."""
 
-    __slots__ = ("_history",)
+    __slots__ = ("_history", "now")
 
     def __init__(self, index: int, config: Config) -> None:
         """``config`` is that of the checkpoint, which ends at ``index``."""
-        self._history = [(index, config)]
-
-    @property
-    def now(self) -> Config:
-        """The configuration in force."""
-        return self._history[-1][1]
+        self.restart(index, config)
 
     @property
     def since(self) -> int:
@@ -133,6 +128,7 @@ class Membership:
         if config is None:
             return False
         self._history.append((entry.index, config))
+        self.now = config
         return True
 
     def cut_from(self, index: int) -> bool:
@@ -140,6 +136,7 @@ class Membership:
         before = len(self._history)
         while len(self._history) > 1 and self._history[-1][0] >= index:
             self._history.pop()
+        self.now = self._history[-1][1]
         return len(self._history) < before
 
     def compact(self, index: int) -> None:
@@ -150,3 +147,4 @@ class Membership:
     def restart(self, index: int, config: Config) -> None:
         """A snapshot was installed."""
         self._history = [(index, config)]
+        self.now = config

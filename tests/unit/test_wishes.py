@@ -96,6 +96,16 @@ def test_a_member_that_was_never_met_is_believed_once() -> None:
     assert "another data folder" in refusal(town.wish(Change("add", "n2", "host2:9", "another disk")))
 
 
+def test_one_that_died_before_it_knew_that_it_joined_leaves_no_ghost() -> None:
+    """It comes back from the same place with another folder, and the one it was before never will."""
+    town = Town()
+    assert town.wish(Change("add", "", "host4:1", "lost")) == [b"n4"]
+    assert town.config()[1] == ("n4",), "it never answers, so it is never promoted"
+    assert town.wish(Change("add", "", "host4:1", "kept")) == [b"n4"]
+    assert town.config()[1] == ("n4",)
+    assert town.group["n1"].config.members["n4"] == Member("n4", "host4:1", "kept")
+
+
 def test_there_are_never_more_than_so_many() -> None:
     town = Town(1)
     for number in range(2, VOTERS_MAX + 1):
