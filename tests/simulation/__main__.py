@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 
 import click
 
 from tests.simulation.simulation import Simulation
+from tests.simulation.soak import soak
 from tests.simulation.trace import lines, tail
 
 
 @click.command()
-@click.option("--seed", type=int, help="Decides everything.", default=1)
-@click.option("--steps", type=int, default=10_000, show_default=True, help="Turns of all nodes together.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Decides everything.")
+@click.option("--steps", type=int, default=15_000, show_default=True, help="Turns of all nodes together.")
 @click.option("--nodes", type=int, default=0, help="Nodes the cluster begins with; the seed chooses unless told.")
 @click.option("--trace", is_flag=True, help="Print everything that happens.")
-def main(seed: int, steps: int, nodes: int, trace: bool) -> None:
-    """Runs a simulated cluster and checks it."""
+@click.option("--soak", "minutes", type=float, default=0, help="Run fresh seeds on all processors for so many minutes.")
+@click.option("--first", type=int, default=None, help="With --soak: count up from this seed instead of drawing them.")
+def main(seed: int, steps: int, nodes: int, trace: bool, minutes: float, first: int | None) -> None:
+    """Runs simulated clusters and checks them."""
+    logging.disable(logging.CRITICAL)
+    if minutes:
+        sys.exit(bool(soak(minutes, steps, first=first).failures))
     started_s = time.perf_counter()
     simulation = Simulation(seed, nodes=nodes, keep_all=trace)
+    result, error = None, None
     try:
         result = simulation.run(steps)
-    except Exception as error:
-        if trace:
-            print("\n".join(lines(simulation.world.trace)))  # noqa: T201
-        else:
-            print(tail(simulation))  # noqa: T201
-        print(f"seed {seed}: {error}")  # noqa: T201
-        if not isinstance(error, AssertionError):
-            raise
-        sys.exit(1)
+    except AssertionError as found:
+        error = found
+    except BaseException:
+        click.echo(tail(simulation))
+        raise
     if trace:
-        print("\n".join(lines(simulation.world.trace)))  # noqa: T201
-    print(result, f"{result.turns / (time.perf_counter() - started_s):.0f} turns/s")  # noqa: T201
+        for line in lines(simulation.world.trace):
+            click.echo(line)
+    if error is not None:
+        if not trace:
+            click.echo(tail(simulation))
+        click.echo(f"seed {seed}: {error}")
+        sys.exit(1)
+    click.echo(f"{result}, {simulation.turns / (time.perf_counter() - started_s):.0f} turns a second")
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class Session:
         if name in SESSION_COMMANDS:
             node.submit(op, handler, args, origin=self.origin)
         else:
-            node.submit_writes(op, [(handler, args, b"")])
+            node.clients.submit_writes(op, [(handler, args, b"")])
 
     @property
     def _pending(self) -> bool:
