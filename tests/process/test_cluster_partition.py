@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -220,6 +221,29 @@ def test_a_blocked_client_of_a_node_that_is_cut_off(three: Cluster) -> None:
     three.network.heal()
     assert waiter.read() > 0
     assert waiter.call("LOCK.RELEASE", "cut-wait", "bob") == 1
+
+
+def test_what_was_lost_on_the_way_to_the_leader_delays_nothing_later(three: Cluster) -> None:
+    """Clients of one node whose writes go in its order: all catch up once what is missing was repeated."""
+    leader = three.wait_for_leader()
+    follower = three.others(leader)[0]
+    rounds = 30
+
+    def write(client: RawClient) -> None:
+        for number in range(rounds):
+            assert client.call("SET", "lost", number) == b"OK"
+
+    three.network.cut(follower.name, leader.name)
+    with ThreadPoolExecutor() as threads:
+        started_s = time.monotonic()
+        writers = []
+        for client in [follower.raw() for _ in range(4)]:
+            writers.append(threads.submit(write, client))
+            time.sleep(ELECTION_SECONDS / 8)  # so that not all are repeated together
+        three.network.heal()
+        for writer in writers:
+            writer.result()
+    assert time.monotonic() - started_s < rounds * ELECTION_SECONDS / 2, "every write waited to be repeated"
 
 
 def test_slow_links(three: Cluster) -> None:
