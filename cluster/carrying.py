@@ -93,13 +93,13 @@ class Carrying:
         for origin in self._given_up:
             waiter = machine.waiters.of(origin)
             if waiter is not None and origin not in answered:
-                self._clients.owe(unblocking(machine, origin, since_ms=waiter.since_ms))
+                self._clients.owe(unblocking(machine, origin, number=waiter.number))
 
 
-def unblocking(machine: Machine, origin: bytes, reason: bytes = b"TIMEOUT", *, since_ms: int | None = None) -> Call:
+def unblocking(machine: Machine, origin: bytes, reason: bytes = b"TIMEOUT", *, number: int | None = None) -> Call:
     """The call that ends a session's wait: as its deadline would, or with an error (``ERROR``).
 
-    It does nothing if the session does not wait, or not ``since_ms`` where that is given.
+    It does nothing if the session does not wait, or no longer the wait of that ``number``.
     """
-    args = [UNBLOCK, origin, reason] if since_ms is None else [UNBLOCK, origin, reason, b"%d" % since_ms]
+    args = [UNBLOCK, origin, reason] if number is None else [UNBLOCK, origin, reason, b"%d" % number]
     return machine.handler(UNBLOCK), args, b""

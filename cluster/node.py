@@ -465,14 +465,15 @@ class Node:
         raft.log.unsaved_again()
         if not raft.alone:
             return
-        written = [batch for batch in self.clients.outstanding if batch.index > raft.log.saved_index]
+        written = self.clients.outstanding.made_after(raft.log.saved_index, raft.term)
         if definite and written:
             if raft.leading is not None and raft.leading.progress:
                 error = uncertain("the disk did not take it, but another node may have it")
             else:
                 raft.cut_from(written[0].index)
                 self._leadership.taken_back()
-        self.clients.outstanding.lose(error, error)
+        for batch in written:
+            batch.lost = error
 
     def stand_aside(self) -> None:
         """The disk takes nothing: this node stands for no election, and hands over what it leads."""

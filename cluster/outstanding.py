@@ -74,6 +74,10 @@ class Outstanding:
             if not batch.writes and batch.read_index is None:
                 batch.read_index, batch.read_ms = index, now_ms
 
+    def made_after(self, index: int, term: int) -> list[Batch]:
+        """The batches that stand in entries after ``index``, made here in this term."""
+        return [one for one in self._batches if one.index > index and one.term == term and one.lost is None]
+
     def lose_before(self, term: int, error: CommandError) -> None:
         """An entry of ``term`` is carried out: what was sent in an earlier term and is still here never happened."""
         for batch in self._batches:

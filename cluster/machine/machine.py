@@ -57,13 +57,14 @@ class Commands:
 
 
 class Ledger(msgspec.Struct, array_like=True):
-    """The machine's own small state, saved with every checkpoint."""
+    """The machine's own small state, saved with every checkpoint; ``waits`` is how many have begun in all."""
 
     now_ms: int
     counter: int
     waiters: list[Waiter]
     sessions: dict[bytes, Session]
     locks: locks.Issued
+    waits: int = 0
 
 
 class Machine:
@@ -222,6 +223,8 @@ class Machine:
             self.waiters.remove(former)
             for key in former.keys:
                 self.signal(key)
+        if self.woken:  # the end of such a wait is not the end of this one
+            self.woken = [(origin, reply) for origin, reply in self.woken if origin != self.origin]
         deadline_ms = self.now_ms + block_ms if block_ms else None
         number = self.waiters.next_number()
         self.waiters.add(
@@ -309,7 +312,10 @@ class Machine:
 
     def begin_checkpoint(self) -> tuple[Checkpoint, bytes]:
         """The keyspace's changes to write, and the ledger, both as of now."""
-        ledger = Ledger(self.log_ms, self.counter, self.waiters.everyone(), self.sessions.snapshot(), self.locks)
+        waiters = self.waiters
+        ledger = Ledger(
+            self.log_ms, self.counter, waiters.everyone(), self.sessions.snapshot(), self.locks, waiters.begun
+        )
         return self.keyspace.begin_checkpoint(), msgspec.msgpack.encode(ledger)
 
     def restore(self, ledger: bytes, rows: Iterable[Row]) -> None:
@@ -318,6 +324,7 @@ class Machine:
             known = msgspec.msgpack.decode(ledger, type=Ledger)
             self.now_ms = self.log_ms = known.now_ms
             self.counter, self.locks = known.counter, known.locks
+            self.waiters.begun = known.waits
             for waiter in known.waiters:
                 self.waiters.add(waiter)
             self.lock_waits.rebuild()
@@ -384,10 +391,10 @@ def _end_sessions(machine: Machine, args: list[bytes]) -> Reply:
 def _unblock(machine: Machine, args: list[bytes]) -> Reply:
     """Ends a session's wait as its deadline would, or with an error when ``args[2]`` is ``ERROR``.
 
-    Where ``args[3]`` is there, only one that began at that time.
+    Where ``args[3]`` is there, only the wait of that number.
     """
     waiter = machine.waiters.of(args[1])
-    if waiter is None or (len(args) > 3 and waiter.since_ms != int(args[3])):
+    if waiter is None or (len(args) > 3 and waiter.number != int(args[3])):
         return 0
     machine.waiters.remove(waiter)
     for key in waiter.keys:

@@ -41,24 +41,24 @@ class Waiter(msgspec.Struct, array_like=True):
 
 
 class Waiters:
-    """Who waits for which key, in order."""
+    """Who waits for which key, in order; ``begun`` is the number of the latest wait."""
 
-    __slots__ = ("_by_key", "_by_origin", "_clockwork", "_number")
+    __slots__ = ("_by_key", "_by_origin", "_clockwork", "begun")
 
     def __init__(self, clockwork: Clockwork) -> None:
         self._clockwork = clockwork
         self._by_origin: dict[bytes, Waiter] = {}
         self._by_key: dict[bytes, dict[bytes, dict[int, Waiter]]] = {}  # by key and kind
-        self._number = 0
+        self.begun = 0
 
     def next_number(self) -> int:
         """The number of the wait that begins now."""
-        self._number += 1
-        return self._number
+        self.begun += 1
+        return self.begun
 
     def add(self, waiter: Waiter) -> None:
         """Begins a wait; an urgent one goes before those that are not."""
-        self._number = max(self._number, waiter.number)
+        self.begun = max(self.begun, waiter.number)
         self._by_origin[waiter.origin] = waiter
         for key in waiter.keys:
             lines = self._by_key.setdefault(key, {})
