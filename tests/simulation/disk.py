@@ -34,6 +34,7 @@ class Disk:
         self.fails_uncertainly = False
         self.work: Work | None = None
         self.done_us = 0
+        self._begun_us = 0
         self.refusal: CommandError | None = None
         self._world = world
         self._fails = False
@@ -47,8 +48,10 @@ class Disk:
         """A commit begins; it is done at ``done_us``."""
         world = self._world
         self.work = work
+        self._begun_us = world.now_us
         self.done_us = world.now_us + self.least_us + (world.between_us(0, self.slow_us) if self.slow_us else 0)
         self._fails = world.now_us < self.full_until_us or self.fails_uncertainly
+        world.note(self.id, "begins", work)
         if not self._fails:
             self.storage.append(work.entries, work.hard_state)
 
@@ -58,9 +61,12 @@ class Disk:
         assert work is not None
         if not self._fails:
             self.storage.sync()
+            if self.done_us > self._begun_us:
+                self._world.note(self.id, "has", work)
             node.persisted(work)
             return
         definite = not self.fails_uncertainly
+        self._world.note(self.id, "fails", "certainly" if definite else "perhaps")
         self.fails_uncertainly = False
         self.storage.uncertain_survives = self._world.happens(0.5)
         self.storage.fail_next["append"] = StorageError("no space left", definite=definite)

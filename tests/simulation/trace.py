@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cluster.node import Work
 from cluster.raft.messages import Append, Chunk, Forward, Message
 from cluster.storage.contract import Recovered
 from tests.simulation.sessions import Op
@@ -42,6 +43,9 @@ def _about(about: Any) -> str:
             return f"{_words(op.call)} -> {reply!r}"
         case tuple() if about and all(isinstance(word, bytes) for word in about):
             return _words(about)
+        case Work():
+            entries = f"{about.entries[0].index} to {about.entries[-1].index}" if about.entries else "no entries"
+            return f"{entries} {about.hard_state[1] if about.hard_state else ''}"
         case Recovered():
             return f"{about.hard_state} checkpoint {about.checkpoint_index} log to {about.last_index}"
         case _:
