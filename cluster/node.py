@@ -52,6 +52,7 @@ from cluster.raft.messages import (
     Ping,
     Readable,
     Wish,
+    WishGranted,
     WishRefused,
 )
 from cluster.snapshots import Snapshots, ledger_of, parts_of
@@ -141,6 +142,7 @@ class Node:
             Ping: self._on_ping,
             Wish: self._on_wish,
             WishRefused: lambda _, refused: self._wishes.refused(refused),
+            WishGranted: self._on_wish_granted,
         }
 
     # Coming up
@@ -525,6 +527,10 @@ class Node:
         refusal = self._wishes.hear(message)
         if refusal is not None:
             self._outbox.append((peer, refusal))
+
+    def _on_wish_granted(self, peer: str, message: WishGranted) -> None:
+        self._wishes.granted(message)
+        self._next_retry_ms = self.monotonic_ms
 
     # Carrying out
 

@@ -3,8 +3,11 @@
 A wish is kept by the node it was made at, which repeats it to whoever leads.
 It is fulfilled when this node's own committed configuration (or its leader)
 says so, which makes asking twice, losing a message and a change of leader
-harmless. A leader grants at most one change at a time; what it cannot grant yet
-it leaves for the next repetition, what it never will it refuses with a reason.
+harmless. An old configuration may say so because it has not come to be, so only
+one counts that is as new as the leader's when that saw the wish fulfilled.
+
+A leader grants at most one change at a time; what it cannot grant yet it leaves
+for the next repetition, what it never will it refuses with a reason.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from cluster.batch import Client
 from cluster.machine.reply import OK, CommandError, Reply
 from cluster.raft.core import Raft
 from cluster.raft.membership import VOTERS_MAX, Config, Member
-from cluster.raft.messages import Wish, WishRefused
+from cluster.raft.messages import Wish, WishGranted, WishRefused
 
 PATIENCE_MS = 15_000.0
 """How long a wish is repeated before whoever made it is told that it did not come true."""
@@ -53,12 +56,13 @@ class Wishes:
     ``answers`` collects what those who asked are to be told.
     """
 
-    __slots__ = ("_number", "_pending", "_raft", "answers")
+    __slots__ = ("_granted", "_number", "_pending", "_raft", "answers")
 
     def __init__(self, raft: Raft) -> None:
         self.answers: list[tuple[Client, Reply]] = []
         self._raft = raft
         self._pending: list[Pending] = []
+        self._granted: dict[int, int] = {}  # by number: the entry after which the leader saw it fulfilled
         self._number = 0
 
     def __len__(self) -> int:
@@ -73,7 +77,7 @@ class Wishes:
         """Answers those that came true or ran out of time; what to repeat to the leader, if that is another node."""
         raft = self._raft
         for wish in list(self._pending):
-            reply = fulfilled(raft, wish.change)
+            reply = fulfilled(raft, wish.change) if self._may_tell(wish) else None
             if reply is None and raft.leading is not None:
                 try:
                     grant(raft, wish.change)
@@ -85,14 +89,33 @@ class Wishes:
                 self._end(wish, reply)
         return [Wish(0, wish.number, *wish.change) for wish in self._pending] if raft.leading is None else []
 
-    def hear(self, message: Wish) -> WishRefused | None:
-        """Another node repeats a wish of its clients; the refusal, if it cannot come true."""
-        if self._raft.leading is not None:
-            try:
-                grant(self._raft, Change(message.kind, message.node, message.address, message.disk))
-            except Refused as refused:
-                return WishRefused(0, message.number, refused.reason)
+    def _may_tell(self, wish: Pending) -> bool:
+        """Whether what is carried out here is new enough to tell whether the wish is fulfilled."""
+        raft = self._raft
+        if raft.leading is not None:
+            return raft.leading.settled
+        if wish.change.node == raft.name and raft.membership.left(raft.name):
+            return True  # a leader that removes itself has nobody to ask
+        return wish.change.kind == "lead" or raft.applied >= self._granted.get(wish.number, raft.applied + 1)
+
+    def hear(self, message: Wish) -> WishGranted | WishRefused | None:
+        """Another node repeats a wish of its clients; the answer, if it is so, or cannot come true."""
+        raft = self._raft
+        if raft.leading is None:
+            return None
+        change = Change(message.kind, message.node, message.address, message.disk)
+        try:
+            grant(raft, change)
+        except Refused as refused:
+            return WishRefused(0, message.number, refused.reason)
+        if raft.leading is not None and raft.leading.settled and fulfilled(raft, change) is not None:
+            return WishGranted(0, message.number, raft.applied)
         return None
+
+    def granted(self, message: WishGranted) -> None:
+        """The leader saw it fulfilled."""
+        if any(wish.number == message.number for wish in self._pending):
+            self._granted[message.number] = message.index
 
     def refused(self, message: WishRefused) -> None:
         """The leader will not do it."""
@@ -102,6 +125,7 @@ class Wishes:
 
     def _end(self, wish: Pending, reply: Reply) -> None:
         self._pending.remove(wish)
+        self._granted.pop(wish.number, None)
         if wish.client is not None:
             self.answers.append((wish.client, reply))
 

@@ -158,6 +158,13 @@ class WishRefused(Message, tag=17):
     reason: str
 
 
+class WishGranted(Message, tag=18):
+    """It is so in the state after entry ``index``: whoever has carried out that much can see for itself."""
+
+    number: int
+    index: int
+
+
 AnyMessage: TypeAlias = (
     Append
     | Appended
@@ -176,4 +183,5 @@ AnyMessage: TypeAlias = (
     | Readable
     | Wish
     | WishRefused
+    | WishGranted
 )

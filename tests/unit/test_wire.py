@@ -124,6 +124,7 @@ def test_every_message_has_a_number_of_its_own_that_never_changes() -> None:
         "Readable": 15,
         "Wish": 16,
         "WishRefused": 17,
+        "WishGranted": 18,
     }
 
 

@@ -42,9 +42,11 @@ class Town:
         return answers
 
     def _carry(self, name: str, leader: str, message: Wish) -> None:
-        refusal = self.wishes[leader].hear(message)
-        if refusal is not None:
-            self.wishes[name].refused(refusal)
+        answer = self.wishes[leader].hear(message)
+        if isinstance(answer, WishRefused):
+            self.wishes[name].refused(answer)
+        elif answer is not None:
+            self.wishes[name].granted(answer)
 
     def config(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         config = self.group["n1"].config
