@@ -37,11 +37,14 @@ class Forwarding:
         return self._message(batch, last.number)
 
     def repeat(self, sent: list[Batch], now_ms: float, patience_ms: float) -> list[Forward]:
-        """Those that have waited long enough to be sent again; ``sent`` is all that is waited for in this term."""
+        """Those that have waited long enough to be sent again, and all behind them: the leader refused those, too.
+
+        ``sent`` is all that is waited for in this term.
+        """
         messages = []
         previous = 0
         for batch in sent:
-            if now_ms - batch.sent_ms >= patience_ms:
+            if messages or now_ms - batch.sent_ms >= patience_ms:
                 batch.sent_ms = now_ms
                 messages.append(self._message(batch, previous))
             previous = batch.number
