@@ -44,13 +44,17 @@ from cluster.raft.log import ENTRY_BYTES, Log
 from cluster.raft.membership import Config, Membership
 from cluster.raft.messages import (
     Alive,
+    Append,
     AskRead,
     Chunk,
+    Commit,
     Forward,
     Heartbeat,
     Message,
     Ping,
     Readable,
+    TimeoutNow,
+    Vote,
     Wish,
     WishGranted,
     WishRefused,
@@ -70,6 +74,9 @@ APPLY_BYTES = 4 * 1024 * 1024
 
 RETAIN_BYTES = 4 * 1024 * 1024
 """How much of the log behind a checkpoint is kept for followers that are a little behind."""
+
+FROM_CHANGED = (Append, Heartbeat, Commit, Chunk, TimeoutNow, Vote, Ping)
+"""What is taken from a member that has another data folder than it is known by: nothing that rests on what it had."""
 
 
 class Work(NamedTuple):
@@ -129,6 +136,8 @@ class Node:
         self._outbox: list[tuple[str, Message]] = []
         self._contacts = Contacts()
         self._met: dict[str, str] = {}
+        self._members = members
+        self._changed: dict[str, str] = {}  # of those met, who have another data folder than ``_members`` says
         self.raft = Raft(self.name, members, shard=SHARD, timing=timing, chance=chance)
         self.snapshots = Snapshots(self.raft, commands)
         self._wishes = Wishes(self.raft)
@@ -202,7 +211,16 @@ class Node:
         return not self.reads_wait and monotonic_ms >= self._lease_until_ms
 
     def receive(self, peer: str, message: Message) -> None:
-        """A message came from another member."""
+        """A message came from another member.
+
+        One with another data folder than it is known by may have joined anew while
+        this node was away: it may lead, or stand for election, but what it says it
+        has is not what the member had.
+        """
+        if self._members is not self.raft.config:
+            self._compare_disks()
+        if peer in self._changed and type(message) not in FROM_CHANGED:
+            return
         self._contacts.heard(peer, self.monotonic_ms)
         handler = self._handlers.get(type(message))
         if handler is not None:
@@ -235,6 +253,14 @@ class Node:
     def meet(self, peer: str, disk: str) -> None:
         """The peer showed which data folder it has; that is the one it is trusted with from now on."""
         self._met[peer] = disk
+        self._compare_disks()
+
+    def _compare_disks(self) -> None:
+        config = self._members = self.raft.config
+        members = config.members
+        self._changed = {
+            peer: disk for peer, disk in self._met.items() if peer in members and members[peer].disk not in ("", disk)
+        }
 
     def disk_of(self, peer: str) -> str:
         """The data folder the peer is known by, "" if it was never met."""
@@ -325,6 +351,11 @@ class Node:
     def has_leader(self) -> bool:
         """Whether commands can be served now, as far as this node knows."""
         return self.raft.leading is not None or (self.raft.leader is not None and not self.lost_leader)
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads, None if this node is in touch with nobody who does."""
+        return self.raft.leader if self.has_leader else None
 
     @property
     def lost_leader(self) -> bool:

@@ -92,6 +92,11 @@ class Knows(Protocol):
         """Whether it can serve now."""
         ...
 
+    @property
+    def leader(self) -> str | None:
+        """Who leads, as far as it is in touch with a leader."""
+        ...
+
     def disk_of(self, peer: str) -> str:
         """The data folder a member is known by, "" if it was never met."""
         ...
@@ -171,7 +176,7 @@ def judge_caller(hello: Hello, node: Knows) -> None:
         raise Refused("receiver", f"this is {own.node}, not {hello.receiver}: correct the address of one of them")
     if hello.sender == own.node:
         raise Refused("sender", f"two nodes call themselves {own.node}: give each its own --node-id")
-    if hello.sender not in node.members and node.has_leader:
+    if hello.sender not in node.members and node.has_leader and node.leader != hello.sender:
         raise Refused(
             "stranger",
             f"{hello.sender} is no member of the cluster, or was removed: let it join with --join and an empty folder",
@@ -180,9 +185,19 @@ def judge_caller(hello: Hello, node: Knows) -> None:
 
 
 def judge_disk(peer: str, disk: str, node: Knows) -> None:
-    """Raises `Refused` when a member came back without what it had acknowledged."""
+    """Raises `Refused` when a member came back without what it had acknowledged.
+
+    It may have been removed, and have joined again, while this node was away,
+    and be the leader by now. So it is refused only by a node that is in touch,
+    or where the cluster itself does not know its folder; what a member says for
+    which it must be the one that is known, the core takes from nobody else.
+    """
     known = node.disk_of(peer)
-    if known and disk != known:
+    if not known or disk == known:
+        return
+    member = node.members.members.get(peer)
+    agreed = member is not None and member.disk != ""
+    if not agreed or (node.has_leader and node.leader != peer):
         raise Refused("disk", f"{peer} came back with another data folder: remove {peer}, then let it join again")
 
 

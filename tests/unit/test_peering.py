@@ -37,6 +37,7 @@ OTHER_NONCE = "ffeeddccbbaa99887766554433221100"
 HELLO = Hello("c1", "n1", "127.0.0.1:7001", "n2", "disk1", NONCE)
 JOIN = Join("", "127.0.0.1:7004", "disk4", NONCE)
 MEMBERS = static({"n1": "127.0.0.1:7001", "n2": "127.0.0.1:7002", "n3": "127.0.0.1:7003"})
+MOVED = MEMBERS.with_known(Member("n1", "127.0.0.1:7001", "old"))
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Known:
     identity: Identity = field(default_factory=lambda: Identity("c1", "n2", "disk2"))
     members: Config = MEMBERS
     has_leader: bool = True
+    leader: str | None = "n3"
     disks: dict[str, str] = field(default_factory=dict)
 
     def disk_of(self, peer: str) -> str:
@@ -159,7 +161,8 @@ def test_a_dialer_is_not_taken_in_by_other_servers(reply: object) -> None:
         (HELLO._replace(receiver="n3"), Known(), "this is n2, not n3: correct the address of one of them"),
         (HELLO._replace(sender="n2"), Known(), "two nodes call themselves n2: give each its own --node-id"),
         (HELLO._replace(sender="n9"), Known(), "n9 is no member of the cluster, or was removed: let it join with"),
-        (HELLO, Known(disks={"n1": "old"}), "n1 came back with another data folder: remove n1, then let it join again"),
+        (HELLO, Known(members=MOVED, disks={"n1": "old"}), "n1 came back with another data folder: remove n1"),
+        (HELLO, Known(has_leader=False, disks={"n1": "old"}), "n1 came back with another data folder"),
     ],
 )
 def test_who_is_refused_and_what_to_do(hello: Hello, knows: Known, reason: str) -> None:
@@ -174,6 +177,9 @@ def test_who_is_refused_and_what_to_do(hello: Hello, knows: Known, reason: str) 
         (HELLO, Known()),
         (HELLO, Known(disks={"n1": "disk1"})),
         (HELLO._replace(sender="n9"), Known(has_leader=False)),  # it may lead those that replaced the ones known here
+        (HELLO._replace(sender="n9"), Known(leader="n9")),
+        (HELLO, Known(members=MOVED, has_leader=False, disks={"n1": "old"})),  # it may have joined again meanwhile
+        (HELLO, Known(members=MOVED, leader="n1", disks={"n1": "old"})),
     ],
 )
 def test_who_is_taken(hello: Hello, knows: Known) -> None:
