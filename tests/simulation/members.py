@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.machine.reply import CommandError, Reply
+from cluster.node import Node
 from cluster.raft.membership import Config
 from cluster.wishes import Change
 from tests.simulation.world import MS, SECOND
@@ -71,7 +72,8 @@ class Operator:
         """A member loses its disk: it is removed, and joins again with an empty one.
 
         Only once everybody knows which disk it had: until then nobody could tell
-        the new one from the old.
+        the new one from the old. Before anybody has removed it, somebody may start
+        it with the empty disk as it was started first.
         """
         members = [one for one in self.simulation.processes.values() if not one.gone]
         if self._wanted is not None or len(members) < MEMBERS_MIN:
@@ -83,6 +85,8 @@ class Operator:
         if process.up:
             process.crash()
         self.simulation.give_new_disk(process)
+        if self.world.happens(0.5):
+            self.simulation.pretend(process)
         self._replacing = process.name
         self._want(Change("remove", process.name))
 
@@ -126,9 +130,26 @@ class Operator:
         process = self.simulation.processes[name]
         process.gone = True
         if self._replacing == name:
-            self._want(Change("add", name, f"{name}:1", process.disk.id))
+            self._rejoin(process)
         else:
             self.world.after(self.world.between_us(MS, 8 * SECOND), lambda: self.simulation.bury(process))
+
+    def _rejoin(self, process: Process) -> None:
+        """The new disk joins, under the old name or under another one."""
+        if process.up:
+            process.crash()
+        if self.world.happens(0.7):
+            self.simulation.give_new_disk(process)
+            self._want(Change("add", process.name, f"{process.name}:1", process.disk.id))
+            return
+        self.simulation.bury(process)
+        self._replacing = None
+        self.add()
+
+
+def _applied(node: Node) -> Config:
+    """The configuration that a node has carried out."""
+    return node.raft.membership.at(node.raft.applied)
 
 
 def _knows(one: Process, other: Process) -> bool:
@@ -136,6 +157,5 @@ def _knows(one: Process, other: Process) -> bool:
     node = one.node
     if node is None:
         return False
-    config: Config = node.raft.membership.at(node.raft.applied)
-    member = config.members.get(other.name)
+    member = _applied(node).members.get(other.name)
     return member is not None and member.disk == other.disk.id

@@ -30,7 +30,6 @@ from cluster.raft.messages import Alive, Append, Appended, Forward, Heartbeat, M
 from cluster.raft.quorum import reached
 from cluster.raft.reads import Asked
 from cluster.storage import MemoryStorage
-from resp_server import peering
 from tests.simulation import scripts
 from tests.simulation.faults import WEIGHTS, Profile
 from tests.simulation.scripts import Script, play
@@ -376,7 +375,11 @@ def change_before_own_term() -> Patch:
 
 def empty_disk_is_trusted() -> Patch:
     """A member that comes back with an empty disk is taken for the voter it was."""
-    return patch.object(peering, "judge_disk", lambda peer, disk, node: None)
+
+    def compare(node: Node) -> None:
+        node._members = node.raft.config
+
+    return patch.object(Node, "_compare_disks", compare)
 
 
 # Snapshots and the state

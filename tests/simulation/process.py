@@ -394,7 +394,8 @@ class Process:
             self.world.note(self.name, "refuses", (sender.name, refused.kind))
             self._accepted.pop(sender.name, None)
             return False
-        node.meet(sender.name, disk)
+        if sender.name in node.members:
+            node.meet(sender.name, disk)
         sender.node.meet(self.name, self.disk.id)
         self._accepted[sender.name] = (sender.boot, node.members)
         if known is None or known[0] != sender.boot:

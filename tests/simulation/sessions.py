@@ -133,6 +133,9 @@ class Session:
         if lapsed:
             self.close()
             self.client.disconnected(self)
+            for op, _ in direct:
+                op.done = True
+                self.queue.remove(op)
             return
         for op, reply in direct:
             self.answer(op, reply)

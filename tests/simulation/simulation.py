@@ -63,9 +63,9 @@ class Simulation:
         chance = self.world.chance
         self.timing = Timing(leases=chance.random() < 0.8 if leases is None else leases)
         founders = [self._make(self.free_name(), self.new_disk_id()) for _ in range(nodes or chance.choice(SIZES))]
-        config = static({process.name: f"{process.name}:1" for process in founders})
+        self._founding = static({process.name: f"{process.name}:1" for process in founders})
         for process in founders:
-            process.found(config)
+            process.found(self._founding)
             self.world.at(chance.randrange(300 * MS), lambda process=process: self.start(process))  # type: ignore[misc]
         self.workload = Workload(self)
         self.faults = Faults(self, self.profile)
@@ -148,6 +148,12 @@ class Simulation:
         assert not process.up
         process.disk = Disk(self.world, self.new_disk_id())
         process.empty = True
+
+    def pretend(self, process: Process) -> None:
+        """A founder is started with an empty disk as if nothing had been: the others must not take it for itself."""
+        if process.name in self._founding and len(self._founding.voters) > 1:
+            process.found(self._founding)
+            self.start(process)
 
     def bury(self, process: Process) -> None:
         """A removed member is shut down for good."""

@@ -29,7 +29,7 @@ STATES_EVERY = 8
 class View:
     """What was seen of one run of a process at the end of its last turn."""
 
-    __slots__ = ("applied", "commit", "last_index", "last_term", "leading", "term", "terms")
+    __slots__ = ("applied", "commit", "last_index", "last_term", "leading", "term", "terms", "voters")
 
     def __init__(self, raft: Raft) -> None:
         self.leading: Any = None
@@ -38,6 +38,7 @@ class View:
         self.term = raft.term
         self.last_index = self.last_term = -1
         self.terms: dict[int, int] = {}
+        self.voters = raft.config.voters
 
 
 class Watch:
@@ -112,6 +113,7 @@ class Watch:
                 self._elected(process, raft)
         if raft.commit != view.commit:
             self._commit(process, node, view)
+        view.voters = raft.config.voters
         if raft.applied != view.applied:
             view.applied = raft.applied
             if raft.applied % STATES_EVERY == 0:
@@ -239,21 +241,22 @@ class Watch:
         if news and raft.leading is not None:
             if log.term(raft.commit) != raft.term:
                 raise Violation("own term", f"{process} in {raft.term} commits {raft.commit} of {log.term(raft.commit)}")
-            self._durable(process, raft)
+            # A change of this turn was made after what came in was counted.
+            if not self._durable(raft, view.voters) and not self._durable(raft, raft.config.voters):
+                raise Violation("a majority has it", f"{process} commits {raft.commit}, no majority of {view.voters} has it")
 
-    def _durable(self, process: Process, raft: Raft) -> None:
-        """What a leader calls committed is on the disks of a majority."""
-        index, voters = raft.commit, raft.config.voters
+    def _durable(self, raft: Raft, voters: tuple[str, ...]) -> bool:
+        """Whether what a leader calls committed is on the disks of a majority; one that was thrown away did have it."""
+        index = raft.commit
         term = raft.log.term(index) or 0
         processes = self._simulation.processes
         having = 0
         for voter in voters:
             holder = processes.get(voter)
-            disk = raft.config.members[voter].disk
-            wiped = holder is None or (disk and holder.disk.id != disk)
-            having += bool(wiped or (holder is not None and holder.disk.holds(index, term)))
-        if 2 * having <= len(voters):
-            raise Violation("a majority has it", f"{process} commits {index}, {having} of {voters} have it")
+            member = raft.config.members.get(voter)
+            wiped = holder is None or (member is not None and member.disk not in ("", holder.disk.id))
+            having += wiped or (holder is not None and holder.disk.holds(index, term))
+        return 2 * having > len(voters)
 
     def _carried_out(self, entry: Entry) -> None:
         """An entry is committed for the first time: each part of it once, and nothing that was said not to be."""
