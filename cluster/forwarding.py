@@ -41,7 +41,7 @@ class Forwarding:
 
         ``sent`` is all that is waited for in this term.
         """
-        messages = []
+        messages: list[Forward] = []
         previous = 0
         for batch in sent:
             if messages or now_ms - batch.sent_ms >= patience_ms:

@@ -217,7 +217,7 @@ class Locks(Client):
             yield (b"LOCK.RELEASE", self._held, self._owner)
             return
         key = self._held if self._holds else self.workload.key("l", 2)
-        call = (b"LOCK.ACQUIRE", key, self._owner, b"PX", FOR_EVER_MS)
+        call: Call = (b"LOCK.ACQUIRE", key, self._owner, b"PX", FOR_EVER_MS)
         if chance.random() < 0.7:
             call = (*call, b"BLOCK", b"%d" % chance.choice((0, 50, 400, 3000)))
         yield call

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.simulation.network import Weather
 from tests.simulation.members import Operator
-from tests.simulation.world import MS, SECOND
+from tests.simulation.network import Weather
+from tests.simulation.world import MS
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process

@@ -29,7 +29,12 @@ class Prober(Registers):
         """Asks."""
         session = self.session
         assert session is not None
-        session.process.request(lambda: [session.execute(call) for call in self.calls()] and None)
+
+        def ask() -> None:
+            for call in self.calls():
+                session.execute(call)
+
+        session.process.request(ask)
 
     def calls(self) -> Iterator[Call]:
         """Every register in use is read, one is written, and read again."""
@@ -63,7 +68,7 @@ class Healing:
         self._until(lambda: all(not prober.unanswered() for prober in probers), "a settled cluster answers")
         for op in self._simulation.workload.history:
             if op.session.client in probers and op.returned is None:
-                raise Violation("progress", f"{op} got {op.output} of a healed cluster")
+                raise Violation("progress", f"{op} got {op.output!r} of a healed cluster")
         self._until(self._settled, "a healed cluster settles again")
         self._compare()
 

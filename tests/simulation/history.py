@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tests.simulation.findings import Verdict
 from tests.simulation.linearizability import check
-from tests.simulation.models import UNKNOWN, Lock, Operation, Register
+from tests.simulation.models import Lock, Operation, Register
 from tests.simulation.sessions import Op
 from tests.simulation.world import Violation
 
-JUDGED = {b"r": Register(), b"c": Register(), b"l": Lock()}
+JUDGED: dict[bytes, Model[Any]] = {b"r": Register(), b"c": Register(), b"l": Lock()}
 STEPS_MAX = 300_000
 
 
@@ -33,7 +34,7 @@ def _matters(op: Op) -> bool:
 
 def _judge_tokens(operations: list[Operation]) -> None:
     """Fencing tokens grow over all locks: whoever is granted later has a greater one, and nobody else has the same."""
-    granted = [one for one in operations if isinstance(one.output, int) and one.output is not UNKNOWN]
+    granted = [one for one in operations if isinstance(one.output, int)]
     holder: dict[int, tuple[bytes, bytes]] = {}
     first: dict[int, Operation] = {}
     for one in sorted(granted, key=lambda operation: operation.returned or 0):

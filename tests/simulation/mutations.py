@@ -157,7 +157,9 @@ def count_before_durable() -> Patch:
         raft, progress = leading._raft, leading.progress
         index = reached(
             raft.config.voters,
-            lambda voter: raft.log.last_index if voter == raft.name else progress[voter].match if voter in progress else 0,
+            lambda voter: (
+                raft.log.last_index if voter == raft.name else progress[voter].match if voter in progress else 0
+            ),
         )
         if index > raft.commit and raft.log.term(index) == raft.term:
             raft.commit_to(index)

@@ -12,8 +12,8 @@ from unittest.mock import patch
 from cluster.node import Node
 from cluster.raft.membership import static
 from tests.simulation import keeping
-from tests.simulation.clocks import DRIFT
 from tests.simulation.clients import FOR_EVER_MS, Client
+from tests.simulation.clocks import DRIFT
 from tests.simulation.faults import Profile
 from tests.simulation.models import Call
 from tests.simulation.network import Weather

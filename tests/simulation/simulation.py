@@ -39,7 +39,10 @@ class Result:
 
 
 class Simulation:
-    """A run to be. ``nodes`` 0 lets the seed choose how many there are; ``processes`` by name, in the order they came; ``turns`` counts those of all of them."""
+    """A run to be. ``nodes`` 0 lets the seed choose how many there are.
+
+    ``processes`` are by name, in the order they came; ``turns`` counts those of all of them.
+    """
 
     def __init__(
         self,

@@ -77,7 +77,9 @@ def soak(minutes: float, steps: int, *, first: int | None = None, console: Conso
     summary = Summary()
     started_s = time.monotonic()
     until_s = started_s + minutes * 60
-    seeds: Iterator[int] = iter(lambda: secrets.randbelow(SEEDS), None) if first is None else iter(range(first, 1 << 62))
+    seeds: Iterator[int] = (
+        iter(lambda: secrets.randbelow(SEEDS), None) if first is None else iter(range(first, 1 << 62))
+    )
     workers = os.cpu_count() or 1
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with (

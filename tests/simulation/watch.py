@@ -240,10 +240,14 @@ class Watch:
         view.commit = raft.commit
         if news and raft.leading is not None:
             if log.term(raft.commit) != raft.term:
-                raise Violation("own term", f"{process} in {raft.term} commits {raft.commit} of {log.term(raft.commit)}")
+                raise Violation(
+                    "own term", f"{process} in {raft.term} commits {raft.commit} of {log.term(raft.commit)}"
+                )
             # A change of this turn was made after what came in was counted.
             if not self._durable(raft, view.voters) and not self._durable(raft, raft.config.voters):
-                raise Violation("a majority has it", f"{process} commits {raft.commit}, no majority of {view.voters} has it")
+                raise Violation(
+                    "a majority has it", f"{process} commits {raft.commit}, no majority of {view.voters} has it"
+                )
 
     def _durable(self, raft: Raft, voters: tuple[str, ...]) -> bool:
         """Whether what a leader calls committed is on the disks of a majority; one that was thrown away did have it."""
