@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.simulation.findings import Verdict
 from tests.simulation.linearizability import check
-from tests.simulation.models import Lock, Operation, Register
+from tests.simulation.models import Lock, Model, Operation, Register
 from tests.simulation.sessions import Op
 from tests.simulation.world import Violation
 

@@ -62,6 +62,7 @@ class Script:
     def run(self, ms: float) -> None:
         """Time passes."""
         end_us = self.world.now_us + int(ms * MS)
+        self.world.at(end_us, lambda: None)
         self.until(lambda: self.world.now_us >= end_us, 10 * SECOND)
 
     def until(self, condition: Callable[[], bool], limit_us: int = 5 * SECOND) -> None:
