@@ -79,6 +79,7 @@ class Keeping:
             return
         yield self._pause()
         node.end_checkpoint(index, durable=True)
+        self._process.simulation.watch.compacted(self._process, node)
         self._world.note(self._process.name, "checkpoint", f"of {index}")
         self._keyspace_held = False
         yield self._pause()

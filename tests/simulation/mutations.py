@@ -30,9 +30,11 @@ from cluster.raft.messages import Alive, Append, Appended, Forward, Heartbeat, M
 from cluster.raft.quorum import reached
 from cluster.raft.reads import Asked
 from cluster.storage import MemoryStorage
+from cluster.wishes import Wishes
+from resp_server import peering
 from tests.simulation import scripts
 from tests.simulation.faults import WEIGHTS, Profile
-from tests.simulation.scripts import Script, play
+from tests.simulation.scripts import Play, play
 from tests.simulation.simulation import Simulation
 from tests.simulation.world import Violation
 
@@ -46,7 +48,7 @@ class Mutation:
     plant: Callable[[], Patch]
     rules: tuple[str, ...]
     favours: tuple[str, ...] = ()
-    script: Callable[[Script], None] | None = None
+    script: Play | None = None
     seed: int = 1
     leases: bool = True
     nodes: int = 3
@@ -326,6 +328,17 @@ def forward_taken_twice() -> Patch:
     return patch.object(Forwarding, "take", take)
 
 
+def given_up_is_waited_for() -> Patch:
+    """A leader waits for ever for a batch whose author has given it up."""
+
+    def take(forwarding: Forwarding, message: Forward) -> None:
+        if forwarding._accepted.get(message.author, 0) == message.previous:
+            forwarding._accepted[message.author] = message.number
+            forwarding.parts.append((message.author, message.number, msgspec.Raw(message.body)))
+
+    return patch.object(Forwarding, "take", take)
+
+
 def clusterdown_where_uncertain() -> Patch:
     """Clients are told that what may have happened did not."""
     return patch("cluster.node.uncertain", lambda why: no_leader(0))
@@ -384,6 +397,21 @@ def empty_disk_is_trusted() -> Patch:
     return patch.object(Node, "_compare_disks", compare)
 
 
+def new_disk_is_refused() -> Patch:
+    """A member that joined again with another disk is refused by whoever knew it before, also when it leads."""
+
+    def judge(peer: str, disk: str, node: peering.Knows) -> None:
+        if node.disk_of(peer) not in ("", disk):
+            raise peering.Refused("disk", "another data folder")
+
+    return patch.object(peering, "judge_disk", judge)
+
+
+def told_by_who_does_not_know() -> Patch:
+    """A node tells from its own configuration, however old, whether a wish came true."""
+    return patch.object(Wishes, "_may_tell", lambda wishes, wish: True)
+
+
 # Snapshots and the state
 
 
@@ -438,38 +466,41 @@ def two_waits() -> Patch:
 
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation(vote_twice, ("one vote a term",), script=scripts.two_candidates),
-    Mutation(vote_for_one_behind, ("leader completeness",), CUTS),
+    Mutation(vote_for_one_behind, ("leader completeness",), script=scripts.behind),
     Mutation(vote_before_durable, ("durable before voted",), CRASHES),
     Mutation(vote_within_lease, ("one lease",), script=scripts.apart),
     Mutation(vote_at_once_after_restart, ("one lease",), script=scripts.deaf_and_restarted),
     Mutation(acknowledge_before_durable, ("durable before acknowledged",), SLOW),
     Mutation(count_before_durable, ("a majority has it",), SLOW),
     Mutation(count_learners, ("a majority has it",), MEMBERS),
-    Mutation(commit_earlier_term, ("own term",), CRASHES),
+    Mutation(commit_earlier_term, ("own term",), script=scripts.figure_8),
     Mutation(append_without_looking, ("log matching",), script=scripts.diverged),
-    Mutation(cut_what_is_committed, ("what is committed stays",), ("weather",)),
-    Mutation(tell_too_much, ("state machine safety",), CUTS),
+    Mutation(cut_what_is_committed, ("what is committed stays", "raft.check", "a majority has it"), ("weather",)),
+    Mutation(tell_too_much, ("state machine safety",), script=scripts.diverged),
     Mutation(carry_out_before_commit, ("own term", "a majority has it"), CUTS),
-    Mutation(read_without_lease, ("one lease", "linearizability"), CUTS),
+    Mutation(read_without_lease, ("one lease",), script=scripts.fast_followers),
     Mutation(lease_without_drift, ("one lease",), script=scripts.fast_followers),
     Mutation(lease_from_receipt, ("one lease",), script=scripts.slow_answers),
-    Mutation(lease_kept_while_handing_over, ("one lease",), ("transfer",)),
+    Mutation(lease_kept_while_handing_over, ("one lease",), script=scripts.unheard_successor),
     Mutation(read_index_without_round, ("linearizability",), script=scripts.fast_followers, leases=False),
     Mutation(read_before_applied, ("linearizability",), SLOW),
     Mutation(read_before_settled, ("linearizability",), script=scripts.unsettled),
     Mutation(forward_of_earlier_term, ("never happened", "carried out once"), script=scripts.late_forward),
-    Mutation(forward_kept_from_earlier_term, ("never happened", "carried out once"), ("transfer", "slow_disk")),
+    Mutation(forward_kept_from_earlier_term, ("never happened", "carried out once"), script=scripts.kept_forward),
     Mutation(forward_taken_twice, ("carried out once",), ("weather",)),
-    Mutation(clusterdown_where_uncertain, ("never happened",), CUTS),
+    Mutation(given_up_is_waited_for, ("progress",), script=scripts.given_up_forward),
+    Mutation(clusterdown_where_uncertain, ("never happened", "linearizability"), CUTS),
     Mutation(lost_too_early, ("never happened",), CRASHES),
     Mutation(later_batch_first, ("order of replies",), SLOW),
-    Mutation(changes_that_overlap, ("one change at a time",), MEMBERS),
-    Mutation(change_before_own_term, ("change in a term that has begun",), (*MEMBERS, "crash_leader")),
+    Mutation(changes_that_overlap, ("one change at a time",), script=scripts.hurried_changes),
+    Mutation(change_before_own_term, ("change in a term that has begun",), script=scripts.hurried_leader),
     Mutation(empty_disk_is_trusted, ("leader completeness",), script=scripts.empty_disk),
+    Mutation(new_disk_is_refused, ("progress",), script=scripts.leader_with_new_disk),
+    Mutation(told_by_who_does_not_know, ("told too early",), script=scripts.stale_wish),
     Mutation(old_snapshot_is_installed, ("commit goes back",), script=scripts.doubled_snapshot),
     Mutation(append_while_installing, ("commit goes back",), script=scripts.overtaken_snapshot),
     Mutation(log_kept_at_install, ("log matching",), script=scripts.stale_tail),
-    Mutation(compact_too_much, ("raft.check",), ("checkpoint",)),
+    Mutation(compact_too_much, ("forgotten too early",), script=scripts.checkpoint_behind),
     Mutation(own_clock_while_carrying_out, ("equal states",), ()),
     Mutation(two_waits, ("equal states",), script=scripts.waits_twice),
 )

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 from unittest.mock import patch
 
+from cluster.machine.reply import Reply
 from cluster.node import Node
 from cluster.raft.membership import static
+from cluster.wishes import Change
 from tests.simulation import keeping
 from tests.simulation.clients import FOR_EVER_MS, Client
 from tests.simulation.clocks import DRIFT
@@ -23,6 +26,11 @@ from tests.simulation.simulation import Simulation
 from tests.simulation.world import MS, SECOND, Violation
 
 CALM = Profile(weights={})
+
+Play: TypeAlias = "Callable[[Script], None]"
+
+NODES = {"leader_with_new_disk": 5}
+"""Scripts that need more than three."""
 
 
 class Typist(Client):
@@ -44,6 +52,17 @@ class Typist(Client):
         return session
 
 
+class Told:
+    """Somebody who wished another membership, and what that one was told."""
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+
+    def answer(self, reply: Reply) -> None:
+        """An answer."""
+        self.replies.append(reply)
+
+
 class Script:
     """A calm cluster of three (or more): ``a`` leads, ``b`` and ``c`` follow."""
 
@@ -57,7 +76,7 @@ class Script:
         self.run(1500)
         leader, *followers = sorted(simulation.processes.values(), key=lambda one: not _node(one).raft.leading)
         assert _node(leader).raft.leading is not None
-        self.a, self.b, self.c, *_ = leader, *followers
+        self.a, self.b, self.c, *self.others = leader, *followers
 
     def run(self, ms: float) -> None:
         """Time passes."""
@@ -114,11 +133,27 @@ class Script:
         self.until(lambda: op.done)
         return op
 
-    def loses_patience(self, process: Process, in_ms: float = 0) -> None:
-        """The process is the next to stand for election, and when."""
-        raft = _node(process).raft
-        raft.election_at_ms = process.clock.monotonic_ms(self.world.now_us + int(in_ms * MS))
-        process.wake(process.clock.us_of_monotonic(raft.election_at_ms))
+    def stands(self, *processes: Process) -> None:
+        """These are the first to stand for election, as soon as nobody has heard a leader for long enough."""
+        at_us = self.world.now_us
+        for other in self.simulation.processes.values():
+            if other.node is not None and not self.leads(other):
+                raft = other.node.raft
+                raft.election_at_ms += 3000  # nobody else does for a while
+                at_us = max(at_us, other.clock.us_of_monotonic(raft.contact_ms + raft.timing.election_ms + 1))
+        for process in processes:
+            self.stands_at(process, at_us)
+            at_us += MS
+
+    def stands_at(self, process: Process, at_us: int) -> None:
+        """When this one stands for election."""
+        _node(process).raft.election_at_ms = process.clock.monotonic_ms(at_us)
+        process.wake(at_us)
+
+    def elect(self, process: Process) -> None:
+        """The process stands for election, and wins."""
+        self.stands(process)
+        self.until(lambda: self.leads(process))
 
     def leads(self, process: Process) -> bool:
         """Whether it does."""
@@ -133,6 +168,13 @@ class Script:
             leader.wake(self.world.now_us)
         self.until(lambda: self.leads(process))
 
+    def change(self, process: Process, change: Change) -> Told:
+        """Somebody wishes another membership."""
+        told = Told()
+        _node(process).change(told, change)
+        process.wake(self.world.now_us)
+        return told
+
     def checkpoint(self, process: Process) -> None:
         """Writes a checkpoint and cuts the log all the way behind it."""
         index = _node(process).applied_index
@@ -146,8 +188,9 @@ def _node(process: Process) -> Node:
     return process.node
 
 
-def play(script: Callable[[Script], None], *, nodes: int = 3, leases: bool = True, seed: int = 1) -> None:
+def play(script: Play, *, leases: bool = True, seed: int = 1) -> None:
     """Plays a script to its healed end; raises `Violation`."""
+    nodes = NODES.get(script.__name__, 3)
     simulation = Simulation(seed, nodes=nodes, profile=CALM, leases=leases)
     script(Script(simulation))
     simulation.end()
@@ -161,19 +204,16 @@ def two_candidates(script: Script) -> None:
     for one, other in ((script.b, script.c), (script.c, script.b)):
         script.weather(one, other, Weather(delay_us=0, least_us=20 * MS))
     script.a.crash()
-    script.run(320)
-    script.loses_patience(script.b, 1)
-    script.loses_patience(script.c, 2)
-    script.run(300)
+    script.stands(script.b, script.c)
+    script.run(600)
     script.simulation.start(script.a)
 
 
 def apart(script: Script) -> None:
     """One that has no link to the leader stands for election, while the other has."""
     script.cut((script.a, script.c), (script.c, script.a))
-    script.run(320)
-    script.loses_patience(script.c)
-    script.run(200)
+    script.stands(script.c)
+    script.run(600)
 
 
 def deaf_and_restarted(script: Script) -> None:
@@ -186,7 +226,7 @@ def deaf_and_restarted(script: Script) -> None:
     script.run(5)
     script.simulation.start(script.b)
     script.run(1)
-    script.loses_patience(script.c)
+    script.stands_at(script.c, script.world.now_us)
     script.run(200)
 
 
@@ -200,13 +240,65 @@ def diverged(script: Script) -> None:
     for number in range(6):
         script.ask(a, "SET", "r", f"lost{number}")
         script.run(2)
-    script.run(330)
-    script.loses_patience(b)
-    script.until(lambda: script.leads(b))
+    script.elect(b)
     script.call(b, "SET", "r", "kept")
     script.hand_over(c)
     script.heal()
     script.run(500)
+
+
+def behind(script: Script) -> None:
+    """One that lacks a committed entry is the first to stand for election."""
+    a, c = script.a, script.c
+    script.isolate(c)
+    script.call(a, "SET", "r", "1")
+    a.crash()
+    script.heal()
+    script.stands(c)
+    script.run(600)
+    script.simulation.start(a)
+
+
+def checkpoint_behind(script: Script) -> None:
+    """A checkpoint is written while entries behind it wait for their majority."""
+    a, b, c = script.a, script.b, script.c
+    script.cut((b, a), (c, a))
+    script.send(a, "SET", "r", "1")
+    script.send(a, "SET", "r", "2")
+    script.checkpoint(a)
+    script.heal()
+    script.run(300)
+
+
+def figure_8(script: Script) -> None:
+    """An entry of an earlier term comes to a majority before one of the leader's own term does."""
+    a, b, c = script.a, script.b, script.c
+    with patch("cluster.raft.leading.APPEND_BYTES_MAX", 1):
+        script.cut((a, b), (b, a), (c, a))
+        script.send(a, "SET", "r", "1")
+        script.run(10)
+        script.isolate(a)
+        script.elect(c)
+        script.run(100)
+
+
+def hurried_changes(script: Script) -> None:
+    """Two changes of membership are asked for at once, of a leader that nobody answers."""
+    a, b, c = script.a, script.b, script.c
+    script.cut((b, a), (c, a))
+    script.change(a, Change("remove", b.name))
+    script.change(a, Change("remove", c.name))
+    script.run(200)
+
+
+def hurried_leader(script: Script) -> None:
+    """A change of membership is asked of a new leader before anything of its term is committed."""
+    a, b, c = script.a, script.b, script.c
+    script.isolate(a)
+    script.elect(b)
+    script.cut((c, b))
+    script.change(b, Change("remove", a.name))
+    script.run(100)
 
 
 def stale_tail(script: Script) -> None:
@@ -216,9 +308,7 @@ def stale_tail(script: Script) -> None:
     for number in range(40):
         script.ask(a, "SET", "r", f"lost{number}")
         script.run(2)
-    script.run(330)
-    script.loses_patience(b)
-    script.until(lambda: script.leads(b))
+    script.elect(b)
     script.call(b, "SET", "r", "kept")
     script.checkpoint(b)
     installed = script.simulation.snapshots
@@ -258,9 +348,7 @@ def overtaken_snapshot(script: Script) -> None:
         script.until(lambda: _node(c).raft.chunks != [] or c.keeping.storing)
         script.run(1)
         a.crash()
-        script.run(320)
-        script.loses_patience(b)
-        script.until(lambda: script.leads(b))
+        script.elect(b)
         script.ask(b, "SET", "r", "3")
         script.run(2000)
     script.simulation.start(a)
@@ -287,14 +375,21 @@ def fast_followers(script: Script) -> None:
     script.until(lambda: _node(b).raft.contact_ms > contact_ms)  # a heartbeat came just now
     script.run(2)
     script.isolate(a)
-    passed_ms = b.clock.monotonic_ms(script.world.now_us) - max(_node(x).raft.contact_ms for x in (b, c))
-    script.loses_patience(b, (300.5 - passed_ms) / 1.05)
-    script.until(lambda: script.leads(b))
+    script.elect(b)
     script.ask(b, "SET", "r", "new")
     for _ in range(20):
         script.ask(a, "GET", "r")
         script.run(1)
     script.run(500)
+
+
+def unheard_successor(script: Script) -> None:
+    """A leader hands over, and does not hear that the other one leads."""
+    a, b = script.a, script.b
+    script.run(100)
+    script.cut((b, a))
+    script.hand_over(b)
+    script.run(300)
 
 
 def slow_answers(script: Script) -> None:
@@ -306,9 +401,8 @@ def slow_answers(script: Script) -> None:
     contact_ms = _node(b).raft.contact_ms
     script.until(lambda: _node(b).raft.contact_ms > contact_ms)
     script.cut((a, b), (a, c))
-    script.run(301)
-    script.loses_patience(b)
-    script.run(150)
+    script.stands(b)
+    script.run(450)
 
 
 def unsettled(script: Script) -> None:
@@ -320,9 +414,7 @@ def unsettled(script: Script) -> None:
     script.call(a, "SET", "r", "new")
     a.crash()
     script.heal()
-    script.run(320)
-    script.loses_patience(b)
-    script.until(lambda: script.leads(b))
+    script.elect(b)
     c.disk.least_us = 2 * SECOND
     for _ in range(60):
         script.ask(b, "GET", "r")
@@ -347,6 +439,38 @@ def late_forward(script: Script) -> None:
     script.run(100)
     script.hand_over(b)
     script.run(1500)
+
+
+def kept_forward(script: Script) -> None:
+    """What was forwarded to a leader whose disk is slow is still there when it leads again, two terms later."""
+    a, b, c = script.a, script.b, script.c
+    a.disk.least_us = 600 * MS
+    script.send(a, "SET", "r", "slow")
+    forwarded = script.send(c, "SET", "r", "v-forwarded")
+    script.run(20)
+    script.isolate(a)
+    script.stands(b)
+    script.until(lambda: forwarded.done)
+    a.disk.least_us = 0
+    script.run(400)
+    script.heal()
+    script.run(400)
+    script.hand_over(a)
+    script.run(200)
+
+
+def given_up_forward(script: Script) -> None:
+    """A follower is cut off until it has given up what it forwarded, and comes back in the same term."""
+    c = script.c
+    script.isolate(c)
+    forwarded = script.send(c, "SET", "r", "1")
+    script.until(lambda: forwarded.done)
+    script.heal()
+    script.run(300)
+    again = script.send(c, "SET", "r", "2")
+    script.run(1000)
+    if again.output != "OK":
+        raise Violation("progress", f"{again} got {again.output!r}")
 
 
 def waits_twice(script: Script) -> None:
@@ -378,6 +502,47 @@ def waits_twice(script: Script) -> None:
 # Disks
 
 
+def leader_with_new_disk(script: Script) -> None:
+    """A member gets a new disk and leads; one that was away meanwhile, and one that joins, know it by the old one."""
+    simulation = script.simulation
+    a, b, c = script.a, script.b, script.c
+    script.run(1000)
+    script.isolate(c)
+    b.crash()
+    simulation.give_new_disk(b)
+    script.change(a, Change("remove", b.name))
+    script.until(lambda: b.name not in _node(a).members)
+    script.run(100)
+    script.change(a, Change("add", b.name, f"{b.name}:1", b.disk.id))
+    script.until(lambda: b.name in _node(a).members)
+    simulation.join(b.name, b.disk.id)
+    script.until(lambda: b.name in _node(a).members.voters)
+    script.run(400)
+    script.hand_over(b)
+    script.heal()
+    script.run(400)
+    script.change(b, Change("add", "n9", "n9:1", "d9"))
+    script.until(lambda: "n9" in _node(b).members)
+    simulation.join("n9", "d9")
+
+
+def stale_wish(script: Script) -> None:
+    """One that has not heard of a new member is asked to remove it."""
+    a, c = script.a, script.c
+    script.isolate(c)
+    script.change(a, Change("add", "n9", "n9:1", "d9"))
+    script.until(lambda: "n9" in _node(a).members)
+    script.run(100)
+    told = script.change(c, Change("remove", "n9"))
+    script.run(500)
+    if told.replies:
+        raise Violation("told too early", f"{c} says {told.replies} of what it has not heard of")
+    script.heal()
+    script.until(lambda: told.replies != [])
+    if "n9" in _node(a).members:
+        raise Violation("told too early", f"{c} says {told.replies}, and n9 is a member")
+
+
 def empty_disk(script: Script) -> None:
     """A member comes back with an empty disk, and with it the one that had been cut off would be a majority."""
     simulation = script.simulation
@@ -395,3 +560,31 @@ def empty_disk(script: Script) -> None:
     simulation.start(a)
     script.run(500)
     b.crash()
+
+
+SCRIPTS: tuple[Play, ...] = (
+    two_candidates,
+    apart,
+    deaf_and_restarted,
+    diverged,
+    behind,
+    checkpoint_behind,
+    figure_8,
+    hurried_changes,
+    hurried_leader,
+    stale_tail,
+    doubled_snapshot,
+    overtaken_snapshot,
+    fast_followers,
+    unheard_successor,
+    slow_answers,
+    unsettled,
+    late_forward,
+    kept_forward,
+    given_up_forward,
+    waits_twice,
+    leader_with_new_disk,
+    stale_wish,
+    empty_disk,
+)
+"""All of them."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cluster import batch as batches
-from cluster.raft.membership import MARK
+from cluster.raft.membership import MARK, Config
 from cluster.raft.messages import Appended, Message, Vote, Voted
 from cluster.storage.contract import Entry
 from tests.front import state
@@ -93,6 +93,12 @@ class Watch:
         """A checkpoint of what is applied begins."""
         self._compare(process, node)
 
+    def compacted(self, process: Process, node: Node) -> None:
+        """A log was cut behind a checkpoint."""
+        raft = node.raft
+        if raft.log.base_index > raft.applied:
+            raise Violation("forgotten too early", f"{process} cut its log to {raft.log.base_index}: {node.status()}")
+
     def turned(self, process: Process, node: Node) -> None:
         """A turn is over."""
         raft, log = node.raft, node.raft.log
@@ -153,6 +159,7 @@ class Watch:
         self._simulation.world.note(process.name, "leads", f"in term {raft.term}")
         if first != run:
             raise Violation("election safety", f"{first} and {run} both lead in term {raft.term}")
+        self._watch_changes(process, raft)
         for other in self._simulation.processes.values():
             if other.node is not None and other is not process:
                 self._no_lease(other, other.node, raft.term)
@@ -190,26 +197,28 @@ class Watch:
             if known != (entry.payload, previous):
                 raise Violation("log matching", f"{process} has another entry {index} of term {entry.term}")
             terms[index] = entry.term
-            if raft.leading is not None and entry.payload[:1] == MARK and index >= raft.leading.first_index:
-                self._config(process, raft, index)
+            if entry.payload[:1] == MARK:
+                former, voters = raft.membership.at(index - 1).voters, raft.membership.at(index).voters
+                if former and len({*former} ^ {*voters}) > 1:
+                    raise Violation("one server at a time", f"{process} goes from {former} to {voters}")
         view.last_index, view.last_term = log.last_index, log.last_term
 
-    def _config(self, process: Process, raft: Raft, index: int) -> None:
-        """A leader changes the membership: one server, after the change before, and in a term that has begun."""
-        before, now = raft.membership.at(index - 1), raft.membership.at(index)
-        if len({*before.voters} ^ {*now.voters}) > 1:
-            raise Violation("one server at a time", f"{process} goes from {before.voters} to {now.voters}")
-        since = next((at for at in range(index - 1, raft.log.base_index, -1) if self._is_config(raft, at)), 0)
-        known = max(self._views[process.name].commit, raft.applied)
-        if known < since:
-            raise Violation("one change at a time", f"{process} at {index}, and {since} is not committed")
-        assert raft.leading is not None
-        if raft.leading.progress and known < raft.leading.first_index and len(before.voters) > 1:
-            raise Violation("change in a term that has begun", f"{process} at {index}, nothing of {raft.term} is")
+    def _watch_changes(self, process: Process, raft: Raft) -> None:
+        """A leader changes the membership: after the change before, and in a term that has begun."""
+        leading = raft.leading
+        assert leading is not None
+        change = leading.change
 
-    @staticmethod
-    def _is_config(raft: Raft, index: int) -> bool:
-        return raft.log.entry(index).payload[:1] == MARK
+        def checked(config: Config) -> None:
+            if raft.commit < raft.membership.since:
+                raise Violation("one change at a time", f"{process}, and {raft.membership.since} is not committed")
+            if raft.commit < leading.first_index:
+                raise Violation(
+                    "change in a term that has begun", f"{process}, and nothing of {raft.term} is committed"
+                )
+            change(config)
+
+        leading.change = checked  # type: ignore[method-assign]
 
     def _cut(self, process: Process, raft: Raft, view: View, first: int) -> None:
         if first <= view.commit and first > raft.log.base_index:

@@ -1,0 +1,27 @@
+"""Each planted bug is caught, and the scripts that catch some of them end well where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.mutations import MUTATIONS, Mutation
+from tests.simulation.scripts import SCRIPTS, Play, play
+
+SEEDS_TRIED = 5
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_planted_bug_is_caught(mutation: Mutation) -> None:
+    for seed in range(mutation.seed, mutation.seed + SEEDS_TRIED):
+        found = mutation.catch(seed)
+        if found is not None:
+            assert found.rule in mutation.rules, found
+            return
+    pytest.fail(f"nothing noticed in {SEEDS_TRIED} runs: {mutation.plant.__doc__}")
+
+
+@pytest.mark.parametrize("leases", [True, False], ids=["lease", "quorum"])
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_a_script_ends_well(script: Play, leases: bool) -> None:
+    for seed in range(1, 4):
+        play(script, leases=leases, seed=seed)
