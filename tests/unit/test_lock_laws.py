@@ -353,7 +353,7 @@ def check_nothing_stays(live: Live) -> None:
 def test_tokens_grow_strictly_with_every_new_hold(history: list[Act], more: list[Act]) -> None:
     model, live = Model(), Live()
     known: dict[bytes, int] = dict.fromkeys(KEYS, 0)
-    for act in performed(history + more, model):
+    for act in performed(history + more, model, live):
         model.carry_out(act[1], act[2])
         model.serve()
         live.step(act)
