@@ -73,7 +73,6 @@ class Client:
         self.name = name
         self.session: Session | None = None
         self._asking = False
-        self._acts_soon = False
 
     def calls(self) -> Iterator[Call]:
         """What to send next, as one pipeline."""
@@ -91,7 +90,7 @@ class Client:
         if self.session is None:
             process = self._choose()
             if process is None:
-                self._act_soon()
+                self.world.after(100 * MS, self.act)
                 return
             self.session = process.connect(self)
         session = self.session
@@ -141,15 +140,7 @@ class Client:
         return list(self.session.queue) if self.session is not None else []
 
     def _act_soon(self) -> None:
-        if self._acts_soon:
-            return
-        self._acts_soon = True
-
-        def act() -> None:
-            self._acts_soon = False
-            self.act()
-
-        self.world.after(self.world.between_us(200, self.workload.think_us), act)
+        self.world.after(self.world.between_us(200, self.workload.think_us), self.act)
 
     def _choose(self) -> Process | None:
         up = [process for process in self.simulation.processes.values() if process.up and not process.gone]

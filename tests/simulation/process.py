@@ -364,21 +364,17 @@ class Process:
         next_us = world.now_us + 10 * SECOND
         tick_ms = node.next_tick_ms()
         if tick_ms is not None:
-            tick_us = clock.us_of_monotonic(tick_ms)
-            if tick_us < next_us:
-                next_us = tick_us
+            next_us = min(next_us, clock.us_of_monotonic(tick_ms))
         if disk.free:
             due_ms = node.next_due_ms()
             if due_ms is not None:
-                due_us = clock.us_of_wall(due_ms)
-                if due_us < next_us:
-                    next_us = due_us
+                next_us = min(next_us, clock.us_of_wall(due_ms))
+        elif disk.work is not None:
+            next_us = min(next_us, disk.done_us)
         else:
-            disk_us = disk.done_us if disk.work is not None else self._probe_us
-            if disk_us < next_us:
-                next_us = disk_us
-        if self._inbox and self._inbox[0][0] < next_us:
-            next_us = self._inbox[0][0]
+            next_us = min(next_us, self._probe_us)
+        if self._inbox:
+            next_us = min(next_us, self._inbox[0][0])
         self.wake(max(next_us, soon_us))
 
     # Who is listened to

@@ -23,7 +23,7 @@ from tests.simulation.soak import SEEDS, Failure, Summary, attempt
 from tests.simulation.trace import lines
 
 FIXED = range(1, 41)
-FRESH = 40
+FRESH = 10
 STEPS = 15_000
 
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
