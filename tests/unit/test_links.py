@@ -157,6 +157,7 @@ def test_what_is_no_message_ends_the_link(
     ends: Ends, nonsense: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LOGGER, "propagate", True)
+    monkeypatch.setattr(LOGGER, "handlers", [])  # whatever another test left there
     caplog.set_level("WARNING", logger=LOGGER.name)  # whatever another test set
     ends.near.send([("n2", SMALL)])
     ends.sockets[0].send(nonsense)

@@ -268,6 +268,7 @@ def test_a_caller_that_is_refused_is_no_peer_and_no_burden(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LOGGER, "propagate", True)
+    monkeypatch.setattr(LOGGER, "handlers", [])  # whatever another test left there
     caplog.set_level("WARNING", logger=LOGGER.name)  # whatever another test set
     front = WireFront()
     for _ in range(100):
