@@ -295,6 +295,9 @@ class Node:
             self._leadership.begin()
             if len(self._wishes):
                 self._pursue_wishes()
+            if raft.leading.settled and (number := self.clients.outstanding.unconfirmed()):
+                raft.leading.ask_read(self.name, number)  # asked of a leader before this one was alone
+                self._leadership.pass_on_reads(self.now_ms)
             return
         now_ms = self.monotonic_ms
         raft.tick()
@@ -316,7 +319,8 @@ class Node:
         raft = self.raft
         raft_ms = raft.next_tick_ms()
         if raft.leading is not None and not raft.leading.progress:
-            return self.monotonic_ms + self.timing.heartbeat_ms if len(self._wishes) else raft_ms
+            waits = len(self._wishes) or self.clients.outstanding.unconfirmed()
+            return self.monotonic_ms + self.timing.heartbeat_ms if waits else raft_ms
         times_ms = [self._next_retry_ms]
         if raft_ms is not None:
             times_ms.append(raft_ms)
