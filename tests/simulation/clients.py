@@ -73,6 +73,7 @@ class Client:
         self.name = name
         self.session: Session | None = None
         self._asking = False
+        self._acts_soon = False
 
     def calls(self) -> Iterator[Call]:
         """What to send next, as one pipeline."""
@@ -90,7 +91,7 @@ class Client:
         if self.session is None:
             process = self._choose()
             if process is None:
-                self.world.after(100 * MS, self.act)
+                self._act_soon()
                 return
             self.session = process.connect(self)
         session = self.session
@@ -140,7 +141,15 @@ class Client:
         return list(self.session.queue) if self.session is not None else []
 
     def _act_soon(self) -> None:
-        self.world.after(self.world.between_us(200, self.workload.think_us), self.act)
+        if self._acts_soon:
+            return
+        self._acts_soon = True
+
+        def act() -> None:
+            self._acts_soon = False
+            self.act()
+
+        self.world.after(self.world.between_us(200, self.workload.think_us), act)
 
     def _choose(self) -> Process | None:
         up = [process for process in self.simulation.processes.values() if process.up and not process.gone]
@@ -180,19 +189,33 @@ class Registers(Client):
         chance = self.world.chance
         for _ in range(1 if chance.random() < 0.6 else chance.randrange(2, 5)):
             draw = chance.random()
-            if draw < 0.25:
+            if draw < 0.2:
                 key = self.workload.key("c", 2)
                 yield (b"INCR", key) if chance.random() < 0.6 else (b"GET", key)
                 continue
+            if draw < 0.35:
+                yield self._fleeting()
+                continue
             key = self.workload.key("r", 3)
-            if draw < 0.6:
+            if draw < 0.65:
                 yield (b"GET", key)
-            elif draw < 0.8:
+            elif draw < 0.85:
                 yield (b"SET", key, self.workload.value())
             elif draw < 0.9:
                 yield (b"SET", key, self.workload.value(), b"NX")
             else:
                 yield (b"DEL", key)
+
+    def _fleeting(self) -> Call:
+        """A command on a key that expires."""
+        chance = self.world.chance
+        key = self.workload.key("f", 2)
+        if chance.random() < 0.6:
+            return (b"GET", key)
+        if chance.random() < 0.2:
+            return (b"DEL", key)
+        call: Call = (b"SET", key, self.workload.value(), b"PX", b"%d" % chance.choice((20, 200, 1500)))
+        return (*call, b"NX") if chance.random() < 0.4 else call
 
 
 class Locks(Client):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.simulation.keeping import STEP_US
 from tests.simulation.members import Operator
 from tests.simulation.network import Weather
 from tests.simulation.world import MS
@@ -29,6 +30,8 @@ WEIGHTS: dict[str, float] = {
     "crash": 4,
     "crash_leader": 3,
     "crash_all": 0.5,
+    "leave": 1.5,
+    "move": 0.5,
     "stop": 3,
     "stop_leader": 2,
     "stalls": 1,
@@ -36,6 +39,7 @@ WEIGHTS: dict[str, float] = {
     "full_disk": 1.5,
     "uncertain_disk": 1,
     "failing_rows": 1,
+    "slow_rows": 1.5,
     "jump": 1.5,
     "checkpoint": 8,
     "checkpoint_crash": 1,
@@ -51,10 +55,10 @@ WEIGHTS: dict[str, float] = {
 CHARACTERS: dict[str, tuple[str, ...]] = {
     "mixed": (),
     "network": ("partition", "one_way", "only_one", "isolate_leader", "flap", "weather"),
-    "crashes": ("crash", "crash_leader", "crash_all", "checkpoint_crash"),
+    "crashes": ("crash", "crash_leader", "crash_all", "checkpoint_crash", "leave"),
     "pauses": ("stop", "stop_leader", "stalls", "jump"),
     "disks": ("slow_disk", "full_disk", "uncertain_disk", "failing_rows"),
-    "snapshots": ("checkpoint", "checkpoint_crash", "lag", "failing_rows", "weather"),
+    "snapshots": ("checkpoint", "checkpoint_crash", "lag", "failing_rows", "slow_rows", "weather"),
     "members": ("transfer", "add", "remove", "replace"),
 }
 """What there is more of."""
@@ -129,6 +133,7 @@ class Faults:
             process.disk.full_until_us = 0
             process.disk.fails_uncertainly = False
             process.stalls = process.keeping.fails = 0
+            process.keeping.step_us = STEP_US
             simulation.restart(process)
 
     # Whom it hits
@@ -240,6 +245,20 @@ class Faults:
         for process in self._up():
             self._down(process, 0, 1000)
 
+    def _leave(self) -> None:
+        """A leader is stopped as it should be: it hands over first."""
+        process = self._leader()
+        if process.node is not None and not process.stopped:
+            process.node.resign()
+            process.wake(self.world.now_us)
+            self.world.after(self._time(1, 400), lambda: self._down(process))
+
+    def _move(self) -> None:
+        """A node restarts at another address."""
+        process = self._any()
+        process.port += 1
+        self._down(process)
+
     def _stop(self) -> None:
         process = self._any()
         if process.up:
@@ -282,6 +301,9 @@ class Faults:
 
     def _failing_rows(self) -> None:
         self._any().keeping.fails = 0.5
+
+    def _slow_rows(self) -> None:
+        self._any().keeping.step_us = self.world.chance.choice((30 * MS, 300 * MS))
 
     def _checkpoint(self) -> None:
         process = self._any()

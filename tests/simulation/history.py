@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from tests.simulation.findings import Verdict
+from tests.simulation.fleeting import Fleeting
 from tests.simulation.linearizability import check
 from tests.simulation.models import Lock, Model, Operation, Register
 from tests.simulation.sessions import Op
 from tests.simulation.world import Violation
 
-JUDGED: dict[bytes, Model[Any]] = {b"r": Register(), b"c": Register(), b"l": Lock()}
+JUDGED: dict[bytes, Model[Any]] = {b"r": Register(), b"c": Register(), b"f": Fleeting(), b"l": Lock()}
 STEPS_MAX = 300_000
 
 

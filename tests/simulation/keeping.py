@@ -29,7 +29,11 @@ Steps: TypeAlias = Generator[int, None, None]
 
 
 class Keeping:
-    """One run of one process. ``fails`` is how likely a step of a checkpoint or an installation fails on the disk."""
+    """One run of one process.
+
+    ``fails`` is how likely a step of a checkpoint or an installation fails on the
+    disk, ``step_us`` how long one takes at the most.
+    """
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -40,9 +44,10 @@ class Keeping:
         self._last_piece_us = 0
         self._readings: dict[str, Reading] = {}
         self.fails = 0.0
+        self.step_us = STEP_US
 
     def _pause(self) -> int:
-        return self._world.between_us(0, STEP_US)
+        return self._world.between_us(0, self.step_us)
 
     def _may_fail(self, *steps: str) -> None:
         if self.fails and self._world.happens(self.fails):

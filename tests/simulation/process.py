@@ -70,11 +70,13 @@ class Process:
         self.stopped_until_us = 0
         self.stalls = 0.0  # how likely a turn is interrupted in the middle
         self.gone = False  # removed for good
+        self.port = 1
         self.empty = False  # it lost its disk, and must join again
         self.direct: list[Session] = []
         self.keeping = Keeping(self)
         self.sessions: dict[bytes, Session] = {}
         self._inbox: list[tuple[int, int, Process, bytes]] = []
+        self._mail: list[tuple[Process, bytes]] = []  # read, and not handed to the node yet
         self._received = 0
         self._requests: list[Callable[[], None]] = []
         self._turn_us: int | None = None
@@ -121,7 +123,7 @@ class Process:
             timing=timing,
             chance=random.Random(world.chance.getrandbits(64)),
             members=Config(),
-            address=f"{self.name}:1",
+            address=f"{self.name}:{self.port}",
         )
         storage = self.disk.storage
         found = storage.load(SHARD)
@@ -145,6 +147,7 @@ class Process:
         self.boot += 1  # what was planned for this run is void
         self.keeping = Keeping(self)
         self._inbox.clear()
+        self._mail.clear()
         self._requests.clear()
         self._accepted.clear()
         self.direct.clear()
@@ -226,11 +229,20 @@ class Process:
         if self._in_turn:
             return  # it is stopped in the middle of one, whose end looks what is next
         self.simulation.turns += 1
-        self._hear(self.node)
+        now_us, inbox = self.world.now_us, self._inbox
+        while inbox and inbox[0][0] <= now_us:
+            self._mail.append(heappop(inbox)[2:])
         if self.stalls and self.world.happens(self.stalls):
-            self._stall(lambda node: self._answer(node))
-            return
-        self._answer(self.node)
+            self._stall(self._go_on)
+        else:
+            self._go_on(self.node)
+
+    def _go_on(self, node: Node) -> None:
+        self._hear(node)
+        if self.stalls and self.world.happens(self.stalls):
+            self._stall(self._answer)
+        else:
+            self._answer(node)
 
     def _stall(self, then: Callable[[Node], None]) -> None:
         """The turn is interrupted here."""
@@ -256,13 +268,13 @@ class Process:
         now_us = self.world.now_us
         clock, disk = self.clock, self.disk
         node.advance(clock.wall_ms(now_us), clock.monotonic_ms(now_us))
-        inbox = self._inbox
-        while inbox and inbox[0][0] <= now_us:
-            _, _, sender, data = heappop(inbox)
-            if self._accepts(sender, node):
-                message = wire.decode(data)
-                self.world.note(self.name, "hears", (sender.name, message))
-                node.receive(sender.name, message)
+        if self._mail:
+            mail, self._mail = self._mail, []
+            for sender, data in mail:
+                if self._accepts(sender, node):
+                    message = wire.decode(data)
+                    self.world.note(self.name, "hears", (sender.name, message))
+                    node.receive(sender.name, message)
         if disk.work is not None and disk.done_us <= now_us:
             disk.finish(node)
         if self._requests:
@@ -364,17 +376,21 @@ class Process:
         next_us = world.now_us + 10 * SECOND
         tick_ms = node.next_tick_ms()
         if tick_ms is not None:
-            next_us = min(next_us, clock.us_of_monotonic(tick_ms))
+            tick_us = clock.us_of_monotonic(tick_ms)
+            if tick_us < next_us:
+                next_us = tick_us
         if disk.free:
             due_ms = node.next_due_ms()
             if due_ms is not None:
-                next_us = min(next_us, clock.us_of_wall(due_ms))
-        elif disk.work is not None:
-            next_us = min(next_us, disk.done_us)
+                due_us = clock.us_of_wall(due_ms)
+                if due_us < next_us:
+                    next_us = due_us
         else:
-            next_us = min(next_us, self._probe_us)
-        if self._inbox:
-            next_us = min(next_us, self._inbox[0][0])
+            disk_us = disk.done_us if disk.work is not None else self._probe_us
+            if disk_us < next_us:
+                next_us = disk_us
+        if self._inbox and self._inbox[0][0] < next_us:
+            next_us = self._inbox[0][0]
         self.wake(max(next_us, soon_us))
 
     # Who is listened to
@@ -388,7 +404,9 @@ class Process:
             return known is not None and known[0] + 1 == sender.boot  # it crashed since it sent this
         disk = sender.disk.id
         try:
-            peering.judge_caller(Hello(CLUSTER, sender.name, f"{sender.name}:1", self.name, disk, NONCE), node)
+            peering.judge_caller(
+                Hello(CLUSTER, sender.name, f"{sender.name}:{sender.port}", self.name, disk, NONCE), node
+            )
             peering.judge_disk(self.name, self.disk.id, sender.node)
         except Refused as refused:
             self.world.note(self.name, "refuses", (sender.name, refused.kind))

@@ -67,7 +67,7 @@ class Op:
 class Session:
     """One connection of one client to one run of one process."""
 
-    __slots__ = ("client", "closed", "direct", "number", "origin", "process", "queue")
+    __slots__ = ("client", "closed", "direct", "number", "origin", "process", "queue", "written")
 
     def __init__(self, client: Client, process: Process, number: int) -> None:
         self.client = client
@@ -77,6 +77,7 @@ class Session:
         self.origin = process.node.origin(number)
         self.queue: deque[Op] = deque()
         self.closed = False
+        self.written: dict[bytes, bytes] = {}  # the values it wrote, by key
         self.direct: list[tuple[Op, Reply]] = []  # answered in this turn by a look at the state, not sent yet
 
     def __str__(self) -> str:
@@ -173,7 +174,17 @@ class Session:
         if op.output is not UNKNOWN and not op.void:
             op.returned = self.process.world.tick()
         self.process.world.note(str(self), "got", (op, reply))
+        self._check_own_writes(op)
         self.client.answered(op)
+
+    def _check_own_writes(self, op: Op) -> None:
+        """Whoever wrote a value sees it afterwards, or a later one."""
+        if op.call[0] == b"SET" and op.output == "OK":
+            self.written[op.call[1]] = op.call[2]
+        elif op.call[0] == b"GET" and isinstance(op.output, bytes) and op.call[1] in self.written:
+            own = self.written[op.call[1]]
+            if self.process.simulation.watch.older(op.output, own):
+                raise Violation("own writes", f"{op} got {op.output!r} after it had written {own!r}")
 
     def close(self) -> None:
         """The client goes away: whatever is unanswered stays so."""

@@ -19,6 +19,8 @@ from rich.table import Table
 from tests.simulation.simulation import Result, run
 
 SEEDS = 1 << 48
+FAILURES_MAX = 20
+"""So many are enough to look at."""
 
 
 class Failure(NamedTuple):
@@ -89,7 +91,7 @@ def soak(minutes: float, steps: int, *, first: int | None = None, console: Conso
         task = progress.add_task("begins", total=minutes * 60)
         running: set[Future[Result | Failure]] = set()
         while True:
-            while len(running) < 2 * workers and time.monotonic() < until_s:
+            while len(running) < 2 * workers and time.monotonic() < until_s and len(summary.failures) < FAILURES_MAX:
                 running.add(pool.submit(attempt, next(seeds), steps))
             if not running:
                 break

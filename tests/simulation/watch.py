@@ -55,7 +55,7 @@ class Watch:
         self._parts: dict[tuple[bytes, int], int] = {}
         self._states: dict[int, dict[str, object]] = {}
         self._void: set[bytes] = set()
-        self._written: set[bytes] = set()
+        self._written: dict[bytes, int] = {}
         self.commands = 0
         self.compared = 0
         self.elections = 0
@@ -284,7 +284,7 @@ class Watch:
             for write in batches.writes_in(body)[0]:
                 self.commands += 1
                 if len(write) > 2 and write[0] == b"SET":
-                    self._written.add(write[2])
+                    self._written.setdefault(write[2], entry.index)
                     if write[2] in self._void:
                         raise Violation("never happened", f"{write} was refused and is carried out in {entry.index}")
 
@@ -293,6 +293,10 @@ class Watch:
         self._void.add(value)
         if value in self._written:
             raise Violation("never happened", f"SET of {value!r} was refused after it had been committed")
+
+    def older(self, one: bytes, other: bytes) -> bool:
+        """Whether the SET of one value is known to stand in an entry before that of another."""
+        return one in self._written and self._written[one] < self._written.get(other, 0)
 
     def _compare(self, process: Process, node: Node) -> None:
         """Whoever has carried out the same entries is in the same state."""

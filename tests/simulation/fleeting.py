@@ -1,0 +1,55 @@
+"""A key that expires, as one client alone would see it, whatever the time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+from tests.simulation.models import UNKNOWN, Call, Operation, Output, Unknown
+
+
+class Life(NamedTuple):
+    """What the key holds, and whether that ends by itself."""
+
+    value: bytes | None
+    ends: bool
+
+
+NOTHING = Life(None, ends=False)
+
+
+class Fleeting:
+    """A string under GET, SET (NX, PX) and DEL that may end at any moment, and then never comes back by itself."""
+
+    initial: ClassVar[Life] = NOTHING
+
+    def step(self, state: Life, call: Call, output: Output | Unknown) -> Sequence[Life]:
+        """The states afterwards, if the call answers ``output``: it may have ended right before."""
+        befores = (state, NOTHING) if state.ends else (state,)
+        found = [_step(before, call) for before in befores]
+        return list(dict.fromkeys(after for answer, after in found if output is UNKNOWN or output == answer))
+
+    def show(self, state: Life) -> str:
+        """The value as text."""
+        return "nothing" if state.value is None else repr(state.value)[2:-1] + (" for a while" if state.ends else "")
+
+    def only_reads(self, call: Call, output: Output | Unknown) -> bool:
+        """Whoever sees a value leaves it there; whoever sees none may be the first to know that it ended."""
+        return (call[0] == b"GET" and isinstance(output, bytes)) or (call[0] == b"SET" and output is None)
+
+    def alike(self, unknown: Sequence[Call], known: Sequence[Operation]) -> Sequence[Call]:
+        """All as they are."""
+        return unknown
+
+
+def _step(state: Life, call: Call) -> tuple[Output, Life]:
+    command, options = call[0], call[3:]
+    if command == b"GET":
+        return state.value, state
+    if command == b"DEL":
+        return int(state.value is not None), NOTHING
+    if command == b"SET" and {*options[::2]} <= {b"PX", b"NX"}:
+        if options[-1:] == (b"NX",) and state.value is not None:
+            return None, state
+        return "OK", Life(call[2], ends=b"PX" in options)
+    raise ValueError(f"not a command of the fleeting key: {call}")
