@@ -297,6 +297,17 @@ def read_before_settled() -> Patch:
     return patch.object(Leading, "settled", property(lambda _: True))
 
 
+def look_without_ringing() -> Patch:
+    """A read hides what is over by this node's clock, and the others never hear that it is."""
+    pass_time = Machine.pass_time
+
+    def quietly(machine: Machine, now_ms: int) -> bool:
+        pass_time(machine, now_ms)
+        return False
+
+    return patch.object(Machine, "pass_time", quietly)
+
+
 # Forwarding and answers
 
 
@@ -483,8 +494,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(lease_from_receipt, ("one lease",), script=scripts.slow_answers),
     Mutation(lease_kept_while_handing_over, ("one lease",), script=scripts.unheard_successor),
     Mutation(read_index_without_round, ("linearizability",), script=scripts.fast_followers, leases=False),
-    Mutation(read_before_applied, ("linearizability",), SLOW),
+    Mutation(read_before_applied, ("linearizability",), script=scripts.missed_append),
     Mutation(read_before_settled, ("linearizability",), script=scripts.unsettled),
+    Mutation(look_without_ringing, ("linearizability",), script=scripts.clocks_apart),
     Mutation(forward_of_earlier_term, ("never happened", "carried out once"), script=scripts.late_forward),
     Mutation(forward_kept_from_earlier_term, ("never happened", "carried out once"), script=scripts.kept_forward),
     Mutation(forward_taken_twice, ("carried out once",), ("weather",)),

@@ -392,6 +392,30 @@ def unheard_successor(script: Script) -> None:
     script.run(300)
 
 
+def missed_append(script: Script) -> None:
+    """A follower is asked for what it has missed: the leader's answer comes before the entry does."""
+    a, c = script.a, script.c
+    script.call(a, "SET", "r", "old")
+    script.run(100)
+    script.cut((a, c))
+    script.call(a, "SET", "r", "new")
+    script.heal()
+    script.call(c, "GET", "r")
+
+
+def clocks_apart(script: Script) -> None:
+    """A key ends by one leader's clock, which nobody else's has reached when another one leads."""
+    a, b, c = script.a, script.b, script.c
+    a.clock.ahead_ms, b.clock.ahead_ms, c.clock.ahead_ms = 3000, 0, 0
+    script.run(100)
+    script.call(a, "SET", "f", "v", "PX", "1500")
+    script.run(1600)
+    script.call(a, "GET", "f")
+    script.hand_over(b)
+    script.run(100)
+    script.call(b, "GET", "f")
+
+
 def slow_answers(script: Script) -> None:
     """Answers to heartbeats are on the way for long; the leader is lost before they arrive."""
     a, b, c = script.a, script.b, script.c
@@ -577,6 +601,8 @@ SCRIPTS: tuple[Play, ...] = (
     overtaken_snapshot,
     fast_followers,
     unheard_successor,
+    missed_append,
+    clocks_apart,
     slow_answers,
     unsettled,
     late_forward,
