@@ -129,7 +129,7 @@ class Clients:
 
     def _read(self, machine: Machine, batch: Batch) -> None:
         """Runs a batch of reads on the state as it is."""
-        machine.pass_time(batch.read_ms)
+        machine.pass_time_until_due(batch.read_ms)
         calls = zip(batch.clients, batch.calls, strict=True)
         self.answers.append([(client, handler(machine, args)) for client, (handler, args, _) in calls])
 

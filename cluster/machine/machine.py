@@ -108,6 +108,16 @@ class Machine:
         self.behind = next_ms is not None and next_ms <= self.now_ms
         return self.behind
 
+    def pass_time_until_due(self, now_ms: int) -> None:
+        """As `pass_time`, for reads that were asked before: time stands still right before what is due.
+
+        That has not happened yet, and would be seen as over by this node alone.
+        """
+        if self.pass_time(now_ms):
+            next_ms = self.clockwork.next_due_ms(self.now_ms)
+            if next_ms is not None and next_ms > self.log_ms:
+                self.pass_time(next_ms - 1)
+
     def begin(self, time_ms: int) -> None:
         """Moves the clock to an entry's time (never back) and rings what is due, at most `ALARMS_PER_ENTRY`."""
         self.now_ms = self.log_ms = max(self.log_ms, time_ms)
