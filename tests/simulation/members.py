@@ -79,7 +79,7 @@ class Operator:
         if self._wanted is not None or len(members) < MEMBERS_MIN:
             return
         process = self.world.chance.choice(members)
-        if not all(_knows(one, process) for one in members):
+        if not all(_knows(one, process) and _may_lose_one(one) for one in members):
             return
         self.world.note("operator", "throws away the disk of", process.name)
         if process.up:
@@ -150,6 +150,12 @@ class Operator:
 def _applied(node: Node) -> Config:
     """The configuration that a node has carried out."""
     return node.raft.membership.at(node.raft.applied)
+
+
+def _may_lose_one(one: Process) -> bool:
+    """Whether a majority is left when one voter has lost all it had."""
+    node = one.node
+    return node is not None and len(_applied(node).voters) > 2 and len(node.members.voters) > 2
 
 
 def _knows(one: Process, other: Process) -> bool:

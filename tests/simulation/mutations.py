@@ -308,6 +308,11 @@ def look_without_ringing() -> Patch:
     return patch.object(Machine, "pass_time", quietly)
 
 
+def look_past_what_is_due() -> Patch:
+    """A read that was confirmed late hides what is over by then, and the others never hear that it is."""
+    return patch.object(Machine, "pass_time_until_due", Machine.pass_time)
+
+
 # Forwarding and answers
 
 
@@ -497,6 +502,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(read_before_applied, ("linearizability",), script=scripts.missed_append),
     Mutation(read_before_settled, ("linearizability",), script=scripts.unsettled),
     Mutation(look_without_ringing, ("linearizability",), script=scripts.clocks_apart),
+    Mutation(look_past_what_is_due, ("linearizability",), script=scripts.confirmed_late, leases=False),
     Mutation(forward_of_earlier_term, ("never happened", "carried out once"), script=scripts.late_forward),
     Mutation(forward_kept_from_earlier_term, ("never happened", "carried out once"), script=scripts.kept_forward),
     Mutation(forward_taken_twice, ("carried out once",), ("weather",)),

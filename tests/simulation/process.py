@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Generator
 from functools import lru_cache
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from cluster import wire
 from cluster.machine.machine import Commands
@@ -47,6 +47,20 @@ Task: TypeAlias = Generator[int, None, None]
 """Work beside the turns; it yields how many microseconds the next step takes."""
 
 
+class Run(NamedTuple):
+    """One run of a process, as others see it: its number and its data folder."""
+
+    boot: int
+    disk: str
+
+
+class Accepted(NamedTuple):
+    """Whose messages are taken: of which run of the sender, judged by which configuration."""
+
+    boot: int
+    config: Config
+
+
 @lru_cache(maxsize=1)
 def commands() -> Commands:
     """All commands of the log."""
@@ -64,6 +78,7 @@ class Process:
         self.clock = clock
         self.node: Node | None = None
         self.boot = 0
+        self.this_run = Run(0, disk.id)
         self.started_us = 0
         self.running_us = 0
         self.excused_us = 0
@@ -75,13 +90,13 @@ class Process:
         self.direct: list[Session] = []
         self.keeping = Keeping(self)
         self.sessions: dict[bytes, Session] = {}
-        self._inbox: list[tuple[int, int, Process, bytes]] = []
-        self._mail: list[tuple[Process, bytes]] = []  # read, and not handed to the node yet
+        self._inbox: list[tuple[int, int, Process, Run, bytes]] = []
+        self._mail: list[tuple[Process, Run, bytes]] = []  # read, and not handed to the node yet
         self._received = 0
         self._requests: list[Callable[[], None]] = []
         self._turn_us: int | None = None
         self._in_turn = False
-        self._accepted: dict[str, tuple[int, Config]] = {}
+        self._accepted: dict[str, Accepted] = {}
         self._session_number = 0
         self._probe_us = 0
         self._busy_turns = 0
@@ -114,6 +129,7 @@ class Process:
         world = self.world
         assert self.node is None
         self.boot += 1
+        self.this_run = Run(self.boot, self.disk.id)
         self.clock.boot(world.now_us)
         boot = f"{self.disk.id}x{self.boot}"
         node = Node(
@@ -185,7 +201,7 @@ class Process:
     def mail(self, sender: Process, data: bytes, arrival_us: int) -> None:
         """A message on its way here."""
         self._received += 1
-        heappush(self._inbox, (arrival_us, self._received, sender, data))
+        heappush(self._inbox, (arrival_us, self._received, sender, sender.this_run, data))
         if self._turn_us is None or arrival_us < self._turn_us:
             self.wake(arrival_us)
 
@@ -270,8 +286,8 @@ class Process:
         node.advance(clock.wall_ms(now_us), clock.monotonic_ms(now_us))
         if self._mail:
             mail, self._mail = self._mail, []
-            for sender, data in mail:
-                if self._accepts(sender, node):
+            for sender, run, data in mail:
+                if self._accepts(sender, run, node):
                     message = wire.decode(data)
                     self.world.note(self.name, "hears", (sender.name, message))
                     node.receive(sender.name, message)
@@ -395,27 +411,28 @@ class Process:
 
     # Who is listened to
 
-    def _accepts(self, sender: Process, node: Node) -> bool:
-        """Whether the production's handshake would have let this message in."""
-        known = self._accepted.get(sender.name)
-        if known is not None and known[0] == sender.boot and known[1] is node.members:
-            return True
-        if sender.node is None:
-            return known is not None and known[0] + 1 == sender.boot  # it crashed since it sent this
-        disk = sender.disk.id
+    def _accepts(self, sender: Process, run: Run, node: Node) -> bool:
+        """Whether the production's handshake would have let in a message of that run of the sender."""
+        name = sender.name
+        known = self._accepted.get(name)
+        if known is not None:
+            if known.boot == run.boot and known.config is node.members:
+                return True
+            if known.boot > run.boot:
+                return False  # another connection took the place of that one
+        if sender.node is None or sender.boot != run.boot:
+            return known is not None and known.boot == run.boot  # it is gone, and what was on its way still comes
         try:
-            peering.judge_caller(
-                Hello(CLUSTER, sender.name, f"{sender.name}:{sender.port}", self.name, disk, NONCE), node
-            )
+            peering.judge_caller(Hello(CLUSTER, name, f"{name}:{sender.port}", self.name, run.disk, NONCE), node)
             peering.judge_disk(self.name, self.disk.id, sender.node)
         except Refused as refused:
-            self.world.note(self.name, "refuses", (sender.name, refused.kind))
-            self._accepted.pop(sender.name, None)
+            self.world.note(self.name, "refuses", (name, refused.kind))
+            self._accepted.pop(name, None)
             return False
-        if sender.name in node.members:
-            node.meet(sender.name, disk)
+        if name in node.members:
+            node.meet(name, run.disk)
         sender.node.meet(self.name, self.disk.id)
-        self._accepted[sender.name] = (sender.boot, node.members)
-        if known is None or known[0] != sender.boot:
+        self._accepted[name] = Accepted(run.boot, node.members)
+        if known is None or known.boot != run.boot:
             sender.node.connected(self.name)
         return True

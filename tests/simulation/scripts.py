@@ -416,6 +416,25 @@ def clocks_apart(script: Script) -> None:
     script.call(b, "GET", "f")
 
 
+def confirmed_late(script: Script) -> None:
+    """A read is confirmed when a key it was asked of is over by the leader's clock, and nobody else has heard that."""
+    a, b, c = script.a, script.b, script.c
+    a.clock.ahead_ms, b.clock.ahead_ms, c.clock.ahead_ms = 3000, 0, 0
+    for follower in (b, c):
+        script.weather(follower, a, Weather(delay_us=0, least_us=20 * MS))
+    script.run(100)
+    script.call(a, "SET", "f", "v", "PX", "500")
+    over_us = a.clock.us_of_wall(_node(a).machine.keyspace.deadlines[b"f"])
+    script.run((over_us - script.world.now_us) / MS - 10)
+    script.send(a, "GET", "f")
+    script.run(5)
+    script.cut((a, b), (a, c))
+    script.run(40)
+    script.isolate(a)
+    script.elect(b)
+    script.call(b, "GET", "f")
+
+
 def slow_answers(script: Script) -> None:
     """Answers to heartbeats are on the way for long; the leader is lost before they arrive."""
     a, b, c = script.a, script.b, script.c
@@ -603,6 +622,7 @@ SCRIPTS: tuple[Play, ...] = (
     unheard_successor,
     missed_append,
     clocks_apart,
+    confirmed_late,
     slow_answers,
     unsettled,
     late_forward,
