@@ -95,7 +95,7 @@ class Client:
                 return
             self.session = process.connect(self)
         session = self.session
-        if self._asking or (session.queue and (session.queue[-1].may_wait or self.world.happens(0.7))):
+        if self._asking or (session.queue and not self._may_go_on(session)):
             return
         calls = list(self.calls())
         self._asking = True
@@ -111,6 +111,10 @@ class Client:
         self.world.after(patience_us, lambda: self._lose_patience(session))
         if self.world.happens(0.1):
             self.world.after(self.world.between_us(0, 30 * MS), self.act)
+
+    def _may_go_on(self, session: Session) -> bool:
+        """Whether it asks more before it has all answers."""
+        return not session.queue[-1].may_wait and self.world.happens(0.3)
 
     def asked(self, op: Op) -> None:
         """It sent a command."""
@@ -244,6 +248,10 @@ class Locks(Client):
         if chance.random() < 0.7:
             call = (*call, b"BLOCK", b"%d" % chance.choice((0, 50, 400, 3000)))
         yield call
+
+    def _may_go_on(self, session: Session) -> bool:
+        """It must know what it holds."""
+        return False
 
     def learned(self, op: Op) -> None:
         """Whether it has the lock now; when it cannot know, it goes on as somebody else."""
