@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cluster.raft.membership import VOTERS_MAX
 from resp_server import address
 
 if TYPE_CHECKING:
     from resp_server.settings import Settings
+
+NODE_TIMEOUTS = 10
+"""A node may miss this many election timeouts before it can be taken for lost: elections, pauses, restarts."""
 
 
 def follow_the_list(values: dict[str, Any]) -> None:
@@ -31,6 +33,11 @@ def contradictions(settings: Settings) -> Iterator[str]:
             f"heartbeat-interval {settings.heartbeat_interval} is too long for election-timeout"
             f" {settings.election_timeout}: it may be a third of that, {settings.election_timeout // 3}"
         )
+    if settings.node_timeout < NODE_TIMEOUTS * settings.election_timeout:
+        yield (
+            f"node-timeout {settings.node_timeout} is too short for election-timeout {settings.election_timeout}: it"
+            f" must be at least {NODE_TIMEOUTS} times that, {NODE_TIMEOUTS * settings.election_timeout}"
+        )
     if settings.cluster and settings.join:
         yield "cluster begins a new cluster and join enters one that is there: set one of them"
     if not settings.cluster and not settings.join:
@@ -48,8 +55,6 @@ def contradictions(settings: Settings) -> Iterator[str]:
 def _contradictions_in_list(settings: Settings) -> Iterator[str]:
     """The same of a node that is one of ``cluster``."""
     listed = dict(settings.cluster)
-    if len(listed) > VOTERS_MAX:
-        yield f"cluster lists {len(listed)} nodes, and takes {VOTERS_MAX} at most"
     if not settings.node_id:
         yield f"cluster needs node-id: say which of {', '.join(listed)} this node is"
     elif settings.node_id not in listed:

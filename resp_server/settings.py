@@ -17,6 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cluster.raft.membership import VOTERS_MAX
 from cluster.storage.contract import SyncPolicy
 from resp_server import setting_rules
 from resp_server.address import Address
@@ -61,6 +62,13 @@ def setting(kind: Kind[T], default: str, group: str, summary: str, *, live: bool
     return field
 
 
+class Routing(Enum):
+    """What a node does with a command about keys of which another node has the shard."""
+
+    PROXY = "proxy"
+    REDIRECT = "redirect"
+
+
 class ReadMode(Enum):
     """How a leader makes sure that it still is one before it answers a read."""
 
@@ -68,7 +76,7 @@ class ReadMode(Enum):
     QUORUM = "quorum"
 
 
-NETWORK, DATA, CLUSTER, LIMITS = "Network", "Data folder", "Cluster", "Limits"
+NETWORK, DATA, CLUSTER, SHARDS, LIMITS = "Network", "Data folder", "Cluster", "Shards", "Limits"
 FEATURES, LOGGING = "Locks and caches", "Logs"
 
 
@@ -122,7 +130,11 @@ class Settings:
         " port.",
     )
     cluster_secret: str = setting(
-        SECRET, "", CLUSTER, "What nodes of one cluster prove to each other that they know; empty asks for no proof."
+        SECRET,
+        "",
+        CLUSTER,
+        "What nodes of one cluster prove to each other that they know; requirepass takes its place while it is not set,"
+        " and without either no proof is asked for.",
     )
     election_timeout: int = setting(
         integer(50, 60_000), "300", CLUSTER, "Milliseconds without a leader after which another is elected."
@@ -138,6 +150,43 @@ class Settings:
         "lease",
         CLUSTER,
         "How reads are kept from being stale: lease relies on clocks that run at one pace, quorum asks a majority.",
+    )
+
+    shards: int = setting(
+        integer(1, 1024),
+        "1",
+        SHARDS,
+        "Shards the keys of a new cluster are cut into, for good; the same on every node of its list.",
+    )
+    replicas: int = setting(
+        integer(1, VOTERS_MAX),
+        "3",
+        SHARDS,
+        "Nodes that have each shard of a new cluster, as far as there are so many; the same on every node of its list.",
+    )
+    zone: str = setting(
+        OPTIONAL_WORD,
+        "",
+        SHARDS,
+        "What this node shares its fate with, such as a rack: replicas of a shard are put into different zones as far"
+        " as there are enough.",
+    )
+    routing: Routing = setting(
+        choice(Routing),
+        "proxy",
+        SHARDS,
+        "What becomes of a command whose keys are led elsewhere: proxy forwards it, redirect answers -MOVED.",
+        live=True,
+    )
+    node_timeout: int = setting(
+        integer(1000),
+        "300000",
+        SHARDS,
+        "Milliseconds of silence after which a node is taken for lost, and its shards are given to others that are"
+        " there to spare; at least ten election timeouts.",
+    )
+    rebalance_bandwidth: int = setting(
+        size("64kb"), "32mb", SHARDS, "Bytes a second this node may send to bring new replicas up to date.", live=True
     )
 
     maxclients: int = setting(integer(1, 2**32 - 1), "10000", LIMITS, "Clients connected at once.", live=True)
