@@ -83,6 +83,18 @@ def print_settings() -> None:
     click.echo(settings.example(), nl=False)
 
 
+def _as_setting(name: str, about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option with the values of a setting, handed on as text; None leaves it to the variables and defaults."""
+    field = settings.named(name)
+
+    def check(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
+        return None if text is None else field.kind.render(field.parse(text, f"--{name}"))
+
+    return click.option(
+        f"--{name}", callback=check, metavar=field.kind.short, help=f"{about}  [default: {field.default}]"
+    )
+
+
 @sepakat.command("local", short_help="Runs a whole cluster on this machine.")
 @click.option("--nodes", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="How many nodes.")
 @click.option(
@@ -93,6 +105,9 @@ def print_settings() -> None:
     metavar="N",
     help="Port of the first node; the others take the ports after it.",
 )
+@_as_setting("shards", "Shards the keys are cut into.")
+@_as_setting("replicas", "Nodes that have each shard.")
+@click.option("--zones", type=click.IntRange(1), metavar="N", help="Zones the nodes are dealt out to.  [default: none]")
 @click.option(
     "--dir",
     "folder",
@@ -101,14 +116,16 @@ def print_settings() -> None:
     show_default=True,
     help="Folder for the nodes' folders n1, n2 and so on.",
 )
-def local_cluster(nodes: int, port: int, folder: Path) -> int:
+def local_cluster(
+    nodes: int, port: int, shards: str | None, replicas: str | None, zones: int | None, folder: Path
+) -> int:
     """Runs a cluster on this machine, a process for each node, until Ctrl-C or SIGTERM.
 
     What a node says is shown behind its name. A node that ends, or is killed, stays away until it is started again by
     the command that is shown for it. Settings in variables, such as SEPAKAT_REQUIREPASS, hold for all nodes.
     """
     try:
-        children = local.plan(nodes, port, folder, os.environ)
+        children = local.plan(nodes, port, folder, os.environ, local.Shape(shards, replicas, zones))
         return 0 if local.run(children, os.environ) else FAILED
     except local.LocalError as error:
         raise _Failure(str(error)) from None

@@ -22,8 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.raft.membership import VOTERS_MAX
-
 HOST = "127.0.0.1"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_S = 60.0
@@ -49,10 +47,23 @@ class Child:
     unfinished: bytes = b""  # of a line it is writing
 
 
-def plan(nodes: int, port: int, folder: Path, environment: Mapping[str, str]) -> list[Child]:
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How the keys are spread, where the nodes' own defaults are not meant: ``zones`` are dealt out in turn."""
+
+    shards: str | None = None
+    replicas: str | None = None
+    zones: int | None = None
+
+    def flags(self, number: int) -> list[str]:
+        """What the node of this number, from 1 on, is started with."""
+        zone = None if self.zones is None else f"z{(number - 1) % self.zones + 1}"
+        wanted = {"--shards": self.shards, "--replicas": self.replicas, "--zone": zone}
+        return [word for flag, value in wanted.items() if value is not None for word in (flag, value)]
+
+
+def plan(nodes: int, port: int, folder: Path, environment: Mapping[str, str], shape: Shape = Shape()) -> list[Child]:
     """The nodes of the cluster, not started yet. Raises `LocalError` when they cannot all be."""
-    if nodes > VOTERS_MAX:
-        raise LocalError(f"a cluster takes {VOTERS_MAX} nodes at most, not {nodes}: choose fewer --nodes")
     ports = range(port, port + nodes)
     if ports[-1] > 65535:
         raise LocalError(f"{nodes} nodes from port {port} on would go past port 65535: choose a lower --port")
@@ -67,7 +78,7 @@ def plan(nodes: int, port: int, folder: Path, environment: Mapping[str, str]) ->
     children = []
     for number, one in enumerate(ports, 1):
         name = f"n{number}"
-        own = ["--node-id", name, "--cluster", members, "--dir", str(folder.absolute() / name)]
+        own = ["--node-id", name, "--cluster", members, "--dir", str(folder.absolute() / name), *shape.flags(number)]
         children.append(Child(name, one, [*_program(), "serve", *own, *talk]))
     return children
 

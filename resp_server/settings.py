@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.raft.membership import VOTERS_MAX
+from cluster.ring.slots import SHARDS_MAX
 from cluster.storage.contract import SyncPolicy
 from resp_server import setting_rules
 from resp_server.address import Address
@@ -153,7 +154,7 @@ class Settings:
     )
 
     shards: int = setting(
-        integer(1, 1024),
+        integer(1, SHARDS_MAX),
         "1",
         SHARDS,
         "Shards the keys of a new cluster are cut into, for good; the same on every node of its list.",
