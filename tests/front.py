@@ -125,7 +125,7 @@ class Front:
 
     def make_durable(self, work: Work) -> None:
         """Carries out what the node asks of the disk."""
-        self.storage.append(work.entries, work.hard_state)
+        self.storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
         self.node.persisted(work)
 
     # The edge its commands see

@@ -9,16 +9,19 @@ with, by index and term. So what follows it there is known to continue it. The
 two do not commit together; where they do not fit, because a crash came between
 or because the checkpoint is ahead of the log (entries may be carried out
 before this disk has them), `load` replaces the log by that one entry, without a
-payload: a *marker*.
+payload: a *marker*. Before the first entry there is none.
+
+All shards of a node share the two; what is said of the log and the checkpoint
+holds for each shard.
 
 Who calls what, in order:
 
 0. `identity`, and `claim` when the folder is new.
 1. `Storage.load` once, then `rows` and `entries` to rebuild the state. Nothing
    is appended before that: only `load` sees to it that the log fits.
-2. `append` once a turn with that turn's entries. When it returns they are as
-   durable as the sync policy says; when it raises `StorageError` none of them
-   is there to be read, and after a crash only those of an error that is not
+2. `append` once a turn with that turn's entries of all shards. When it returns
+   they are as durable as the sync policy says; when it raises `StorageError` none
+   of them is there to be read, and after a crash only those of an error that is not
    definite may be. Then `reopen` until it returns, and look again at `load`
    and `entries`, before anything else is appended.
 3. Now and then a checkpoint: `begin_checkpoint`, any number of `write_rows`,
@@ -32,6 +35,10 @@ Who calls what, in order:
    marker alone in the log. Where only that last step fails, the snapshot is in
    force and its node does not know its keys: the log may go on, but a checkpoint
    of changes alone is refused until a snapshot is installed or `load` was called.
+6. A replica that is given up is a checkpoint of index 0 without rows, ``cleared``
+   and ``installed``: its log is then empty and its hard state is kept. Where only
+   that last step fails, nothing is appended to that shard until it is done again
+   or `load` was called: what the log would go on with is gone.
 
 The checkpoint calls and `cut_log` come from one worker thread at a time, one of
 `append` and `reopen` from another, `sync`, `rows` and `snapshot` from any,
@@ -77,6 +84,11 @@ def installed_in_part() -> StorageError:
     )
 
 
+def given_up_in_part() -> StorageError:
+    """What entries are refused with that would continue a state which is gone."""
+    return StorageError("a replica was given up in part: that has to be finished first", definite=True)
+
+
 class FolderError(Exception):
     """The data folder cannot be used: in use, foreign, unwritable or too new."""
 
@@ -91,11 +103,16 @@ class Entry(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Whose folder it is: the cluster's id, the node's id, and a random id of the folder itself."""
+    """Whose folder it is: the cluster's id, the node's id, a random id of the folder itself, and the cluster's shape.
+
+    ``shards`` and ``replicas`` were fixed when the cluster was founded.
+    """
 
     cluster: str
     node: str
     disk: str
+    shards: int = 1
+    replicas: int = 3
 
 
 class Row(NamedTuple):
@@ -186,13 +203,13 @@ class Storage(Protocol):
         """The log from index ``first`` on, in order."""
         ...
 
-    def append(self, entries: Sequence[Entry], hard_state: tuple[int, HardState] | None = None) -> None:
-        """Adds entries, in one transaction, durable as the policy says.
+    def append(self, entries: Sequence[Entry], hard_states: Sequence[tuple[int, HardState]] = ()) -> None:
+        """Adds entries of any shards, in one transaction, durable as the policy says.
 
         An entry whose index is already there replaces it and everything after
-        it in its shard. ``hard_state`` is (shard, state), written with them, or
-        alone: then, and whenever there is one, ``everysec`` is as durable as
-        ``always``, for a vote must not be given twice.
+        it in its shard. ``hard_states`` are (shard, state), written with them, or
+        alone: whenever there is one, the whole is as durable as with ``always``,
+        for a vote must not be given twice.
         """
         ...
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from cluster.storage.contract import FolderError, StorageError
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 APPLICATION_ID: Final = 0x53504B54  # "SPKT"
 LOCK_NAME: Final = "lock"
 

@@ -25,6 +25,7 @@ from cluster.storage.contract import (
     Snapshot,
     StorageError,
     SyncPolicy,
+    given_up_in_part,
     installed_in_part,
 )
 
@@ -36,28 +37,30 @@ entry_index = attrgetter("index")
 
 @dataclass(slots=True)
 class LogImage:
-    """Every shard's entries, in order, and hard state."""
+    """Every shard's entries, in order, its hard state, and how often its replica was given up."""
 
     entries: dict[int, list[Entry]] = field(default_factory=dict)
     hard_states: dict[int, HardState] = field(default_factory=dict)
+    emptied: dict[int, int] = field(default_factory=dict)
 
-    def add(self, entries: Sequence[Entry], hard_state: tuple[int, HardState] | None) -> None:
+    def add(self, entries: Sequence[Entry], hard_states: Sequence[tuple[int, HardState]]) -> None:
         for entry in entries:
             kept = self.entries.setdefault(entry.shard, [])
             del kept[bisect_left(kept, entry.index, key=entry_index) :]
             kept.append(entry)
-        if hard_state is not None:
-            shard, self.hard_states[shard] = hard_state
+        self.hard_states.update(hard_states)
 
     def cut(self, shard: int, last: int) -> None:
         kept = self.entries.get(shard, [])
         del kept[: bisect_left(kept, last + 1, key=entry_index)]
 
-    def reset(self, marker: Entry) -> None:
-        self.entries[marker.shard] = [marker]
+    def reset(self, marker: Entry, emptied: int) -> None:
+        self.entries[marker.shard] = [marker] if marker.index else []
+        self.emptied[marker.shard] = emptied
 
     def copy(self) -> LogImage:
-        return LogImage({shard: list(kept) for shard, kept in self.entries.items()}, dict(self.hard_states))
+        entries = {shard: list(kept) for shard, kept in self.entries.items()}
+        return LogImage(entries, dict(self.hard_states), dict(self.emptied))
 
 
 Commit: TypeAlias = Callable[[LogImage], None]
@@ -65,12 +68,13 @@ Commit: TypeAlias = Callable[[LogImage], None]
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One shard's rows by (key, part), as of an entry."""
+    """One shard's rows by (key, part), as of an entry; ``emptied`` is how often its replica was given up."""
 
     index: int = 0
     term: int = 0
     ledger: bytes = b""
     rows: dict[tuple[bytes, bytes], Row] = field(default_factory=dict)
+    emptied: int = 0
 
 
 class MemoryStorage:
@@ -79,15 +83,18 @@ class MemoryStorage:
     ``fail_next`` maps a method's name to the error its next call raises, once;
     `claim` raises it as a `FolderError`. "reset_log" is the step in which an
     install (as it is) and a repair in `load` (as a `FolderError`) leave but the
-    marker in the log: fail there, and `crash`, for a kill between the two files.
+    marker, if any, in the log: fail there, and `crash`, for a kill between the two files.
     When ``append`` fails with an error that is not definite, `reopen` and
     `crash` find its entries on the disk if ``uncertain_survives`` is true.
+    ``votes_wait`` is for a driver that acknowledges nothing before its own
+    `sync`: a vote is then synced no sooner than anything else.
     """
 
-    def __init__(self, policy: SyncPolicy = SyncPolicy.ALWAYS) -> None:
+    def __init__(self, policy: SyncPolicy = SyncPolicy.ALWAYS, *, votes_wait: bool = False) -> None:
         self.fail_next: dict[Fault, StorageError] = {}
         self.uncertain_survives = False
         self._policy = policy
+        self._votes_wait = votes_wait
         self._log = LogImage()
         self._disk = LogImage()
         self._unsynced: list[Commit] = []
@@ -95,6 +102,7 @@ class MemoryStorage:
         self._checkpoints: dict[int, Checkpoint] = {}
         self._under_way: tuple[int, Checkpoint] | None = None
         self._torn: set[int] = set()  # shards whose install failed behind its first commit
+        self._given_up: set[int] = set()  # shards whose keys are gone, and whose log has yet to go
         self._identity: Identity | None = None
 
     def identity(self) -> Identity | None:
@@ -109,7 +117,7 @@ class MemoryStorage:
 
     def crash(self, surviving: int = 0) -> MemoryStorage:
         """The storage that the next start finds: what was synced, and the first ``surviving`` commits after that."""
-        found = MemoryStorage(self._policy)
+        found = MemoryStorage(self._policy, votes_wait=self._votes_wait)
         found._identity = self._identity
         found._disk = self._disk.copy()
         for commit in self._unsynced[:surviving]:
@@ -122,10 +130,10 @@ class MemoryStorage:
 
     def load(self, shard: int) -> Recovered:
         checkpoint = self._checkpoints.get(shard, Checkpoint())
-        if checkpoint.index and self._term(shard, checkpoint.index) != checkpoint.term:
+        if not self._continues(shard, checkpoint):
             with _needed():
                 self._reset_log(shard, checkpoint)
-        self._torn.discard(shard)
+        self._mended(shard)
         entries = self._log.entries.get(shard)
         return Recovered(
             hard_state=self._log.hard_states.get(shard, HardState()),
@@ -148,14 +156,16 @@ class MemoryStorage:
         kept = self._log.entries.get(shard, [])
         yield from kept[bisect_left(kept, first, key=entry_index) :]
 
-    def append(self, entries: Sequence[Entry], hard_state: tuple[int, HardState] | None = None) -> None:
-        commit = partial(LogImage.add, entries=tuple(entries), hard_state=hard_state)
+    def append(self, entries: Sequence[Entry], hard_states: Sequence[tuple[int, HardState]] = ()) -> None:
+        if any(entry.shard in self._given_up for entry in entries):
+            raise given_up_in_part()
+        commit = partial(LogImage.add, entries=tuple(entries), hard_states=tuple(hard_states))
         error = self.fail_next.pop("append", None)
         if error is not None:
             self._uncertain = None if error.definite else commit
             raise error
         self._commit(commit)
-        if hard_state is not None and self._policy is SyncPolicy.EVERYSEC:
+        if hard_states and not self._votes_wait:
             self._flush()
 
     def sync(self) -> None:
@@ -198,13 +208,17 @@ class MemoryStorage:
     def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes, *, installed: bool = False) -> None:
         checkpoint = self._checkpoint_of(shard)
         self._drop_if_asked("finish_checkpoint")
-        finished = self._checkpoints[shard] = replace(checkpoint, index=index, term=term, ledger=ledger)
+        given_up = installed and not index
+        finished = replace(checkpoint, index=index, term=term, ledger=ledger, emptied=checkpoint.emptied + given_up)
+        self._checkpoints[shard] = finished
         self._under_way = None
         self._torn.discard(shard)
         if installed:
             self._torn.add(shard)
+            if given_up:
+                self._given_up.add(shard)
             self._reset_log(shard, finished)
-            self._torn.discard(shard)
+            self._mended(shard)
 
     def abandon_checkpoint(self) -> None:
         self._under_way = None
@@ -223,14 +237,23 @@ class MemoryStorage:
         self._under_way = None
         self._flush()
 
-    def _term(self, shard: int, index: int) -> int | None:
+    def _continues(self, shard: int, checkpoint: Checkpoint) -> bool:
+        if self._log.emptied.get(shard, 0) != checkpoint.emptied:
+            return False
+        if not checkpoint.index:
+            return True
         kept = self._log.entries.get(shard, [])
-        place = bisect_left(kept, index, key=entry_index)
-        return kept[place].term if place < len(kept) and kept[place].index == index else None
+        place = bisect_left(kept, checkpoint.index, key=entry_index)
+        return place < len(kept) and kept[place].index == checkpoint.index and kept[place].term == checkpoint.term
+
+    def _mended(self, shard: int) -> None:
+        self._torn.discard(shard)
+        self._given_up.discard(shard)
 
     def _reset_log(self, shard: int, checkpoint: Checkpoint) -> None:
         self._fail_if_asked("reset_log")
-        self._commit(partial(LogImage.reset, marker=Entry(shard, checkpoint.index, checkpoint.term, b"")))
+        marker = Entry(shard, checkpoint.index, checkpoint.term, b"")
+        self._commit(partial(LogImage.reset, marker=marker, emptied=checkpoint.emptied))
         self._flush()
 
     def _commit(self, commit: Commit) -> None:

@@ -10,6 +10,8 @@ the way of the log, which commits every turn.
 - Each checkpoint, and each reading of one, opens a connection of its own and
   closes it: an abandoned checkpoint leaves nothing behind, a reader keeps its
   view while the next checkpoint commits, and no thread shares a connection.
+- Both files count how often a shard's replica was given up. Where the counts
+  differ the log is still the one from before, and has to go.
 - A snapshot's connection is read-only, so that closing it, which the loop does,
   never copies what a checkpoint has written meanwhile: the next one will.
 
@@ -29,7 +31,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -46,6 +48,7 @@ from cluster.storage.contract import (
     Snapshot,
     StorageError,
     SyncPolicy,
+    given_up_in_part,
     installed_in_part,
 )
 from cluster.storage.folder import FORMAT, damage_refused, refused, transaction
@@ -57,7 +60,10 @@ LOG_SCHEMA: Final = (
     # The upper 15 bits of a position are the shard, the lower 48 the index.
     "CREATE TABLE log (position INTEGER PRIMARY KEY, term INTEGER NOT NULL, payload BLOB NOT NULL)",
     "CREATE TABLE hard_state (shard INTEGER PRIMARY KEY, term INTEGER NOT NULL, vote TEXT NOT NULL)",
-    "CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), cluster TEXT, node TEXT, disk TEXT)",
+    "CREATE TABLE emptied (shard INTEGER PRIMARY KEY, times INTEGER NOT NULL)",
+    """CREATE TABLE identity (
+        one INTEGER PRIMARY KEY CHECK (one = 1), cluster TEXT, node TEXT, disk TEXT, shards INTEGER, replicas INTEGER
+    )""",
 )
 KEYSPACE_SCHEMA: Final = (
     """CREATE TABLE keyspace (
@@ -65,7 +71,8 @@ KEYSPACE_SCHEMA: Final = (
         PRIMARY KEY (shard, key, part)
     ) WITHOUT ROWID""",
     """CREATE TABLE checkpoint (
-        shard INTEGER PRIMARY KEY, last_index INTEGER NOT NULL, term INTEGER NOT NULL, ledger BLOB NOT NULL
+        shard INTEGER PRIMARY KEY, last_index INTEGER NOT NULL, term INTEGER NOT NULL, ledger BLOB NOT NULL,
+        emptied INTEGER NOT NULL
     )""",
 )
 
@@ -80,6 +87,7 @@ SYNCHRONOUS: Final = {SyncPolicy.ALWAYS: "FULL", SyncPolicy.EVERYSEC: "NORMAL", 
 INSERT_ENTRY: Final = "INSERT INTO log VALUES (?, ?, ?)"
 DELETE_ENTRIES: Final = "DELETE FROM log WHERE position BETWEEN ? AND ?"
 UPSERT_ROW: Final = "INSERT OR REPLACE INTO keyspace VALUES (?, ?, ?, ?, ?, ?)"
+UPSERT_CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?)"
 DELETE_KEY: Final = "DELETE FROM keyspace WHERE shard = ? AND key = ?"
 DELETE_ROW: Final = "DELETE FROM keyspace WHERE shard = ? AND key = ? AND part = ?"
 
@@ -104,6 +112,8 @@ class SqliteStorage:
         self._finished: dict[int, tuple[int, int, bytes]] = {}  # each shard's checkpoint: index, term, ledger
         self._checkpoint: tuple[int, sqlite3.Connection] | None = None
         self._torn: set[int] = set()  # shards whose install failed behind its first commit
+        self._given_up: set[int] = set()  # shards whose keys are gone, and whose log has yet to go
+        self._emptied: dict[int, int] = {}  # how often each shard's replica was given up, as the keyspace knows
         self._lock = data_folder.claim(folder, (LOG, KEYSPACE))
         try:
             self._prepare()
@@ -115,7 +125,7 @@ class SqliteStorage:
 
     def identity(self) -> Identity | None:
         with damage_refused(self._log_path):
-            found = self._log.execute("SELECT cluster, node, disk FROM identity").fetchone()
+            found = self._log.execute("SELECT cluster, node, disk, shards, replicas FROM identity").fetchone()
         return Identity(*found) if found else None
 
     def claim(self, identity: Identity) -> None:
@@ -126,14 +136,14 @@ class SqliteStorage:
                 " choose an empty or a new folder with --dir"
             )
         with damage_refused(self._log_path), self._log_use, self._durably(), transaction(self._log, LOG):
-            self._log.execute("INSERT OR REPLACE INTO identity VALUES (1, ?, ?, ?)", identity)
+            self._log.execute("INSERT OR REPLACE INTO identity VALUES (1, ?, ?, ?, ?, ?)", identity)
 
     def load(self, shard: int) -> Recovered:
         index, term, ledger = self._finished.get(shard, (0, 0, b""))
         with damage_refused(self._log_path):
-            if index and self._term(shard, index) != term:
+            if not (self._emptied_alike(shard) and self._continues(shard, index, term)):
                 self._reset_log(shard, index, term)
-            self._torn.discard(shard)
+            self._mended(shard)
             state = self._log.execute("SELECT term, vote FROM hard_state WHERE shard = ?", (shard,)).fetchone()
             last_index = max(index, self._tail(shard))
         return Recovered(HardState(*state or ()), index, term, ledger, last_index)
@@ -169,20 +179,22 @@ class SqliteStorage:
             if len(found) < ENTRIES_AT_ONCE:
                 return
 
-    def append(self, entries: Sequence[Entry], hard_state: tuple[int, HardState] | None = None) -> None:
-        if not entries and hard_state is None:
+    def append(self, entries: Sequence[Entry], hard_states: Sequence[tuple[int, HardState]] = ()) -> None:
+        if not entries and not hard_states:
             return
         log, tails = self._log, self._tails
+        synced = self._durably() if hard_states and self._policy is not SyncPolicy.ALWAYS else _AS_IT_IS
         try:
-            with self._log_use, self._as_a_vote_needs(hard_state), transaction(log, LOG):
+            with self._log_use, synced, transaction(log, LOG):
                 for shard, index, term, payload in entries:
+                    if shard in self._given_up:
+                        raise given_up_in_part()
                     position = _position(shard, index)
                     if index <= self._tail(shard):
                         log.execute(DELETE_ENTRIES, (position, _position(shard, INDEX_MAX)))
                     log.execute(INSERT_ENTRY, (position, term, payload))
                     tails[shard] = index
-                if hard_state is not None:
-                    shard, state = hard_state
+                for shard, state in hard_states:
                     log.execute("INSERT OR REPLACE INTO hard_state VALUES (?, ?, ?)", (shard, state.term, state.vote))
         except BaseException:
             tails.clear()
@@ -252,10 +264,12 @@ class SqliteStorage:
 
     def finish_checkpoint(self, shard: int, index: int, term: int, ledger: bytes, *, installed: bool = False) -> None:
         keyspace = self._under_way(shard)
+        given_up = installed and not index
+        emptied = self._emptied.get(shard, 0) + given_up
         with self._dropped_on_error():
-            keyspace.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)", (shard, index, term, ledger))
+            keyspace.execute(UPSERT_CHECKPOINT, (shard, index, term, ledger, emptied))
             keyspace.execute("COMMIT")
-        self._finished[shard] = (index, term, ledger)
+        self._finished[shard], self._emptied[shard] = (index, term, ledger), emptied
         # In force already: where the copy into the file fails, the next checkpoint makes it. Nor is a
         # snapshot being read waited for, which may take minutes.
         with suppress(sqlite3.OperationalError):
@@ -265,8 +279,10 @@ class SqliteStorage:
         self._torn.discard(shard)
         if installed:
             self._torn.add(shard)
+            if given_up:
+                self._given_up.add(shard)
             self._reset_log(shard, index, term)
-            self._torn.discard(shard)
+            self._mended(shard)
 
     def abandon_checkpoint(self) -> None:
         if self._checkpoint is not None:
@@ -302,11 +318,12 @@ class SqliteStorage:
             raise _missing(self._keyspace_path)
         data_folder.prepare(self._keyspace_path, KEYSPACE_SCHEMA)
         with damage_refused(self._keyspace_path), closing(data_folder.connect(self._keyspace_path)) as keyspace:
-            found = keyspace.execute("SELECT shard, last_index, term, ledger FROM checkpoint").fetchall()
+            found = keyspace.execute("SELECT shard, last_index, term, ledger, emptied FROM checkpoint").fetchall()
         # Without one, an earlier start may have ended between making the one file and the other.
         if found and not log_there:
             raise _missing(self._log_path)
-        self._finished = {shard: (index, term, ledger) for shard, index, term, ledger in found}
+        for shard, index, term, ledger, emptied in found:
+            self._finished[shard], self._emptied[shard] = (index, term, ledger), emptied
         data_folder.prepare(self._log_path, LOG_SCHEMA)
 
     def _open_log(self) -> None:
@@ -343,23 +360,31 @@ class SqliteStorage:
         next(rows)  # a generator that was never entered would not close anything
         return rows
 
-    def _term(self, shard: int, index: int) -> int | None:
-        """The term of an entry of the log, None when it is not there."""
+    def _continues(self, shard: int, index: int, term: int) -> bool:
+        """Whether the shard's log goes on where its checkpoint ends."""
+        if not index:
+            return True
         found = self._log.execute("SELECT term FROM log WHERE position = ?", (_position(shard, index),)).fetchone()
-        return None if found is None else int(found[0])
+        return found is not None and found[0] == term
+
+    def _emptied_alike(self, shard: int) -> bool:
+        """Whether the log was emptied as often as the keyspace."""
+        found = self._log.execute("SELECT times FROM emptied WHERE shard = ?", (shard,)).fetchone()
+        return (found[0] if found else 0) == self._emptied.get(shard, 0)
+
+    def _mended(self, shard: int) -> None:
+        """The shard's two files fit again, and so does what its node knows of them."""
+        self._torn.discard(shard)
+        self._given_up.discard(shard)
 
     def _reset_log(self, shard: int, index: int, term: int) -> None:
-        """Leaves nothing in the shard's log but the entry the checkpoint ends with, durably."""
+        """Leaves nothing in the shard's log but the entry the checkpoint ends with, if any, durably."""
         with self._log_use, self._durably(), transaction(self._log, LOG):
             self._tails.pop(shard, None)
             self._log.execute(DELETE_ENTRIES, (_position(shard, 0), _position(shard, INDEX_MAX)))
-            self._log.execute(INSERT_ENTRY, (_position(shard, index), term, b""))
-
-    def _as_a_vote_needs(self, hard_state: tuple[int, HardState] | None) -> AbstractContextManager[None]:
-        """Syncs the commit where ``everysec`` would leave a vote or a term for later."""
-        if hard_state is None or self._policy is not SyncPolicy.EVERYSEC:
-            return _AS_IT_IS
-        return self._durably()
+            self._log.execute("INSERT OR REPLACE INTO emptied VALUES (?, ?)", (shard, self._emptied.get(shard, 0)))
+            if index:
+                self._log.execute(INSERT_ENTRY, (_position(shard, index), term, b""))
 
     @contextmanager
     def _durably(self) -> Iterator[None]:

@@ -103,7 +103,7 @@ class Disk:
     def _append(self, work: Work) -> StorageError | None:
         started_ns = perf_counter_ns()
         try:
-            self._storage.append(work.entries, work.hard_state)
+            self._storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
         except StorageError as error:
             return error
         self._commit_ns += (perf_counter_ns() - started_ns - self._commit_ns) // 8

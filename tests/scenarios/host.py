@@ -214,7 +214,7 @@ class Host:
             error = StorageError("no space left", definite=self.disk == "full")
             self.storage.fail_next["append"] = error
         try:
-            self.storage.append(work.entries, work.hard_state)
+            self.storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
         except StorageError as error:
             self.refusal = CommandError(f"Errors writing to the log: {error.message}", "MISCONF")
             uncertain = CommandError(f"the log may or may not have taken it: {error.message}", "UNCERTAIN")

@@ -27,7 +27,7 @@ class Disk:
 
     def __init__(self, world: World, id: str) -> None:
         self.id = id
-        self.storage = MemoryStorage(SyncPolicy.NO)
+        self.storage = MemoryStorage(SyncPolicy.NO, votes_wait=True)
         self.least_us = 0
         self.slow_us = 0
         self.full_until_us = 0
@@ -53,7 +53,7 @@ class Disk:
         self._fails = world.now_us < self.full_until_us or self.fails_uncertainly
         world.note(self.id, "begins", work)
         if not self._fails:
-            self.storage.append(work.entries, work.hard_state)
+            self.storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
 
     def finish(self, node: Node) -> None:
         """The commit is done, one way or the other: the node is told."""
@@ -71,7 +71,7 @@ class Disk:
         self.storage.uncertain_survives = self._world.happens(0.5)
         self.storage.fail_next["append"] = StorageError("no space left", definite=definite)
         try:
-            self.storage.append(work.entries, work.hard_state)
+            self.storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
         except StorageError as error:
             self.refuse(error, node)
 

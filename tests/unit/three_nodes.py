@@ -62,7 +62,7 @@ class Member:
         node.tick()
         work = node.ready()
         if work is not None:
-            self.storage.append(work.entries, work.hard_state)
+            self.storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
             node.persisted(work)
         self.dispatcher.deliver(node.apply())
         if self.server.acknowledgements.waiting:
