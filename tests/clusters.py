@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -156,42 +156,61 @@ class Node:
         """Everything it has written so far, in all its lives."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
-    def raft(self) -> dict[str, Any]:
-        """What RAFT.INFO says of the only shard; raises `OSError` when it does not answer."""
+    def ask(self, *words: Word) -> Any:
+        """One reply in RESP3, bytes of it as text; raises `OSError` when there is none, or an error."""
         with RawClient(self.server) as client:
             client.socket.settimeout(ASK_SECONDS)
             client.call("HELLO", 3)
-            reply = client.call("RAFT.INFO")
+            reply = client.call(*words)
         if isinstance(reply, hiredis.ReplyError):
             raise ConnectionError(str(reply))
-        return {name.decode(): _text(value) for name, value in reply[0].items()}
+        return text_of(reply)
+
+    def raft(self) -> dict[str, Any]:
+        """What RAFT.INFO says of the first shard; raises `OSError` when it does not answer or has no replica of it."""
+        shards: list[dict[str, Any]] = self.ask("RAFT.INFO")
+        for one in shards:
+            if one["shard"] == 0:
+                return one
+        raise ConnectionError(f"{self.name} has no replica of shard 0")
 
 
-def _text(value: Any) -> Any:
+def text_of(value: Any) -> Any:
+    """The same reply with text for bytes, all through."""
     match value:
         case bytes():
             return value.decode()
         case list():
-            return [_text(item) for item in value]
+            return [text_of(item) for item in value]
         case dict():
-            return {_text(name): _text(item) for name, item in value.items()}
+            return {text_of(name): text_of(item) for name, item in value.items()}
     return value
 
 
 class Cluster:
-    """N nodes named n1, n2 …, with a `Network` between them."""
+    """N nodes named n1, n2 …, with a `Network` between them, or with ``direct`` links that cannot be cut.
 
-    def __init__(self, folder: Path, size: int, *flags: str) -> None:
+    A cluster for clients that go where a node sends them is ``direct``: they
+    would be sent to the proxy otherwise. ``zones`` are those of the nodes, in
+    their order.
+    """
+
+    def __init__(self, folder: Path, size: int, *flags: str, zones: Sequence[str] = (), direct: bool = False) -> None:
         self.folder = folder
         self.network = Network()
         self.flags = flags
+        self.direct = direct
         self.nodes: dict[str, Node] = {}
         ports = {f"n{number}": port for number, port in enumerate(free_ports(size), 1)}
-        addresses = {name: self.network.add(name, port) for name, port in ports.items()}
+        addresses = {name: self._address(name, port) for name, port in ports.items()}
         listed = ",".join(f"{name}={address}" for name, address in addresses.items())
-        for name, port in ports.items():
-            own = ("--node-id", name, "--cluster", listed, *flags)
+        for (name, port), zone in zip(ports.items(), zones or [""] * size, strict=True):
+            own = ("--node-id", name, "--cluster", listed, *flags, *(("--zone", zone) if zone else ()))
             self.nodes[name] = Node(name, port, addresses[name], folder, own)
+
+    def _address(self, name: str, port: int) -> str:
+        """What the node announces."""
+        return f"{HOST}:{port}" if self.direct else self.network.add(name, port)
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]
@@ -211,7 +230,7 @@ class Cluster:
             port, address = self.nodes[name].port, self.nodes[name].address
         else:
             [port] = free_ports(1)
-            address = self.network.add(name, port)
+            address = self._address(name, port)
         own = ("--join", f"{HOST}:{through.port}", "--announce", address, *self.flags, *flags)
         node = Node(name, port, address, self.folder, own)
         self.nodes[name] = node
@@ -341,9 +360,11 @@ def _takes_writes(node: Node) -> bool:
 
 
 @contextlib.contextmanager
-def new_cluster(folder: Path, size: int, *flags: str) -> Iterator[Cluster]:
+def new_cluster(
+    folder: Path, size: int, *flags: str, zones: Sequence[str] = (), direct: bool = False
+) -> Iterator[Cluster]:
     """A cluster that is not started. All its processes end with the block; a traceback in their output is a failure."""
-    cluster = Cluster(folder, size, *flags)
+    cluster = Cluster(folder, size, *flags, zones=zones, direct=direct)
     try:
         yield cluster
     finally:

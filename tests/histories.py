@@ -2,11 +2,11 @@
 
 `registers_and_locks` keeps a history of calls and replies that a search for a
 linear order judges (tests.simulation.linearizability). `counting` keeps what was
-acknowledged, which must all be there afterwards.
+acknowledged, which must all be there afterwards. `growing` checks each reply when
+it comes, and so can go on for long.
 
-A reply of ``-CLUSTERDOWN`` or ``-MISCONF`` means that it did not happen: the
-call is left out. ``-UNCERTAIN``, a connection that broke and a reply that did
-not come in time leave the outcome open.
+A call that certainly did not happen (tests.callers) is left out; one that may
+have leaves the outcome open.
 """
 
 from __future__ import annotations
@@ -16,88 +16,32 @@ import itertools
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import hiredis
-
+from tests.callers import Caller, NewCaller, NotDone, Unsure, Wanderer
 from tests.clusters import Cluster, Node
-from tests.raw_client import RawClient
 from tests.servers import wait_until
 from tests.simulation.findings import Report, Verdict
 from tests.simulation.linearizability import check
 from tests.simulation.models import Call, Lock, Operation, Output, Register
 
 CLIENTS = 6
-REPLY_SECONDS = 4.0  # longer than a pause of a test, so that what a paused node says afterwards is judged
 BACK_OFF_SECONDS = 0.02
-MOVE_CHANCE = 0.05  # of a client going to another node after a reply
 LOCK_LIFE_MS = 3_600_000  # the model knows of no expiry
-DID_NOT_HAPPEN = ("CLUSTERDOWN", "MISCONF")
-MAY_HAVE_HAPPENED = ("UNCERTAIN",)
-
-
-class Unsure(Exception):
-    """Nobody knows whether the call had an effect."""
-
-
-class NotDone(Exception):
-    """The call certainly had none."""
-
-
-class Wanderer:
-    """A client that goes from node to node, and says of every call whether it happened, did not, or may have."""
-
-    def __init__(self, nodes: Sequence[Node], chance: random.Random) -> None:
-        self._nodes = nodes
-        self._chance = chance
-        self._connection: RawClient | None = None
-
-    def call(self, *words: bytes) -> Output:
-        """The reply, errors as text with a leading ``-``; raises `Unsure` and `NotDone`."""
-        connection = self._connected()
-        try:
-            reply = connection.call(*words)
-        except OSError as error:  # a timeout is one
-            self.leave()
-            raise Unsure(str(error)) from None
-        if isinstance(reply, hiredis.ReplyError):
-            text = str(reply)
-            if text.startswith(DID_NOT_HAPPEN):
-                self.leave()
-                raise NotDone(text)
-            if text.startswith(MAY_HAVE_HAPPENED):
-                self.leave()
-                raise Unsure(text)
-            return f"-{text}"
-        if self._chance.random() < MOVE_CHANCE:
-            self.leave()
-        return "OK" if reply == b"OK" else reply
-
-    def leave(self) -> None:
-        """Goes to some node the next time."""
-        if self._connection is not None:
-            self._connection.socket.close()
-            self._connection = None
-
-    def _connected(self) -> RawClient:
-        if self._connection is None:
-            node = self._chance.choice([one for one in self._nodes if one.runs] or list(self._nodes))
-            try:
-                self._connection = RawClient(node.server)
-            except OSError as error:
-                raise NotDone(str(error)) from None
-            self._connection.socket.settimeout(REPLY_SECONDS)
-        return self._connection
+Task = Callable[[Caller], None]
+"""What a client does again and again, each time one call or a few."""
 
 
 @dataclass
 class Load:
-    """Clients that run until the block ends; ``done`` counts their replies."""
+    """Clients that run until the block ends; ``done`` counts their replies, ``excuses`` what came instead of one."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     done: int = 0
+    excuses: Counter[str] = field(default_factory=Counter)
     failures: list[BaseException] = field(default_factory=list)
 
     def goes_on(self, replies: int = 50) -> None:
@@ -112,31 +56,31 @@ class Load:
             raise failure
 
 
-def _run(load: Load, serve: Callable[[Wanderer], None], nodes: Sequence[Node], seed: int) -> None:
-    wanderer = Wanderer(nodes, random.Random(seed))
+def _run(load: Load, task: Task, caller: Caller) -> None:
     try:
         while not load.stop.is_set():
             try:
-                serve(wanderer)
+                task(caller)
                 load.done += 1
-            except NotDone:
-                load.stop.wait(BACK_OFF_SECONDS)
-            except Unsure:
-                continue
+            except (NotDone, Unsure) as excuse:
+                load.excuses[str(excuse)] += 1
+                if isinstance(excuse, NotDone):
+                    load.stop.wait(BACK_OFF_SECONDS)
     except BaseException as failure:
         load.failures.append(failure)
         raise
     finally:
-        wanderer.leave()
+        caller.leave()
 
 
 @contextlib.contextmanager
 def _running(
-    load: Load, tasks: Sequence[Callable[[Wanderer], None]], nodes: Sequence[Node], seed: int
+    load: Load, tasks: Sequence[Task], nodes: Sequence[Node], seed: int, new_caller: NewCaller = Wanderer
 ) -> Iterator[None]:
+    callers = [new_caller(nodes, random.Random(seed * 1000 + number)) for number in range(len(tasks))]
     threads = [
-        threading.Thread(target=_run, args=(load, task, nodes, seed * 1000 + number), daemon=True)
-        for number, task in enumerate(tasks)
+        threading.Thread(target=_run, args=(load, task, caller), daemon=True)
+        for task, caller in zip(tasks, callers, strict=True)
     ]
     for thread in threads:
         thread.start()
@@ -158,11 +102,11 @@ class History(Load):
 
     operations: list[Operation] = field(default_factory=list)
 
-    def record(self, client: str, wanderer: Wanderer, call: Call) -> Output:
+    def record(self, client: str, caller: Caller, call: Call) -> Output:
         """Makes the call and keeps what is known of it."""
         invoked = time.monotonic_ns()
         try:
-            output = wanderer.call(*call)
+            output = caller.call(*call)
         except Unsure:
             self.operations.append(Operation(client, call, invoked))
             raise
@@ -182,11 +126,11 @@ class History(Load):
             assert report.verdict is Verdict.LINEARIZABLE, str(report)
 
 
-def _register_client(history: History, name: str, seed: int, keys: Sequence[bytes]) -> Callable[[Wanderer], None]:
+def _register_client(history: History, name: str, seed: int, keys: Sequence[bytes]) -> Task:
     chance = random.Random(seed)
     numbers = itertools.count(1)
 
-    def serve(wanderer: Wanderer) -> None:
+    def serve(caller: Caller) -> None:
         key, die = chance.choice(keys), chance.random()
         if die < 0.45:
             call: Call = (b"GET", key)
@@ -200,24 +144,24 @@ def _register_client(history: History, name: str, seed: int, keys: Sequence[byte
             call = (b"INCR", key)
         else:
             call = (b"DEL", key)
-        history.record(name, wanderer, call)
+        history.record(name, caller, call)
 
     return serve
 
 
-def _lock_client(history: History, name: str, seed: int, locks: Sequence[bytes]) -> Callable[[Wanderer], None]:
+def _lock_client(history: History, name: str, seed: int, locks: Sequence[bytes]) -> Task:
     chance = random.Random(seed)
     px = (b"PX", b"%d" % LOCK_LIFE_MS)
 
-    def serve(wanderer: Wanderer) -> None:
+    def serve(caller: Caller) -> None:
         key, die = chance.choice(locks), chance.random()
         owner = name.encode() + b"-of-" + key[-1:]  # one that holds nothing else, so that no cycle can close
         if die < 0.35:
-            history.record(name, wanderer, (b"LOCK.ACQUIRE", key, owner, *px))
+            history.record(name, caller, (b"LOCK.ACQUIRE", key, owner, *px))
         elif die < 0.45:
-            history.record(name, wanderer, (b"LOCK.ACQUIRE", key, owner, *px, b"BLOCK", b"20"))
+            history.record(name, caller, (b"LOCK.ACQUIRE", key, owner, *px, b"BLOCK", b"20"))
         else:
-            history.record(name, wanderer, (b"LOCK.RELEASE", key, owner))
+            history.record(name, caller, (b"LOCK.RELEASE", key, owner))
 
     return serve
 
@@ -285,16 +229,16 @@ class Counting(Load):
         return sum(len(told.values) + told.counted + len(told.pushed) for told in self.told)
 
 
-def _counting_client(told: _Told) -> Callable[[Wanderer], None]:
+def _counting_client(told: _Told) -> Task:
     numbers = itertools.count()
 
-    def serve(wanderer: Wanderer) -> None:
+    def serve(caller: Caller) -> None:
         number = next(numbers)
         key, value = f"{told.name}:{number}", str(number).encode()
-        if wanderer.call(b"SET", key.encode(), value) == "OK":
+        if caller.call(b"SET", key.encode(), value) == "OK":
             told.values[key] = value
         try:
-            count = wanderer.call(b"INCR", f"count:{told.name}".encode())
+            count = caller.call(b"INCR", f"count:{told.name}".encode())
         except Unsure:
             told.unsure += 1
             raise
@@ -302,7 +246,7 @@ def _counting_client(told: _Told) -> Callable[[Wanderer], None]:
         assert count > told.last, "a counter went back"
         told.last = count
         told.counted += 1
-        message = wanderer.call(b"Q.PUSH", f"queue:{told.name}".encode(), value)
+        message = caller.call(b"Q.PUSH", f"queue:{told.name}".encode(), value)
         assert isinstance(message, bytes)
         told.pushed[message] = value
 
@@ -311,10 +255,141 @@ def _counting_client(told: _Told) -> Callable[[Wanderer], None]:
 
 @contextlib.contextmanager
 def counting(
-    cluster: Cluster, *, seed: int, prefix: str, clients: int = CLIENTS, nodes: Sequence[Node] | None = None
+    cluster: Cluster,
+    *,
+    seed: int,
+    prefix: str,
+    clients: int = CLIENTS,
+    nodes: Sequence[Node] | None = None,
+    new_caller: NewCaller = Wanderer,
 ) -> Iterator[Counting]:
     """Clients that set keys of their own, count and push, on random nodes, until the block ends."""
     load = Counting(told=[_Told(f"{prefix}:{number}") for number in range(clients)])
     tasks = [_counting_client(told) for told in load.told]
-    with _running(load, tasks, nodes or list(cluster.nodes.values()), seed):
+    with _running(load, tasks, nodes or list(cluster.nodes.values()), seed, new_caller):
+        yield load
+
+
+# One writer for each key
+
+
+@dataclass
+class _Grown:
+    """A key whose values grow: what its writer was told and has tried, and the most that any reader has seen."""
+
+    key: bytes
+    acknowledged: int = 0
+    tried: int = 0
+    seen: int = 0
+
+    def check(self, value: int, floor: int) -> None:
+        """Fails unless a read that began at ``floor`` may see this."""
+        assert floor <= value <= self.tried, f"{self.key!r} was {floor} or more, is {value}, and {self.tried} at most"
+
+    @property
+    def floor(self) -> int:
+        """What a read that begins now must see at least."""
+        return max(self.acknowledged, self.seen)
+
+
+@dataclass
+class Growing(Load):
+    """Keys with one writer each, which others read, and locks with one owner each."""
+
+    keys: list[_Grown] = field(default_factory=list)
+
+    def assert_all_there(self, node: Node) -> None:
+        """Fails when a key is not what its writer made it, as this node says."""
+        client: Any = node.client()
+        for one in self.keys:
+            one.check(int(client.get(one.key) or 0), one.floor)
+        client.close()
+
+    @property
+    def acknowledged(self) -> int:
+        """How many writes were."""
+        return sum(one.acknowledged for one in self.keys)
+
+
+class _Grower:
+    """One client of `growing`: it writes a few keys of its own, reads everybody's, and takes and gives back a lock."""
+
+    OWN = 8
+
+    def __init__(self, load: Growing, name: str, chance: random.Random) -> None:
+        self._load = load
+        self._name = name
+        self._chance = chance
+        self._numbers = itertools.count()
+        self._own = [self._new_key() for _ in range(self.OWN)]
+        self._lock = b""
+        self._token = 0
+        self._held = False
+
+    def __call__(self, caller: Caller) -> None:
+        die = self._chance.random()
+        if die < 0.35:
+            self._write(caller)
+        elif die < 0.8:
+            self._read(caller)
+        else:
+            self._use_lock(caller)
+
+    def _new_key(self) -> _Grown:
+        one = _Grown(f"{self._name}:{next(self._numbers)}".encode())
+        self._load.keys.append(one)
+        return one
+
+    def _write(self, caller: Caller) -> None:
+        place = self._chance.randrange(self.OWN)
+        one = self._own[place]
+        one.tried = value = one.acknowledged + 1
+        try:
+            reply = caller.call(b"SET", one.key, b"%d" % value)
+        except Unsure:
+            self._own[place] = self._new_key()  # this write may still come through, after any later one
+            raise
+        assert reply == "OK", reply
+        one.acknowledged = value
+
+    def _read(self, caller: Caller) -> None:
+        one = self._chance.choice(self._load.keys)
+        floor = one.floor
+        reply = caller.call(b"GET", one.key)
+        assert reply is None or (isinstance(reply, bytes) and reply.isdigit()), reply
+        value = int(reply or 0)
+        one.check(value, floor)
+        one.seen = max(one.seen, value)
+
+    def _use_lock(self, caller: Caller) -> None:
+        if not self._lock:
+            self._lock, self._token, self._held = f"{self._name}:lock:{next(self._numbers)}".encode(), 0, False
+        owner, request = self._name.encode(), b"%d" % next(self._numbers)
+        try:
+            if self._held:
+                reply = caller.call(b"LOCK.RELEASE", self._lock, owner)
+                assert reply == 1 or (caller.repeats and reply == 0), reply
+            else:
+                life = b"%d" % LOCK_LIFE_MS
+                token = caller.call(b"LOCK.ACQUIRE", self._lock, owner, b"PX", life, b"ID", request)
+                assert isinstance(token, int), token
+                assert token > self._token, "a fencing token did not grow"
+                self._token = token
+        except Unsure:
+            self._lock = b""
+            raise
+        self._held = not self._held
+
+
+@contextlib.contextmanager
+def growing(
+    nodes: Sequence[Node], *, seed: int, prefix: str, clients: int = CLIENTS, new_caller: NewCaller = Wanderer
+) -> Iterator[Growing]:
+    """Clients that write keys of their own, read those of all, and use locks, until the block ends.
+
+    They use these nodes, and those that are added to the list meanwhile.
+    """
+    load = Growing()
+    tasks = [_Grower(load, f"{prefix}:{number}", random.Random(seed * 100 + number)) for number in range(clients)]
+    with _running(load, tasks, nodes, seed, new_caller):
         yield load
