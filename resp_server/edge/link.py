@@ -27,9 +27,6 @@ RECEIVE_BYTES = 256 * 1024
 UNSENT_BYTES_MAX = 64 * 1024 * 1024
 """A peer that leaves more than this unread is dropped; it is told again what matters."""
 
-COPIED_BYTES_MAX = 4096
-"""A larger message is handed to the system as it is, between two pieces of its frame."""
-
 PIECES_PER_WRITE = 512  # the system's own limit is 1024
 
 FRAME = b"*2\r\n$4\r\nPEER\r\n$%d\r\n%b\r\n"
@@ -69,15 +66,16 @@ class Link:
         self.unsent_bytes = 0
         self._unsent: deque[bytes | memoryview] = deque()
 
-    def send(self, blobs: list[bytes]) -> None:
-        """Sends encoded messages, and keeps what the socket does not take; raises `Lost`."""
+    def send(self, letters: list[wire.Letter]) -> None:
+        """Sends a turn's letters, and keeps what the socket does not take; raises `Lost`."""
         waits = bool(self._unsent)
-        for blob in blobs:
-            if len(blob) <= COPIED_BYTES_MAX:
-                self._keep(FRAME % (len(blob), blob))
+        for pieces in wire.frames(letters):
+            if len(pieces) == 1:
+                self._keep(FRAME % (len(pieces[0]), pieces[0]))
             else:
-                self._keep(FRAME_HEAD % len(blob))
-                self._keep(blob)
+                self._keep(FRAME_HEAD % sum(map(len, pieces)))
+                for piece in pieces:
+                    self._keep(piece)
                 self._keep(b"\r\n")
         if not waits:
             self.drain()
@@ -128,8 +126,8 @@ class Inbound:
         self.fd = connected.fileno()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING_WHOLE)
 
-    def read(self, buffer: bytearray) -> list[AnyMessage]:
-        """The messages that one look at the socket brings; raises `Lost`, and `wire.WireError` for what is none.
+    def read(self, buffer: bytearray) -> list[tuple[int, AnyMessage]]:
+        """What one look at the socket brings: (shard, message). Raises `Lost`, and `wire.WireError` for what is none.
 
         ``buffer`` is where they come in, so that no memory is asked for at every look.
         """
@@ -143,17 +141,17 @@ class Inbound:
             raise Lost("it closed the connection")
         reader = self._reader
         reader.feed(buffer, 0, size)  # type: ignore[arg-type]  # its stub has left out bytearray
-        messages = []
+        mail: list[tuple[int, AnyMessage]] = []
         try:
             while (frame := reader.gets()) is not _NOTHING_WHOLE:
                 match frame:
                     case [b"PEER", bytes() as blob]:
-                        messages.append(wire.decode(blob))
+                        mail += wire.decode(blob)
                     case _:
-                        raise wire.WireError("no frame of a message")
+                        raise wire.WireError("no frame of messages")
         except hiredis.HiredisError as error:
             raise wire.WireError(str(error)) from None
-        return messages
+        return mail
 
 
 class Links:
@@ -202,9 +200,9 @@ class Links:
         """The peers whose messages are taken."""
         return [inbound.peer for inbound in self._from.values()]
 
-    def hear(self, ready: Iterable[tuple[int, int]]) -> list[tuple[str, AnyMessage]]:
-        """Looks after the links that are ready; the messages that came."""
-        mail: list[tuple[str, AnyMessage]] = []
+    def hear(self, ready: Iterable[tuple[int, int]]) -> list[tuple[str, int, AnyMessage]]:
+        """Looks after the links that are ready; the messages that came: (from whom, the shard, what)."""
+        mail: list[tuple[str, int, AnyMessage]] = []
         for fd, event in ready:
             if (inbound := self._from.get(fd)) is not None:
                 self._read(inbound, mail)
@@ -212,21 +210,25 @@ class Links:
                 self._look_after(link, event)
         return mail
 
-    def send(self, messages: list[tuple[str, Message]]) -> None:
-        """Sends messages, (to, what), with one write for each link. Where there is no link they are lost."""
-        turn: dict[Link, list[bytes]] = {}
-        encoded: Message | None = None
-        blob = b""
-        for peer, message in messages:
+    def send(self, messages: list[tuple[str, int, Message]]) -> None:
+        """Sends a turn's messages, (to, the shard, what): one write for each link. Without a link they are lost."""
+        turn: dict[Link, list[wire.Letter]] = {}
+        packed: dict[int, bytes] = {}  # by the message's identity: the same append often goes to several
+        for peer, shard, message in messages:
             link = self._to.get(peer)
             if link is None:
                 continue
-            if message is not encoded:  # the same append often goes to several
-                encoded, blob = message, wire.encode(message)
-            turn.setdefault(link, []).append(blob)
-        for link, blobs in turn.items():
+            found = packed.get(id(message))
+            if found is None:
+                found = packed[id(message)] = wire.pack(message)
+            letters = turn.get(link)
+            if letters is None:
+                turn[link] = [(shard, found)]
+            else:
+                letters.append((shard, found))
+        for link, letters in turn.items():
             try:
-                link.send(blobs)
+                link.send(letters)
             except Lost as lost:
                 self._drop(link, str(lost))
                 continue
@@ -243,9 +245,10 @@ class Links:
         for inbound in list(self._from.values()):
             self._forget(inbound)
 
-    def _read(self, inbound: Inbound, mail: list[tuple[str, AnyMessage]]) -> None:
+    def _read(self, inbound: Inbound, mail: list[tuple[str, int, AnyMessage]]) -> None:
+        peer = inbound.peer
         try:
-            mail += [(inbound.peer, message) for message in inbound.read(self._buffer)]
+            mail += [(peer, shard, message) for shard, message in inbound.read(self._buffer)]
         except Lost as lost:
             LOGGER.debug("a peer closed its link", {"peer": inbound.peer, "reason": lost})
             self._forget(inbound)

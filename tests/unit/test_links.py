@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from cluster import wire
-from cluster.raft.messages import Append, Message, Ping
+from cluster.raft.messages import Append, AskRead, Message
+from cluster.ring.slots import SYSTEM
 from resp_server.edge import link
-from resp_server.edge.link import Links
+from resp_server.edge.link import FRAME_HEAD, Links
 from resp_server.edge.poller import READ, WRITE, Poller, new_poller
 from resp_server.logs import LOGGER
 
-SMALL = Ping(0, 7)
+SMALL = AskRead(0, 7)
 LARGE = Append(1, 0, 0, 0, [(1, b"x" * 300_000)])
 
 
@@ -46,9 +47,9 @@ class Ends:
         self.pollers[1].watch(self.sockets[1].fileno(), READ)
         self.far.adopt("n1", self.sockets[1])
 
-    def heard(self) -> list[tuple[str, Message]]:
+    def heard(self) -> list[tuple[str, int, Message]]:
         """What came in on the far side, once all that was sent has gone out."""
-        mail: list[tuple[str, Message]] = []
+        mail: list[tuple[str, int, Message]] = []
         while (found := self.far.hear(self.pollers[1].poll(0))) or self.link.unsent_bytes:
             mail += found
             self.near.hear(self.pollers[0].poll(0))
@@ -69,35 +70,43 @@ def ends() -> Iterator[Ends]:
 
 
 def test_messages_arrive_whole_and_in_order(ends: Ends) -> None:
-    sent: list[Message] = [SMALL, LARGE, SMALL, *[Ping(0, number) for number in range(2000)], LARGE]
-    ends.near.send([("n2", message) for message in sent])
-    assert [message for _, message in ends.heard()] == sent
-    ends.near.send([("n2", SMALL)])
-    assert ends.heard() == [("n1", SMALL)]
+    sent: list[Message] = [SMALL, LARGE, SMALL, *[AskRead(0, number) for number in range(2000)], LARGE]
+    ends.near.send([("n2", 0, message) for message in sent])
+    assert [message for _, _, message in ends.heard()] == sent
+    ends.near.send([("n2", 0, SMALL)])
+    assert ends.heard() == [("n1", 0, SMALL)]
 
 
 def test_a_frame_is_a_command_with_one_argument(ends: Ends) -> None:
-    ends.near.send([("n2", SMALL)])
-    blob = wire.encode(SMALL)
+    ends.near.send([("n2", 0, SMALL)])
+    blob = wire.encode([(0, SMALL)])
     assert ends.sockets[1].recv(1000) == b"*2\r\n$4\r\nPEER\r\n$%d\r\n%b\r\n" % (len(blob), blob)
+
+
+def test_a_turn_is_one_frame_for_all_shards(ends: Ends) -> None:
+    sent = [(shard, AskRead(shard, 1)) for shard in range(40)] + [(SYSTEM, LARGE)]
+    ends.near.send([("n2", shard, message) for shard, message in sent])
+    frame = FRAME_HEAD % len(wire.encode(sent)) + wire.encode(sent)
+    assert ends.sockets[1].recv(1000, socket.MSG_PEEK) == frame[:1000]
+    assert [(shard, message) for _, shard, message in ends.heard()] == sent
 
 
 def test_what_goes_to_several_is_encoded_once(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[Message] = []
-    encode = wire.encode
+    pack = wire.pack
 
     def counted(message: Message) -> bytes:
         encoded.append(message)
-        return encode(message)
+        return pack(message)
 
-    monkeypatch.setattr(wire, "encode", counted)
-    ends.near.send([("n2", LARGE), ("n2", LARGE), ("nobody", SMALL)])
-    assert encoded == [LARGE]
-    assert len(ends.heard()) == 2
+    monkeypatch.setattr(wire, "pack", counted)
+    ends.near.send([("n2", 0, LARGE), ("n2", 3, SMALL), ("n2", 9, LARGE), ("nobody", 0, AskRead(0, 8))])
+    assert encoded == [LARGE, SMALL]
+    assert ends.heard() == [("n1", 0, LARGE), ("n1", 3, SMALL), ("n1", 9, LARGE)]
 
 
 def test_what_the_socket_does_not_take_waits_for_it(ends: Ends) -> None:
-    ends.near.send([("n2", LARGE)] * 20)
+    ends.near.send([("n2", 0, LARGE)] * 20)
     assert ends.link.unsent_bytes
     assert ends.link.interest == READ | WRITE
     assert len(ends.heard()) == 20
@@ -106,11 +115,11 @@ def test_what_the_socket_does_not_take_waits_for_it(ends: Ends) -> None:
 
 def test_a_peer_that_reads_nothing_is_given_up(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "UNSENT_BYTES_MAX", 1_000_000)
-    ends.near.send([("n2", LARGE)] * 20)
+    ends.near.send([("n2", 0, LARGE)] * 20)
     assert ends.link.lost.is_set()
     assert ends.link.reason == "it does not read what it is sent"
     assert ends.node.noted == ["+n2", "-n2"]
-    ends.near.send([("n2", SMALL)])  # there is no link: lost
+    ends.near.send([("n2", 0, SMALL)])  # there is no link: lost
 
 
 def test_a_peer_that_closes_is_noticed(ends: Ends) -> None:
@@ -137,8 +146,8 @@ def test_another_connection_takes_the_place_of_the_first(ends: Ends) -> None:
     ends.far.adopt("n1", far)
     assert ends.far.callers() == ["n1"]
     ends.link = again
-    ends.near.send([("n2", SMALL)])
-    assert ends.heard() == [("n1", SMALL)]
+    ends.near.send([("n2", 0, SMALL)])
+    assert ends.heard() == [("n1", 0, SMALL)]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +168,7 @@ def test_what_is_no_message_ends_the_link(
     monkeypatch.setattr(LOGGER, "propagate", True)
     monkeypatch.setattr(LOGGER, "handlers", [])  # whatever another test left there
     caplog.set_level("WARNING", logger=LOGGER.name)  # whatever another test set
-    ends.near.send([("n2", SMALL)])
+    ends.near.send([("n2", 0, SMALL)])
     ends.sockets[0].send(nonsense)
     ends.far.hear(ends.pollers[1].poll(1))
     assert ends.far.callers() == []

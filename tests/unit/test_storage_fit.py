@@ -9,6 +9,7 @@ from cluster.storage import (
     FolderError,
     HardState,
     Recovered,
+    Storage,
     StorageError,
     SyncPolicy,
 )
