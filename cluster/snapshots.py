@@ -75,6 +75,11 @@ class Snapshots:
 
     # Out
 
+    def receivers(self) -> list[str]:
+        """Whom a snapshot is being sent."""
+        leading = self._raft.leading
+        return [] if leading is None else list(leading.transfers)
+
     def due(self) -> list[tuple[str, int | None, int]]:
         """The pieces to send now: (to whom, of which snapshot or None for the newest, which piece)."""
         leading = self._raft.leading
@@ -123,6 +128,15 @@ class Snapshots:
             wanted = known.position if known is not None and known.index == chunk.index else 0
             raft.send(raft.leader, ChunkTaken(raft.term, chunk.index, wanted, False))
         return None
+
+    @property
+    def coming(self) -> bool:
+        """Whether a piece has come that was not looked at yet."""
+        return bool(self._raft.chunks)
+
+    def put_off(self) -> None:
+        """The driver is at another shard's: what came is forgotten, and will come again."""
+        self._raft.chunks.clear()
 
     def abandon(self) -> None:
         """The driver gave up the checkpoint it was writing: the next snapshot begins at its first piece."""
