@@ -191,11 +191,20 @@ class Cluster:
     """N nodes named n1, n2 …, with a `Network` between them, or with ``direct`` links that cannot be cut.
 
     A cluster for clients that go where a node sends them is ``direct``: they
-    would be sent to the proxy otherwise. ``zones`` are those of the nodes, in
+    would be sent to the proxy otherwise. ``shape`` is what the first nodes are
+    told besides ``flags``, and who joins later is not; ``zones`` are theirs, in
     their order.
     """
 
-    def __init__(self, folder: Path, size: int, *flags: str, zones: Sequence[str] = (), direct: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        *flags: str,
+        shape: Sequence[str] = (),
+        zones: Sequence[str] = (),
+        direct: bool = False,
+    ) -> None:
         self.folder = folder
         self.network = Network()
         self.flags = flags
@@ -205,7 +214,7 @@ class Cluster:
         addresses = {name: self._address(name, port) for name, port in ports.items()}
         listed = ",".join(f"{name}={address}" for name, address in addresses.items())
         for (name, port), zone in zip(ports.items(), zones or [""] * size, strict=True):
-            own = ("--node-id", name, "--cluster", listed, *flags, *(("--zone", zone) if zone else ()))
+            own = ("--node-id", name, "--cluster", listed, *flags, *shape, *(("--zone", zone) if zone else ()))
             self.nodes[name] = Node(name, port, addresses[name], folder, own)
 
     def _address(self, name: str, port: int) -> str:
@@ -361,10 +370,10 @@ def _takes_writes(node: Node) -> bool:
 
 @contextlib.contextmanager
 def new_cluster(
-    folder: Path, size: int, *flags: str, zones: Sequence[str] = (), direct: bool = False
+    folder: Path, size: int, *flags: str, shape: Sequence[str] = (), zones: Sequence[str] = (), direct: bool = False
 ) -> Iterator[Cluster]:
     """A cluster that is not started. All its processes end with the block; a traceback in their output is a failure."""
-    cluster = Cluster(folder, size, *flags, zones=zones, direct=direct)
+    cluster = Cluster(folder, size, *flags, shape=shape, zones=zones, direct=direct)
     try:
         yield cluster
     finally:
@@ -373,9 +382,9 @@ def new_cluster(
 
 
 @contextlib.contextmanager
-def running_cluster(folder: Path, size: int, *flags: str) -> Iterator[Cluster]:
+def running_cluster(folder: Path, size: int, *flags: str, shape: Sequence[str] = ()) -> Iterator[Cluster]:
     """The same, started, with a leader."""
-    with new_cluster(folder, size, *flags) as cluster:
+    with new_cluster(folder, size, *flags, shape=shape) as cluster:
         cluster.start()
         cluster.wait_for_leader()
         yield cluster
