@@ -10,15 +10,18 @@ and number, and so knows whom to answer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import msgspec
 
 from cluster.machine.machine import Call
-from cluster.machine.reply import CommandError
+from cluster.machine.reply import CommandError, Reply
 
 Client: TypeAlias = Any
 """Whoever asked: the caller's own object, handed back with the answer. None wants no answer."""
+
+Answer: TypeAlias = "tuple[Client, Reply]"
 
 Part: TypeAlias = "tuple[bytes, int, msgspec.Raw]"
 """Author, number, body. The author is a node in one run of its process, as ``n1.0b5f``."""
@@ -29,36 +32,42 @@ _decode_entry = msgspec.msgpack.Decoder(tuple[int, list[tuple[bytes, int, msgspe
 
 
 class Batch:
-    """The commands of one turn: all calls with who asked for each, and the writes among them for the log.
+    """The commands of one turn: all calls with who asked for each, and what of each stands in the log.
 
-    ``number`` is 0 while the batch is open. ``term`` is the one it was sent in,
-    ``index`` its entry where this node made that. A batch without writes waits
-    for ``read_index`` to be applied, None until the leader named it, and runs
-    as of ``read_ms``. ``lost`` is what to answer when it certainly did not, or
-    may not, have happened.
+    ``logged`` has the arguments of every call as another node is to see them;
+    ``reads`` are the places of those that are not logged where this node
+    carries out the log itself. ``number`` is 0 while the batch is open.
+    ``term`` is the one it was sent in, ``index`` its entry where this node made
+    that. A batch without writes waits for ``read_index`` to be applied, None
+    until the leader named it, and runs as of ``read_ms``. ``answers`` is there
+    once it is carried out, but not yet its turn to be answered; ``lost`` is what
+    to answer when it certainly did not, or may not, have happened.
     """
 
     __slots__ = (
+        "answers",
         "body",
         "calls",
         "clients",
         "index",
+        "logged",
         "lost",
         "number",
         "origins",
         "read_index",
         "read_ms",
+        "reads",
         "sent_ms",
         "since_ms",
         "term",
-        "writes",
     )
 
     def __init__(self) -> None:
         self.clients: list[Client] = []
         self.calls: list[Call] = []
-        self.writes: list[list[Any]] = []
-        self.origins: dict[int, bytes] = {}  # of the writes, by position
+        self.logged: list[list[Any]] = []
+        self.reads: list[int] = []
+        self.origins: dict[int, bytes] = {}  # by place
         self.number = 0
         self.term = 0
         self.index = 0
@@ -67,11 +76,22 @@ class Batch:
         self.sent_ms = 0.0
         self.read_index: int | None = None
         self.read_ms = 0
+        self.answers: Iterable[Answer] | None = None
         self.lost: CommandError | None = None
 
-    def encode(self) -> bytes:
-        """The body of its part."""
-        return _encode((self.writes, self.origins))
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything for the log in it."""
+        return len(self.calls) > len(self.reads)
+
+    def encode(self, *, whole: bool) -> bytes:
+        """The body of its part; ``whole``, with the reads in it, for the log to carry out on another node."""
+        if whole or not self.reads:
+            return _encode((self.logged, self.origins))
+        reads = frozenset(self.reads)
+        places = [place for place in range(len(self.logged)) if place not in reads]
+        origins = {new: self.origins[old] for new, old in enumerate(places) if old in self.origins}
+        return _encode(([self.logged[place] for place in places], origins))
 
 
 def writes_in(body: bytes | msgspec.Raw) -> tuple[list[Any], dict[int, bytes]]:

@@ -13,6 +13,8 @@ from cluster import batch as batches
 from cluster.batch import Batch
 from cluster.clients import Clients, no_leader
 from cluster.machine.machine import UNBLOCK, Call, Machine
+from cluster.machine.reply import WAITING, Reply
+from cluster.outcomes import Outcomes, Waiting
 from cluster.raft.membership import MARK
 from cluster.storage.contract import Entry
 
@@ -24,19 +26,26 @@ class Unreadable(Exception):
 class Carrying:
     """Carries out the entries of one shard, one after the other.
 
-    ``term`` is that of the last one. ``concerned`` collects the other nodes
-    that wrote a part of what was carried out, in order.
+    ``term`` is that of the last one. ``concerned`` collects the parts of others
+    in what was carried out: (author, number), in order. ``outcomes`` has what
+    was answered to them. ``waits`` are those waits of this node's sessions that
+    another node told of.
     """
 
     def __init__(self, clients: Clients, shard: int) -> None:
         self.term = 0
-        self.concerned: dict[str, None] = {}
+        self.concerned: list[tuple[bytes, int]] = []
+        self.outcomes = Outcomes()
+        self.waits: dict[bytes, int] = {}
         self._clients = clients
         self._shard = shard
         self._given_up: list[bytes] = []  # sessions of this node whose part of the entry nobody waits for
 
-    def carry_out(self, machine: Machine, entry: Entry) -> None:
-        """One committed entry, and the answers to the part of it that is this node's own. Raises `Unreadable`."""
+    def carry_out(self, machine: Machine, entry: Entry, now_ms: float) -> None:
+        """One committed entry, and the answers to the part of it that is this node's own. Raises `Unreadable`.
+
+        ``now_ms`` is the node's monotonic time.
+        """
         clients = self._clients
         if entry.term > self.term:
             self.term = entry.term
@@ -46,34 +55,65 @@ class Carrying:
             return
         self._given_up.clear()
         try:
-            time_ms, calls, mine = self._calls(machine, payload)
+            time_ms, calls, mine, others = self._calls(machine, payload)
         except (LookupError, msgspec.MsgspecError) as error:
             raise Unreadable(f"entry {entry.index}: {error}") from error
         replies = machine.apply(time_ms, calls)
         if self._given_up:
             self._end_waits(machine, mine)
         for start, batch in mine:
-            if batch.lost is not None:
-                clients.fail(batch)
-                continue
-            answers = replies if len(batch.calls) == len(replies) else replies[start : start + len(batch.calls)]
-            clients.answers.append(zip(batch.clients, answers, strict=True))
+            if batch.lost is not None or batch.answers is not None:
+                clients.answer(machine, batch)
+            else:
+                clients.carried_out(batch, _share(replies, start, len(batch.calls)))
+        for start, count, author, number in others:
+            self._remember(machine, calls, author, number, start, _share(replies, start, count), now_ms)
 
-    def _calls(self, machine: Machine, payload: bytes) -> tuple[int, list[Call], list[tuple[int, Batch]]]:
-        """The time and the calls of an entry, and from where on which batches of this node's clients stand in them."""
+    def _remember(
+        self,
+        machine: Machine,
+        calls: list[Call],
+        author: bytes,
+        number: int,
+        start: int,
+        replies: list[Reply],
+        now_ms: float,
+    ) -> None:
+        """Keeps what was answered to another node's part."""
+        self.concerned.append((author, number))
+        if WAITING in replies:
+            waits = {origin: wait for origin, wait, _ in machine.woken}
+            for place, reply in enumerate(replies):
+                if reply is WAITING:
+                    origin = calls[start + place][2]
+                    waiter = machine.waiters.of(origin)
+                    replies[place] = Waiting(waiter.number if waiter is not None else waits.get(origin, 0))
+        self.outcomes.carried_out(now_ms, author, number, replies)
+
+    def _calls(
+        self, machine: Machine, payload: bytes
+    ) -> tuple[int, list[Call], list[tuple[int, Batch]], list[tuple[int, int, bytes, int]]]:
+        """The time and the calls of an entry, and whose they are.
+
+        From where on which batches of this node's clients stand among the calls;
+        and from where on how many of which author and number.
+        """
         time_ms, parts = batches.parts_in(payload)
         calls: list[Call] = []
         mine: list[tuple[int, Batch]] = []
+        others: list[tuple[int, int, bytes, int]] = []
         for author, number, body in parts:
             own = self._clients.take(number) if author == self._clients.author else []
             for batch in own:
                 mine.append((len(calls), batch))
-                if batch.lost is None:
+                if batch.lost is None and batch.answers is None:
                     calls = calls + batch.calls if calls else batch.calls
-            if not own or own[-1].lost is not None:
-                calls = calls + self._decoded(machine, author, body)
-                self.concerned[batches.node_of(author)] = None
-        return time_ms, calls, mine
+            if not own or own[-1].lost is not None or own[-1].answers is not None:
+                decoded = self._decoded(machine, author, body)
+                if author != self._clients.author:
+                    others.append((len(calls), len(decoded), author, number))
+                calls = calls + decoded if calls else decoded
+        return time_ms, calls, mine, others
 
     def _decoded(self, machine: Machine, author: bytes, body: msgspec.Raw) -> list[Call]:
         """The calls of a part that nobody here waits for."""
@@ -92,8 +132,14 @@ class Carrying:
         answered = {origin for _, batch in mine if batch.lost is None for origin in batch.origins.values()}
         for origin in self._given_up:
             waiter = machine.waiters.of(origin)
-            if waiter is not None and origin not in answered:
-                self._clients.owe(unblocking(machine, origin, number=waiter.number))
+            if waiter is None or origin in answered or self.waits.get(origin) == waiter.number:
+                continue
+            self._clients.owe(unblocking(machine, origin, number=waiter.number))
+
+
+def _share(replies: list[Reply], start: int, count: int) -> list[Reply]:
+    """The replies to one part of an entry."""
+    return replies if count == len(replies) else replies[start : start + count]
 
 
 def unblocking(machine: Machine, origin: bytes, reason: bytes = b"TIMEOUT", *, number: int | None = None) -> Call:

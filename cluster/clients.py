@@ -8,16 +8,14 @@ owed: it goes into a batch again and again until it has happened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import Any, TypeAlias
+from typing import Any
 
-from cluster.batch import Batch, Client
+from cluster.batch import Answer, Batch, Client
 from cluster.machine.machine import Call, Handler, Machine, in_place
 from cluster.machine.reply import CommandError, Reply
 from cluster.outstanding import Outstanding
-
-Answer: TypeAlias = "tuple[Client, Reply]"
 
 BATCH_BYTES_MAX = 900_000_000
 """A row of SQLite holds a thousand million bytes, and an entry is a row."""
@@ -59,14 +57,16 @@ class Clients:
         batch.clients.append(client)
         batch.calls.append((handler, args, origin))
         if origin:
-            batch.origins[len(batch.writes)] = origin
-        batch.writes.append(args if logged is None else logged)
+            batch.origins[len(batch.logged)] = origin
+        batch.logged.append(args if logged is None else logged)
 
     def submit_read(self, client: Client, handler: Handler, args: list[bytes]) -> None:
         """Gives a command that is not logged its place among those of this turn that are."""
         batch = self.open
         batch.clients.append(client)
         batch.calls.append((*in_place(handler, args), b""))
+        batch.reads.append(len(batch.logged))
+        batch.logged.append(args)
 
     def submit_writes(self, client: Client, calls: list[Call]) -> None:
         """Gives several commands of one client their places, logged as they are and without their session."""
@@ -74,11 +74,11 @@ class Clients:
         if len(calls) == 1:  # as from most clients
             batch.clients.append(client)
             batch.calls.append(calls[0])
-            batch.writes.append(calls[0][1])
+            batch.logged.append(calls[0][1])
             return
         batch.clients += repeat(client, len(calls))
         batch.calls += calls
-        batch.writes += [args for _, args, _ in calls]
+        batch.logged += [args for _, args, _ in calls]
 
     def owe(self, call: Call) -> None:
         """It must happen some time, and nobody waits for it."""
@@ -90,13 +90,13 @@ class Clients:
         for handler, args, origin in owed:
             self.submit(None, handler, args, origin=origin)
 
-    def close(self, now_ms: float, term: int, *, logged: bool) -> Batch:
+    def close(self, now_ms: float, term: int, *, logged: bool, whole: bool = False) -> Batch:
         """Ends this turn's batch: it has a number and is waited for; ``logged`` makes the body of its part."""
         batch, self.open = self.open, Batch()
         self.outstanding.close(batch, now_ms)
         batch.term = term
         if logged:
-            batch.body = batch.encode()
+            batch.body = batch.encode(whole=whole)
             if len(batch.body) > BATCH_BYTES_MAX:
                 batch.lost = CommandError("more than the log takes at once: send less in one transaction")
         return batch
@@ -111,21 +111,41 @@ class Clients:
     def take(self, number: int) -> list[Batch]:
         """The batch that an entry holds, behind those to be answered before it; empty if it was given up.
 
-        Before it stand reads, which run in their places, and what was lost.
+        Before it stand reads, which run in their places, what was lost, and what
+        is answered already. One that others have to be answered before comes
+        alone, and stays.
         """
         found = self.outstanding.take_to(number)
-        for batch in found[:-1]:
-            if batch.lost is None and batch.writes:
-                batch.lost = uncertain("a later command overtook it")
+        if not found:
+            batch = self.outstanding.find(number)
+            return [] if batch is None or batch.answers is not None else [batch]
         return found
 
+    def carried_out(self, batch: Batch, replies: Sequence[Reply]) -> None:
+        """A batch of `take` was carried out: its clients are answered, in their turn."""
+        answers = zip(batch.clients, replies, strict=True)
+        if self.outstanding.find(batch.number) is None:
+            self.answers.append(answers)
+        else:
+            batch.answers = answers
+
+    def told(self, batch: Batch, replies: Sequence[Reply]) -> None:
+        """Another node carried out a batch, reads included; it is answered by `serve`, in its turn."""
+        batch.answers = zip(batch.clients, replies, strict=True)
+
     def serve(self, machine: Machine, applied: int) -> None:
-        """Answers what can be answered now: reads the state is ready for, and what was lost."""
+        """Answers what can be answered now: reads the state is ready for, what others told, and what was lost."""
         for batch in self.outstanding.take_answerable(applied):
-            if batch.lost is None:
-                self._read(machine, batch)
-            else:
-                self.fail(batch)
+            self.answer(machine, batch)
+
+    def answer(self, machine: Machine, batch: Batch) -> None:
+        """Answers a batch that is lost, was carried out, or reads."""
+        if batch.lost is not None:
+            self.fail(batch)
+        elif batch.answers is not None:
+            self.answers.append(batch.answers)
+        else:
+            self._read(machine, batch)
 
     def _read(self, machine: Machine, batch: Batch) -> None:
         """Runs a batch of reads on the state as it is."""

@@ -1,52 +1,76 @@
-"""The failure detector: when each peer was last heard, and how long its answers take.
+"""Who is there: what was last heard of each node, and what every node tells every other about itself.
 
-A leader's heartbeats are answered anyway; nodes that do not lead ping the
-others now and then, so that every node knows of every other. Raft does not go
-by this: it is for people, and for whoever wants to know whom to ask.
+Once in an election timeout a node tells every other that it
+is there (`Presence`), and at once when it begins or ceases to lead
+a shard. So everybody knows whom to ask for which shard, and who is silent.
 """
 
 from __future__ import annotations
 
-from cluster.raft.messages import Alive, Ping
+from collections.abc import Iterable
 
-PING_BEATS = 2
-"""Heartbeat intervals between two pings."""
+from cluster.raft.messages import Alive, Presence
 
 REACHABLE_TIMEOUTS = 2
 """A peer not heard for so many election timeouts counts as unreachable."""
 
 
 class Contacts:
-    """What was heard of whom, in milliseconds of the node's own clock."""
+    """What was heard of whom, in milliseconds of the node's own clock, and what was told to whom."""
 
-    __slots__ = ("_heard_ms", "_next_ping_ms", "_round_trip_us", "matches")
+    __slots__ = ("_echo_us", "_heard_ms", "_next_ms", "_round_trip_us", "_told", "interval_ms")
 
-    def __init__(self) -> None:
+    def __init__(self, interval_ms: float) -> None:
+        self.interval_ms = interval_ms
         self._heard_ms: dict[str, float] = {}
         self._round_trip_us: dict[str, int] = {}
-        self._next_ping_ms = 0.0
-        self.matches: dict[str, int] = {}  # what the leader last said to be durable where
+        self._echo_us: dict[str, tuple[int, int]] = {}  # what the peer's last presence said, and when it came
+        self._told: list[tuple[int, int]] | None = None  # what this node leads, as all were told
+        self._next_ms = 0.0
 
     def heard(self, peer: str, now_ms: float) -> None:
         """A message of the peer came."""
         self._heard_ms[peer] = now_ms
 
+    def heard_ms(self, peer: str) -> float | None:
+        """When a message of the peer last came; None: never."""
+        return self._heard_ms.get(peer)
+
     def answered(self, peer: str, message: Alive, now_ms: float) -> None:
-        """The peer answered a heartbeat or a ping."""
+        """The peer answered a heartbeat."""
         if message.sent_us:
             self._round_trip_us[peer] = max(0, int(now_ms * 1000) - message.sent_us)
 
-    def pings(self, now_ms: float, interval_ms: float) -> Ping | None:
-        """What to send everybody now, if it is time."""
-        if now_ms < self._next_ping_ms:
-            return None
-        self._next_ping_ms = now_ms + interval_ms * PING_BEATS
-        return Ping(0, int(now_ms * 1000))
+    def present(self, peer: str, message: Presence, now_ms: float) -> None:
+        """The peer is there."""
+        now_us = int(now_ms * 1000)
+        self._echo_us[peer] = (message.sent_us, now_us)
+        if message.echo_us:
+            self._round_trip_us[peer] = max(0, now_us - message.echo_us - message.held_us)
+
+    def presences(
+        self, peers: Iterable[str], leads: list[tuple[int, int]], now_ms: float
+    ) -> list[tuple[str, Presence]]:
+        """What to tell whom now; ``leads`` are the shards this node leads, and in which terms."""
+        if now_ms < self._next_ms and leads == self._told:
+            return []
+        self._next_ms = now_ms + self.interval_ms
+        self._told = leads
+        now_us = int(now_ms * 1000)
+        found = []
+        for peer in peers:
+            echo_us, came_us = self._echo_us.get(peer, (0, now_us))
+            found.append((peer, Presence(0, now_us, echo_us, now_us - came_us, leads)))
+        return found
 
     @property
-    def next_ping_ms(self) -> float:
-        """When `pings` has something next."""
-        return self._next_ping_ms
+    def next_presence_ms(self) -> float:
+        """When `presences` has something next, whatever happens."""
+        return self._next_ms
+
+    def hurry(self) -> None:
+        """Somebody may have missed what was told: everybody is told again."""
+        self._next_ms = 0.0
 
     def silent_ms(self, peer: str, now_ms: float) -> float | None:
         """How long the peer has not been heard; None: never was."""

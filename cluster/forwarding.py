@@ -29,29 +29,29 @@ class Forwarding:
         self._sent: Batch | None = None  # the last one
         self._accepted: dict[bytes, int] = {}  # the last batch taken of each author, in this term
 
-    def send(self, batch: Batch) -> Forward:
+    def send(self, batch: Batch, *, wanted: bool) -> Forward:
         """A batch for the first time, in its term."""
         last, self._sent = self._sent, batch
         if last is None or last.term != batch.term or last.lost is not None:
-            return self._message(batch, 0)  # whatever came before was answered, or given up
-        return self._message(batch, last.number)
+            return self._message(batch, 0, wanted)  # whatever came before was answered, or given up
+        return self._message(batch, last.number, wanted)
 
-    def repeat(self, sent: list[Batch], now_ms: float, patience_ms: float) -> list[Forward]:
+    def repeat(self, sent: list[Batch], now_ms: float, patience_ms: float, *, wanted: bool) -> list[Forward]:
         """Those that have waited long enough to be sent again, and all behind them: the leader refused those, too.
 
-        ``sent`` is all that is waited for in this term.
+        ``sent`` is all that is waited for in one term.
         """
         messages: list[Forward] = []
         previous = 0
         for batch in sent:
             if messages or now_ms - batch.sent_ms >= patience_ms:
                 batch.sent_ms = now_ms
-                messages.append(self._message(batch, previous))
+                messages.append(self._message(batch, previous, wanted))
             previous = batch.number
         return messages
 
-    def _message(self, batch: Batch, previous: int) -> Forward:
-        return Forward(batch.term, self._author, previous, batch.number, batch.body)
+    def _message(self, batch: Batch, previous: int, wanted: bool) -> Forward:
+        return Forward(batch.term, self._author, previous, batch.number, batch.body, wanted)
 
     def begin_to_lead(self) -> None:
         """A new term of this node: nothing was taken in it yet."""

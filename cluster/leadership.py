@@ -12,9 +12,10 @@ import msgspec
 from cluster import batch as batches
 from cluster.clients import Clients
 from cluster.forwarding import Forwarding
+from cluster.hosting import Hosting
 from cluster.raft.core import Raft
 from cluster.raft.leading import Leading
-from cluster.raft.messages import AskRead, Forward, Message, Readable
+from cluster.raft.messages import AskRead, Forward, Look, Message, Readable
 
 ENTRIES_AHEAD_MAX = 64
 """A leader this many entries ahead of what is committed lets its batch grow instead."""
@@ -23,14 +24,22 @@ ENTRIES_AHEAD_MAX = 64
 class Leadership:
     """One node's part in its group while it leads; empty-handed otherwise. ``outbox`` is what it sends."""
 
-    def __init__(self, raft: Raft, clients: Clients, forwarding: Forwarding, outbox: list[tuple[str, Message]]) -> None:
+    def __init__(
+        self,
+        raft: Raft,
+        clients: Clients,
+        forwarding: Forwarding,
+        hosting: Hosting,
+        outbox: list[tuple[str, Message]],
+    ) -> None:
         self._raft = raft
         self._clients = clients
         self._forwarding = forwarding
+        self._hosting = hosting
         self._outbox = outbox
         self._led: Leading | None = None  # the term of office that was begun last
         self._rung_index = 0  # the last entry that was made because something was due
-        self._asked: dict[str, int] = {}  # reads of others that wait for what is due to happen
+        self._asked: list[tuple[str, int]] = []  # reads of others that wait for what is due to happen
 
     def begin(self) -> bool:
         """Begins a term of office, if Raft won one since the last call; whether it did."""
@@ -39,6 +48,7 @@ class Leadership:
             return False
         self._led = leading
         self._forwarding.begin_to_lead()
+        self._hosting.begin()
         self._asked.clear()
         self._rung_index = 0
         return leading is not None
@@ -66,21 +76,32 @@ class Leadership:
         """The last entries were taken out of the log again."""
         self._rung_index = 0
 
-    def take(self, message: Forward) -> None:
+    def take(self, peer: str, message: Forward) -> None:
         """Another node's batch, for the next entry."""
         raft = self._raft
+        if message.wanted and not self._hosting.take(peer, message):
+            return
         if raft.leading is not None and message.term == raft.term and raft.leading.successor is None:
             self._forwarding.take(message)
 
     def ask(self, peer: str, message: AskRead, *, due: bool) -> None:
         """Another node wants to read; what is due happens first, in an entry that it must wait for."""
         raft = self._raft
-        if raft.leading is None or message.term != raft.term:
-            return
+        if raft.leading is not None and message.term == raft.term:
+            self._ask(peer, message.number, due=due)
+
+    def look(self, peer: str, message: Look, *, due: bool) -> None:
+        """A node without a replica wants this one to read for it."""
+        if self._raft.leading is not None:
+            self._hosting.look(peer, message)
+            self._ask(peer, message.number, due=due)
+
+    def _ask(self, peer: str, number: int, *, due: bool) -> None:
+        assert self._raft.leading is not None
         if due:
-            self._asked[peer] = message.number
+            self._asked.append((peer, number))
         else:
-            raft.leading.ask_read(peer, message.number)
+            self._raft.leading.ask_read(peer, number)
 
     def propose(self, now_ms: int, *, due: bool) -> None:
         """Makes this turn's entry: of what came from clients here and from other nodes, or of what is due."""
@@ -110,7 +131,7 @@ class Leadership:
         if due:
             self._rung_index = index
         leading.replicate_all()
-        for peer, number in self._asked.items():
+        for peer, number in self._asked:
             leading.ask_read(peer, number, index)
         self._asked.clear()
 
@@ -121,6 +142,8 @@ class Leadership:
             return
         confirmed, leading.confirmed = leading.confirmed, []
         for asked in confirmed:
+            if self._hosting.confirmed(asked, now_ms):
+                continue
             if asked.peer == raft.name:
                 self._clients.outstanding.readable(asked.number, asked.index, now_ms)
             else:

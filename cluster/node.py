@@ -1,12 +1,17 @@
 """Node: one process's part of the cluster, as verbs in and work out.
 
+It has a `Shard` for every shard there is, with a replica or without, and one
+for the system group, whose members are all nodes. Most turns concern few of
+them: `touch` brings a shard's clocks to this turn and makes the turn look after
+it; what is not touched costs nothing.
+
 The caller (the edge, or a simulator) does this, turn after turn:
 
-1. `advance` with the time. If ``reads_wait`` then says so, reads of this turn
-   take their place with `submit_read`; else `read` may answer them at once.
-2. `receive` every message that came from a peer; `submit` every command that
-   must go through the log (many at once: `clients.submit_writes`), and with
-   `submit_read` what follows it on the same connection.
+1. `advance` with the time.
+2. `receive` every message that came from a peer; `touch` the shard of a command,
+   then `Shard.submit` it if it must go through the log, and with
+   `Shard.submit_read` what reads; where ``reads_wait`` does not say so, and
+   nothing of the connection is unanswered, `Shard.read` may answer at once.
 3. `tick` runs the timers.
 4. While the disk is free: `ready` gives what to make durable, or None.
 5. Send what `outgoing` gives. An entry goes to the followers while the
@@ -23,87 +28,77 @@ node calls nobody. docs/raft.md follows one write through all of this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from cluster import batch as batches
-from cluster.batch import Client
-from cluster.carrying import Carrying, unblocking
-from cluster.clients import Answer, Clients, no_leader, uncertain
-from cluster.contacts import Contacts
-from cluster.forwarding import Forwarding
-from cluster.leadership import Leadership
+from cluster import atlas as system_state
+from cluster.atlas import Atlas
+from cluster.batch import Answer, Client
+from cluster.contacts import REACHABLE_TIMEOUTS, Contacts
 from cluster.machine.keyspace import Checkpoint
-from cluster.machine.machine import END_SESSION, END_SESSIONS, Commands, Handler, Machine
+from cluster.machine.machine import Commands
 from cluster.machine.reply import CommandError, Reply
-from cluster.raft.core import Chance, Raft, Timing
-from cluster.raft.log import ENTRY_BYTES, Log
-from cluster.raft.membership import Config, Membership
+from cluster.moves import Moves
+from cluster.raft.core import Chance, Timing
+from cluster.raft.membership import VOTERS_MAX, Config, Member
 from cluster.raft.messages import (
     Alive,
     Append,
-    AskRead,
     Chunk,
     Commit,
-    Forward,
     Heartbeat,
     Message,
-    Ping,
-    Readable,
+    Presence,
     TimeoutNow,
     Vote,
-    Wish,
-    WishGranted,
-    WishRefused,
 )
-from cluster.snapshots import Snapshots, ledger_of, parts_of
-from cluster.status import Status, status_of
+from cluster.ring.placement import place
+from cluster.ring.slots import SYSTEM, ranges, shard_of_slots
+from cluster.shard import FOREVER_MS, Shard
+from cluster.status import PeerStatus, RingRow, ShardStatus, Status
 from cluster.storage.contract import Entry, HardState, Identity, Recovered, Row
-from cluster.wishes import Change, Wishes
+from cluster.wishes import Change
 
-SHARD = 0
+SYSTEM_VOTERS = 5
+"""How many nodes vote in the system group; the others learn what these agree on."""
 
-GIVE_UP_MS = 5_000.0
-"""A command that has no outcome after so long is answered ``-UNCERTAIN`` though there is a leader."""
+ROUND_MS = 250.0
+"""How often a node looks whether a shard has to move, and whether the others know where it is."""
 
-APPLY_BYTES = 4 * 1024 * 1024
-"""About what one `apply` carries out; more is left to the next."""
-
-RETAIN_BYTES = 4 * 1024 * 1024
-"""How much of the log behind a checkpoint is kept for followers that are a little behind."""
-
-FROM_CHANGED = (Append, Heartbeat, Commit, Chunk, TimeoutNow, Vote, Ping)
+FROM_CHANGED = (Append, Heartbeat, Commit, Chunk, TimeoutNow, Vote, Presence)
 """What is taken from a member that has another data folder than it is known by: nothing that rests on what it had."""
 
 
 class Work(NamedTuple):
-    """What to do before `Node.persisted` may be called: make the entries, and the term and vote, durable."""
+    """What to do before `Node.persisted` may be called: make entries, and terms and votes of shards, durable."""
 
     entries: Sequence[Entry]
-    hard_state: tuple[int, HardState] | None
+    hard_states: Sequence[tuple[int, HardState]]
 
 
 class Answers(NamedTuple):
-    """``replies`` to clients, in order, and ``woken``: (origin, reply) of waits that ended.
+    """``replies`` to clients, in order, and ``woken``: (shard, origin, reply) of waits that ended.
 
-    ``restored``: the state was replaced by a snapshot, so waits may have ended unseen.
+    ``restored``: shards whose state was replaced by a snapshot, or went, so that waits may have ended unseen.
     """
 
     replies: Iterable[Answer]
-    woken: list[tuple[bytes, Reply]]
-    restored: bool = False
+    woken: list[tuple[int, bytes, Reply]]
+    restored: list[int] = []  # noqa: RUF012 - nobody adds to it
 
 
 class Node:
     """One member of the cluster.
 
     ``boot`` tells this run of the process from all others: sessions of an earlier
-    run are ended. ``members`` is the configuration a new cluster begins with,
-    empty for a node that joins; what the disk holds goes before it. ``address``
-    is where the others reach this node.
+    run are ended. ``members`` is the configuration the system group begins with as
+    far as this node knows, ``founders`` those nodes the shards of a new cluster
+    were first placed on, empty for a node that joined; what the disk holds goes
+    before both. ``address`` is where the others reach this node.
+    ``node_timeout_ms`` is how long another may be silent before its shards move.
     """
 
     def __init__(
@@ -115,87 +110,117 @@ class Node:
         timing: Timing,
         chance: Chance,
         members: Config,
+        founders: Config | None = None,
         address: str = "",
+        zone: str = "",
+        node_timeout_ms: float = 300_000.0,
     ) -> None:
         self.identity = identity
         self.name = identity.node
-        self.shard = SHARD
+        self.author = f"{self.name}.{boot}".encode()
         self.timing = timing
         self.address = address
-        self.machine = Machine(commands)
+        self.zone = zone
+        self.turn = 0
         self.now_ms = 0
         self.monotonic_ms = 0.0
-        self.due = False
-        self.reads_wait = True
-        self.checkpoint_index = 0
-        self.bytes_since_checkpoint = 0
-        self.clients = Clients(f"{self.name}.{boot}".encode())
-        self._forwarding = Forwarding(self.clients.author)
-        self._lease_until_ms = 0.0
-        self._next_retry_ms = 0.0
-        self._outbox: list[tuple[str, Message]] = []
-        self._contacts = Contacts()
+        self.atlas = Atlas()
+        self.contacts = Contacts(timing.election_ms)
+        self.slot_shard = shard_of_slots(identity.shards)
+        founders = founders if founders is not None else members
+        placed = (
+            place(identity.shards, identity.replicas, dict.fromkeys(founders.members, "")) if founders.members else []
+        )
+        initial = [_config_of(one.nodes) for one in placed] or [Config()] * identity.shards
+
+        def new(number: int, commands: Commands, members: Config, voters_max: int) -> Shard:
+            return Shard(
+                number,
+                commands,
+                name=self.name,
+                author=self.author,
+                timing=timing,
+                chance=chance,
+                members=members,
+                voters_max=voters_max,
+                contacts=self.contacts,
+            )
+
+        self.shards = [new(number, commands, members, VOTERS_MAX) for number, members in enumerate(initial)]
+        self.system = new(SYSTEM, system_state.COMMANDS, _system_config(members), SYSTEM_VOTERS)
+        self.system.departures(self)
+        self._all = [*self.shards, self.system]
+        self._by_number = {shard.number: shard for shard in self._all}
+        self._touched: dict[Shard, None] = {}
+        self._tick_at_ms = 0.0
+        self._due_at_ms: int | None = None
+        self._next_round_ms = 0.0
+        self._leads: dict[int, int] = {}  # the terms this node leads in, by shard
+        self._outbox: list[tuple[str, int, Message]] = []
         self._met: dict[str, str] = {}
         self._members = members
         self._changed: dict[str, str] = {}  # of those met, who have another data folder than ``_members`` says
-        self.raft = Raft(self.name, members, shard=SHARD, timing=timing, chance=chance)
-        self.snapshots = Snapshots(self.raft, commands)
-        self._wishes = Wishes(self.raft)
-        self._leadership = Leadership(self.raft, self.clients, self._forwarding, self._outbox)
-        self._carrying = Carrying(self.clients, SHARD)
-        self._restored = False
-        self._handlers: dict[type[Message], Callable[[str, Any], None]] = {
-            Forward: lambda _, forward: self._leadership.take(forward),
-            AskRead: self._on_ask_read,
-            Readable: self._on_readable,
-            Ping: self._on_ping,
-            Wish: self._on_wish,
-            WishRefused: lambda _, refused: self._wishes.refused(refused),
-            WishGranted: self._on_wish_granted,
-        }
+        self._restored: list[int] = []
+        self._to_drop: dict[int, None] = {}
+        self._moves = Moves(self, node_timeout_ms)
 
     # Coming up
 
-    def recover(self, recovered: Recovered, rows: Iterable[Row], entries: Iterable[Entry]) -> int:
-        """Rebuilds the state from the disk; how many entries the log holds behind the checkpoint.
+    def recover(self, number: int, recovered: Recovered, rows: Iterable[Row], entries: Iterable[Entry]) -> int:
+        """Rebuilds a shard's state from the disk; how many entries its log holds behind the checkpoint.
 
         Those are carried out once they are known to be committed, which a node
         that is alone finds out in its first turn. The first entry of this run
         ends the sessions of the runs before.
         """
-        config, ledger = parts_of(recovered.ledger)
-        index = recovered.checkpoint_index
-        self.machine.restore(ledger, rows)
-        membership = Membership(index, config if config.members else self.raft.config)
-        saved = [entry for entry in entries if entry.index > index]
-        for entry in saved:
-            membership.note(entry)
-            self.bytes_since_checkpoint += len(entry.payload)
-        self.checkpoint_index = index
-        self._carrying.term = recovered.checkpoint_term
-        self.raft.recover(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state)
-        self.now_ms = self.machine.now_ms
-        names = [END_SESSIONS, f"{self.name}.".encode(), self.clients.author + b"."]
-        self.clients.owe((self.machine.handler(END_SESSIONS), names, b""))
-        return len(saved)
+        shard = self._by_number[number]
+        count = shard.recover(recovered, rows, entries)
+        self.now_ms = max(self.now_ms, shard.now_ms)
+        return count
 
     # Time and peers
 
     def advance(self, now_ms: int, monotonic_ms: float) -> None:
-        """Moves the node's clocks, never back, and with them what reads may do in this turn."""
-        if now_ms > self.now_ms:
-            self.now_ms = now_ms
-        raft = self.raft
-        raft.advance(monotonic_ms)
-        self.monotonic_ms = raft.now_ms
-        leading = raft.leading
-        if leading is not None and leading.settled and raft.applied == raft.commit:
-            self.due = self.machine.pass_time(self.now_ms)
-            self._lease_until_ms = leading.lease_until_ms()
-            self.reads_wait = self.due or raft.now_ms >= self._lease_until_ms
-        else:
-            self.due = False
-            self.reads_wait = True
+        """Begins a turn: moves the clocks, never back, and touches the shards that have something to do."""
+        self._note()
+        self.turn += 1
+        self.now_ms = max(self.now_ms, now_ms)
+        self.monotonic_ms = max(self.monotonic_ms, monotonic_ms)
+        touched, self._touched = self._touched, {}
+        for shard in touched:
+            if shard.busy:
+                self.touch(shard)
+        if self._due_at_ms is not None and self.now_ms >= self._due_at_ms:
+            self._due_at_ms = None
+            for shard in self._all:
+                if shard.due_at_ms is not None and shard.due_at_ms <= self.now_ms:
+                    self.touch(shard)
+                elif shard.due_at_ms is not None:
+                    self._due_at_ms = min(self._due_at_ms or shard.due_at_ms, shard.due_at_ms)
+        if len(self.shards) == 1:
+            self.touch(self.shards[0])
+
+    def touch(self, shard: Shard) -> None:
+        """The shard is used in this turn: its clocks are this turn's, and the turn looks after it."""
+        if shard.turn != self.turn:
+            shard.turn = self.turn
+            self._touched[shard] = None
+            shard.advance(self.now_ms, self.monotonic_ms)
+        elif shard not in self._touched:
+            self._touched[shard] = None
+
+    def _touch_all(self) -> None:
+        for shard in self._all:
+            self.touch(shard)
+
+    def _note(self) -> None:
+        """Remembers when the touched shards have something to do next."""
+        for shard in self._touched:
+            shard.tick_at_ms = shard.next_tick_ms()
+            self._tick_at_ms = min(self._tick_at_ms, shard.tick_at_ms)
+            due_ms = shard.due_at_ms = shard.next_due_ms()
+            if due_ms is not None and (self._due_at_ms is None or due_ms < self._due_at_ms):
+                self._due_at_ms = due_ms
 
     def pass_time(self, monotonic_ms: float) -> None:
         """The time once messages were read off a socket, before they are handed to `receive`.
@@ -203,52 +228,57 @@ class Node:
         A heartbeat must not count from before it came: the process may have
         been stopped in the middle of a turn, and the leader's lease counts on it.
         """
-        self.raft.advance(monotonic_ms)
-        self.monotonic_ms = self.raft.now_ms
+        self.monotonic_ms = max(self.monotonic_ms, monotonic_ms)
+        for shard in self._touched:
+            shard.pass_time(monotonic_ms)
 
     def reads_lapsed(self, monotonic_ms: float) -> bool:
-        """Whether reads that were answered since `advance` may be stale: the lease they relied on has run out."""
-        return not self.reads_wait and monotonic_ms >= self._lease_until_ms
+        """Whether reads that were answered since `advance` may be stale: a lease they relied on has run out."""
+        return any(shard.reads_lapsed(monotonic_ms) for shard in self._touched)
 
-    def receive(self, peer: str, message: Message) -> None:
-        """A message came from another member.
+    def receive(self, peer: str, number: int, message: Message) -> None:
+        """A message about a shard came from another member.
 
         One with another data folder than it is known by may have joined anew while
         this node was away: it may lead, or stand for election, but what it says it
         has is not what the member had.
         """
-        if self._members is not self.raft.config:
+        if self._members is not self.members:
             self._compare_disks()
         if peer in self._changed and type(message) not in FROM_CHANGED:
             return
-        self._contacts.heard(peer, self.monotonic_ms)
-        handler = self._handlers.get(type(message))
-        if handler is not None:
-            handler(peer, message)
+        self.contacts.heard(peer, self.monotonic_ms)
+        if isinstance(message, Presence):
+            self._hear_presence(peer, message)
+            return
+        shard = self._by_number.get(number)
+        if shard is None:
             return
         if isinstance(message, Alive):
-            self._contacts.answered(peer, message, self.monotonic_ms)
-        elif isinstance(message, Heartbeat):
-            self._contacts.matches = message.matches
-        leader = self.raft.leader
-        self.raft.receive(peer, message)
-        if self.raft.leader != leader:
-            self._next_retry_ms = self.monotonic_ms
+            self.contacts.answered(peer, message, self.monotonic_ms)
+        self.touch(shard)
+        shard.receive(peer, message)
+
+    def _hear_presence(self, peer: str, message: Presence) -> None:
+        self.contacts.present(peer, message, self.monotonic_ms)
+        leads = dict(message.leads)
+        for shard in self._all:
+            term = leads.get(shard.number)
+            if shard.led_by(peer, term) if term is not None else shard.led_no_more(peer):
+                self.touch(shard)
 
     def connected(self, peer: str) -> None:
         """There is a link to the peer again: what it may have missed is sent at once."""
-        self.disconnected(peer)  # whatever was sent before
-        if peer == self.raft.leader:
-            self._next_retry_ms = self.monotonic_ms
-        leading = self.raft.leading
-        if leading is not None and peer in leading.progress:
-            leading.replicate(peer)
+        self.contacts.hurry()
+        for shard in self._all:
+            if shard.concerns(peer):
+                self.touch(shard)
+                shard.connected(peer)
 
     def disconnected(self, peer: str) -> None:
         """The link to the peer broke: what was on its way there may be lost."""
-        leading = self.raft.leading
-        if leading is not None and peer in leading.progress:
-            leading.progress[peer].lost()
+        for shard in self._all:
+            shard.disconnected(peer)
 
     def meet(self, peer: str, disk: str) -> None:
         """The peer showed which data folder it has; that is the one it is trusted with from now on."""
@@ -256,7 +286,7 @@ class Node:
         self._compare_disks()
 
     def _compare_disks(self) -> None:
-        config = self._members = self.raft.config
+        config = self._members = self.members
         members = config.members
         self._changed = {
             peer: disk for peer, disk in self._met.items() if peer in members and members[peer].disk not in ("", disk)
@@ -264,396 +294,380 @@ class Node:
 
     def disk_of(self, peer: str) -> str:
         """The data folder the peer is known by, "" if it was never met."""
-        member = self.raft.config.members.get(peer)
+        member = self.members.members.get(peer)
         return (member.disk if member is not None else "") or self._met.get(peer, "")
 
     @property
     def members(self) -> Config:
-        """The configuration in force."""
-        return self.raft.config
+        """All nodes: the configuration of the system group."""
+        return self.system.raft.config
 
     def addresses(self) -> dict[str, str]:
         """Where the other members are reached."""
-        return {one.id: one.address for one in self.raft.config.members.values() if one.id != self.name}
+        return {one.id: one.address for one in self.members.members.values() if one.id != self.name}
 
-    def outgoing(self) -> list[tuple[str, Message]]:
-        """Messages to send now, (to, what)."""
-        if self.raft.leading is None:
-            self._pass_on()
-        found = self.raft.outgoing()
-        if self._outbox:
-            found = [*found, *self._outbox]
-            self._outbox.clear()
+    def address_of(self, node: str) -> str:
+        """Where a node is reached, "" if that is not known."""
+        member = self.members.members.get(node)
+        return member.address if member is not None else ""
+
+    def outgoing(self) -> list[tuple[str, int, Message]]:
+        """Messages to send now: to whom, about which shard, what."""
+        found, self._outbox = self._outbox, []
+        for shard in self._touched:
+            number = shard.number
+            found += [(peer, number, message) for peer, message in shard.outgoing()]
         return found
 
     # Timers
 
     def tick(self) -> None:
-        """Runs the timers: elections, heartbeats, pings, retries, and giving up on what has no outcome."""
-        raft = self.raft
-        if raft.leading is not None and not raft.leading.progress:
-            self._leadership.begin()
-            if len(self._wishes):
-                self._pursue_wishes()
-            if raft.leading.settled and (number := self.clients.outstanding.unconfirmed()):
-                raft.leading.ask_read(self.name, number)  # asked of a leader before this one was alone
-                self._leadership.pass_on_reads(self.now_ms)
-            return
+        """Runs the timers of all shards that are touched or have one that ran out, and the node's own."""
         now_ms = self.monotonic_ms
-        raft.tick()
-        if raft.leading is not None:
-            if self._leadership.begin():
-                self._next_retry_ms = now_ms
-            self._leadership.pass_on_reads(self.now_ms)
-        else:
-            ping = self._contacts.pings(now_ms, self.timing.heartbeat_ms)
-            if ping is not None:
-                self._outbox += [(peer, ping) for peer in raft.config.others(self.name)]
-        if now_ms >= self._next_retry_ms:
-            self._next_retry_ms = now_ms + self.timing.election_ms / 2
-            self._retry()
-        self._give_up()
+        if now_ms >= self._tick_at_ms:
+            self._tick_at_ms = FOREVER_MS
+            for shard in self._all:
+                if shard.tick_at_ms <= now_ms:
+                    self.touch(shard)
+                else:
+                    self._tick_at_ms = min(self._tick_at_ms, shard.tick_at_ms)
+        for shard in list(self._touched):
+            shard.tick()
+            self._note_leadership(shard)
+        if now_ms >= self._next_round_ms:
+            self._next_round_ms = now_ms + ROUND_MS
+            self._introduce()
+            self._moves.look()
+        others = self.members.others(self.name)
+        if others:
+            presences = self.contacts.presences(others, list(self._leads.items()), now_ms)
+            self._outbox += [(peer, SYSTEM, message) for peer, message in presences]
 
-    def next_tick_ms(self) -> float | None:
-        """The monotonic time at which `tick` has something to do, None when it has nothing."""
-        raft = self.raft
-        raft_ms = raft.next_tick_ms()
-        if raft.leading is not None and not raft.leading.progress:
-            waits = len(self._wishes) or self.clients.outstanding.unconfirmed()
-            return self.monotonic_ms + self.timing.heartbeat_ms if waits else raft_ms
-        times_ms = [self._next_retry_ms]
-        if raft_ms is not None:
-            times_ms.append(raft_ms)
-        if raft.leading is None and raft.config.members:
-            times_ms.append(self._contacts.next_ping_ms)
-            if self.clients.waiting and not self.lost_leader:
-                times_ms.append(raft.contact_ms + 2 * self.timing.election_ms)
-        return min(times_ms)
+    def _note_leadership(self, shard: Shard) -> None:
+        if shard.raft.leading is not None:
+            self._leads[shard.number] = shard.raft.term
+        elif shard.number in self._leads:
+            del self._leads[shard.number]
+
+    def next_tick_ms(self) -> float:
+        """The monotonic time at which `tick` has something to do."""
+        self._note()
+        at_ms = min(self._tick_at_ms, self._next_round_ms)
+        return min(at_ms, self.contacts.next_presence_ms) if len(self.members.members) > 1 else at_ms
 
     def next_due_ms(self) -> int | None:
-        """When `advance` should be called next, at the latest, for the sake of an alarm; only a leader rings any."""
-        if self.raft.leading is None or self._leadership.ringing or self._leadership.holding_back:
-            return None
-        return self.now_ms if self.machine.behind else self.machine.clockwork.next_due_ms(self.now_ms)
+        """When `advance` should be called next, at the latest, for the sake of an alarm; only leaders ring any."""
+        self._note()
+        dues_ms = [shard.due_at_ms for shard in self._all if shard.due_at_ms is not None]
+        return min(dues_ms, default=None)
 
     @property
     def busy(self) -> bool:
         """Whether there is something to do that no socket, timer or disk has to announce."""
-        raft = self.raft
-        return raft.applied < raft.commit or raft.log.sent_index < raft.log.last_index or self._can_move
-
-    @property
-    def _can_move(self) -> bool:
-        """Whether there is something for this turn's entry or batch, and that can be made, or refused."""
-        if self.raft.leading is not None:
-            return self._leadership.has_work(due=self.due)
-        if self.lost_leader:
-            return bool(self.clients.open.calls)
-        return self.raft.leader is not None and bool(self.clients.open.calls or self.clients.owed)
+        return bool(self._outbox) or any(shard.busy for shard in self._touched)
 
     @property
     def has_leader(self) -> bool:
-        """Whether commands can be served now, as far as this node knows."""
-        return self.raft.leading is not None or (self.raft.leader is not None and not self.lost_leader)
+        """Whether all commands can be served now, as far as this node knows."""
+        return all(shard.has_leader for shard in self._all)
 
     @property
     def leader(self) -> str | None:
-        """Who leads, None if this node is in touch with nobody who does."""
-        return self.raft.leader if self.has_leader else None
+        """Who leads the system group, None if this node is in touch with nobody who does."""
+        return self.system.leader
 
     @property
-    def lost_leader(self) -> bool:
-        """Whether no leader has been heard for two election timeouts."""
-        raft = self.raft
-        if raft.leading is not None or raft.alone:
-            return False
-        return raft.now_ms - raft.contact_ms >= 2 * self.timing.election_ms
+    def leads(self) -> bool:
+        """Whether this node leads a group of several voters."""
+        return any(shard.raft.leading is not None and not shard.raft.alone for shard in self._all)
 
-    def _retry(self) -> None:
-        """Repeats to the leader what it may not have heard."""
-        raft = self.raft
-        leader = raft.leader
-        self._pursue_wishes()
-        self._introduce()
-        number = self.clients.outstanding.unconfirmed()
-        if raft.leading is not None:
-            if number > raft.leading.reads.asked_by(self.name):
-                raft.leading.ask_read(self.name, number)
-                self._leadership.pass_on_reads(self.now_ms)
-            return
-        if leader is None:
-            return
-        if number:
-            self._outbox.append((leader, AskRead(raft.term, number)))
-        patience_ms = self.timing.election_ms / 2
-        again = self._forwarding.repeat(self.clients.outstanding.sent_in(raft.term), self.monotonic_ms, patience_ms)
-        self._outbox += [(leader, message) for message in again]
-
-    def _give_up(self) -> None:
-        """Answers what has no outcome: nobody waits longer than two election timeouts for a leader that is gone."""
-        if self.lost_leader:
-            self.clients.outstanding.lose(uncertain("the leader was lost while it was under way"), no_leader(SHARD))
-            self.clients.refuse_open(self.monotonic_ms, no_leader(SHARD))
-        elif self.clients.outstanding.oldest is not None:
-            before_ms = self.monotonic_ms - GIVE_UP_MS
-            if self.clients.outstanding.oldest.since_ms < before_ms:
-                late = uncertain("it was not carried out in time")
-                self.clients.outstanding.lose(late, no_leader(SHARD), before_ms=before_ms)
-
-    # Clients
-
-    def origin(self, client_id: int) -> bytes:
-        """The name by which the log knows a client's session."""
-        return self.clients.origin(client_id)
-
-    def read(self, handler: Handler, args: list[bytes]) -> Reply:
-        """Runs a command that is not logged, now. What is due has not happened yet, but what it ends is hidden."""
-        return self.machine.peek(handler, args)
-
-    def submit(
-        self, client: Client, handler: Handler, args: list[Any], *, logged: list[Any] | None = None, origin: bytes = b""
-    ) -> None:
-        """Gives a command its place in this turn's batch: see `Clients.submit`."""
-        self.clients.submit(client, handler, args, logged=logged, origin=origin)
-
-    def submit_read(self, client: Client, handler: Handler, args: list[bytes]) -> None:
-        """Gives a command that is not logged its place among those of this turn that are."""
-        self.clients.submit_read(client, handler, args)
-
-    def end_session(self, origin: bytes) -> None:
-        """A client is gone: whatever ends with its session ends."""
-        self.clients.owe((self.machine.handler(END_SESSION), [END_SESSION, origin], b""))
-
-    def knows_session(self, origin: bytes) -> bool:
-        """Whether the replicated state holds something that ends with this session."""
-        machine = self.machine
-        return machine.sessions.get(origin) is not None or machine.waiters.of(origin) is not None
-
-    def unblock(self, client: Client, origin: bytes, reason: bytes) -> None:
-        """Ends a wait by hand (CLIENT UNBLOCK); ``reason`` is TIMEOUT or ERROR."""
-        call = unblocking(self.machine, origin, reason)
-        if client is None:
-            self.clients.owe(call)
-        else:
-            self.submit(client, call[0], call[1])
+    def leader_of(self, number: int) -> str | None:
+        """Who leads a shard, None if this node is in touch with nobody who does."""
+        return self._by_number[number].leader
 
     # Membership
 
     def change(self, client: Client, change: Change) -> None:
-        """Somebody wants a member added or removed, or another leader; the answer comes once it is so."""
-        self._wishes.make(client, change)
-        self._next_retry_ms = self.monotonic_ms
+        """Somebody wants a node added or removed; the answer comes once it is so."""
+        self.touch(self.system)
+        self.system.change(client, change)
+
+    def pause(self, client: Client, *, pause: bool) -> None:
+        """Somebody wants no shard to be moved, or that it goes on."""
+        self.touch(self.system)
+        handler, args, _ = system_state.paused(self.system.machine, pause=pause)
+        self.system.submit(client, handler, args)
 
     def resign(self) -> None:
-        """Asks the best follower to lead instead, before this node stops."""
-        leading = self.raft.leading
-        if leading is not None:
-            voters = [peer for peer in self.raft.config.voters if peer in leading.progress]
-            if voters:
-                leading.hand_over(max(voters, key=lambda peer: leading.progress[peer].match))
+        """Asks others to lead instead, before this node stops."""
+        for shard in self._all:
+            if shard.raft.leading is not None:
+                self.touch(shard)
+                shard.resign()
 
-    def _pursue_wishes(self) -> None:
-        leader = self.raft.leader
-        for wish in self._wishes.pursue():
-            if leader is not None:
-                self._outbox.append((leader, wish))
+    def let_go(self, node: str) -> bool:
+        """See `cluster.wishes.Departures`."""
+        self.atlas.read(self.system.machine, self.system.raft.applied)
+        if node not in self.atlas.marks.leaving:
+            self.system.clients.owe(system_state.marked(self.system.machine, node, system_state.LEAVING))
+            return False
+        return not self.atlas.held_by(node) and len(self.atlas.places) == len(self.shards)
+
+    def left_on(self, node: str) -> int:
+        """See `cluster.wishes.Departures`."""
+        self.atlas.read(self.system.machine, self.system.raft.applied)
+        return self.atlas.held_by(node)
 
     def _introduce(self) -> None:
         """Makes known where this node is now, and (as the leader) which data folders the others were met with."""
-        config = self.raft.config
+        system, config = self.system, self.members
         me = config.members.get(self.name)
-        if me is not None and self.address and me.address != self.address and not len(self._wishes):
-            self.change(None, Change("add", self.name, self.address, self.identity.disk))
-        if self.raft.leading is not None:
+        moved = me is not None and self.address and (me.address, me.zone) != (self.address, self.zone)
+        if moved and not system.wishing:
+            self.touch(system)
+            system.change(None, Change("add", self.name, self.address, self.identity.disk, self.zone))
+        leading = system.raft.leading
+        if leading is not None:
             met = {**self._met, self.name: self.identity.disk}
             unknown = [one for one in config.members.values() if not one.disk and met.get(one.id)]
-            if unknown and self.raft.leading.may_change():
+            if unknown and leading.may_change():
+                self.touch(system)
                 known = msgspec.structs.replace(unknown[0], disk=met[unknown[0].id])
-                self.raft.leading.change(config.with_known(known))
+                leading.change(config.with_known(known))
 
     # The log
 
     def ready(self) -> Work | None:
-        """Closes the turn on a leader: its entry goes into the log. What is to be made durable, or None."""
-        raft = self.raft
-        if raft.leading is not None:
-            self._leadership.propose(self.now_ms, due=self.due)
-            self._leadership.pass_on_reads(self.now_ms)
-        entries, hard_state = raft.unsaved()
-        if not entries and hard_state is None:
-            return None
-        return Work(entries, None if hard_state is None else (SHARD, hard_state))
+        """Closes the turn where this node leads: entries go into the logs. What is to be made durable, or None."""
+        entries: list[Entry] = []
+        hard_states: list[tuple[int, HardState]] = []
+        for shard in self._touched:
+            found, hard_state = shard.ready()
+            entries += found
+            if hard_state is not None:
+                hard_states.append((shard.number, hard_state))
+        return Work(entries, hard_states) if entries or hard_states else None
 
     def persisted(self, work: Work) -> None:
         """The disk has it."""
-        self.raft.able = True
-        self.raft.saved(list(work.entries), None if work.hard_state is None else work.hard_state[1])
+        states = dict(work.hard_states)
+        by_shard: dict[int, list[Entry]] = {number: [] for number in states}
+        for entry in work.entries:
+            by_shard.setdefault(entry.shard, []).append(entry)
+        for number, entries in by_shard.items():
+            shard = self._by_number[number]
+            self.touch(shard)
+            shard.persisted(entries, states.get(number))
 
     def refused(self, error: CommandError, *, definite: bool) -> None:
-        """The disk did not take the work of `ready`, and ``error`` is what clients are told of it.
-
-        Alone, nothing else can become of it: what is ``definite`` is taken back,
-        what is not is written when the disk takes it again, and so is what a
-        learner may have been sent. Among others this node hands over if it
-        leads, and the log decides: it goes on following.
-        """
-        self.stand_aside()
-        raft = self.raft
-        raft.log.unsaved_again()
-        if not raft.alone:
-            return
-        written = self.clients.outstanding.made_after(raft.log.saved_index, raft.term)
-        if definite and written:
-            if raft.leading is not None and raft.leading.progress:
-                error = uncertain("the disk did not take it, but another node may have it")
-            else:
-                raft.cut_from(written[0].index)
-                self._leadership.taken_back()
-        for batch in written:
-            batch.lost = error
+        """The disk did not take the work of `ready`, and ``error`` is what clients are told of it."""
+        self._touch_all()
+        for shard in self._all:
+            shard.refused(error, definite=definite)
 
     def stand_aside(self) -> None:
         """The disk takes nothing: this node stands for no election, and hands over what it leads."""
-        raft = self.raft
-        raft.able = False
-        if raft.leading is not None and not raft.alone:
-            raft.leading.resign()
-            raft.follow_nobody()
+        self._touch_all()
+        for shard in self._all:
+            shard.stand_aside()
 
     def refuse_open(self, error: CommandError) -> None:
-        """What gathered meanwhile, and would have to be written, is answered with ``error``."""
-        if self.clients.open.writes:
-            self.clients.refuse_open(self.monotonic_ms, error)
+        """What gathered meanwhile, and would have to be written here, is answered with ``error``."""
+        self._touch_all()
+        for shard in self._all:
+            shard.refuse_open(error)
 
     def mended(self) -> None:
         """The disk takes writes again: what it is behind with comes with the next `ready`."""
-        self.raft.able = True
-        self.raft.log.unsaved_again()
-
-    def _pass_on(self) -> None:
-        """Closes the turn on a node that does not lead: hands the batch to the leader, if there is one."""
-        raft = self.raft
-        if raft.leader is None or self.lost_leader:
-            return
-        if self.clients.owed:
-            self.clients.settle_debts()
-        if not self.clients.open.calls:
-            return
-        batch = self.clients.close(self.monotonic_ms, self.raft.term, logged=bool(self.clients.open.writes))
-        if not batch.writes:
-            self._outbox.append((raft.leader, AskRead(raft.term, batch.number)))
-        elif batch.lost is None:
-            self._outbox.append((raft.leader, self._forwarding.send(batch)))
-
-    # Messages between nodes that are no part of Raft
-
-    def _on_ask_read(self, peer: str, message: AskRead) -> None:
-        self._leadership.ask(peer, message, due=self.due)
-        self._leadership.pass_on_reads(self.now_ms)
-
-    def _on_readable(self, peer: str, message: Readable) -> None:
-        if message.term == self.raft.term:
-            self.clients.outstanding.readable(message.number, message.index, message.now_ms)
-
-    def _on_ping(self, peer: str, message: Ping) -> None:
-        self._outbox.append((peer, Alive(0, message.sent_us, False)))
-
-    def _on_wish(self, peer: str, message: Wish) -> None:
-        refusal = self._wishes.hear(message)
-        if refusal is not None:
-            self._outbox.append((peer, refusal))
-
-    def _on_wish_granted(self, peer: str, message: WishGranted) -> None:
-        self._wishes.granted(message)
-        self._next_retry_ms = self.monotonic_ms
+        self._touch_all()
+        for shard in self._all:
+            shard.mended()
 
     # Carrying out
 
     def apply(self) -> Answers:
         """Carries out what is committed, up to a limit (`busy` tells of more); the answers to deliver."""
-        raft, machine, carrying = self.raft, self.machine, self._carrying
-        left = APPLY_BYTES
-        while raft.applied < raft.commit and left > 0:
-            entry = raft.log.entry(raft.applied + 1)
-            carrying.carry_out(machine, entry)
-            raft.carried_out(entry.index)
-            self.bytes_since_checkpoint += len(entry.payload)
-            left -= len(entry.payload) + ENTRY_BYTES
-        if self.clients.outstanding.oldest is not None:
-            self.clients.serve(machine, raft.applied)
-        woken, machine.woken = machine.woken, []
-        concerned, carrying.concerned = carrying.concerned, {}
-        if raft.leading is not None and raft.leading.progress:
-            for origin, _ in woken:
-                concerned[batches.node_of(origin)] = None
-            for node in concerned:
-                raft.leading.tell(node)
-        if self._wishes.answers:
-            self.clients.answers.append(self._wishes.answers)
-            self._wishes.answers = []
-        restored, self._restored = self._restored, False
-        return Answers(chain.from_iterable(self.clients.take_answers()), woken, restored)
+        replies: list[Iterable[Answer]] = []
+        woken: list[tuple[int, bytes, Reply]] = []
+        for shard in self._touched:
+            answers, ended = shard.apply()
+            replies += answers
+            if ended:
+                woken += [(shard.number, origin, reply) for origin, _, reply in ended]
+        restored, self._restored = self._restored, []
+        return Answers(replies[0] if len(replies) == 1 else chain.from_iterable(replies), woken, restored)
 
     # Checkpoints
 
     @property
-    def applied_index(self) -> int:
-        """The last entry that was carried out."""
-        return self.raft.applied
+    def bytes_since_checkpoint(self) -> int:
+        """How much the logs of all shards have grown since their checkpoints."""
+        return sum(shard.bytes_since_checkpoint for shard in self._all)
 
-    def begin_checkpoint(self) -> tuple[Checkpoint, int, int, bytes]:
+    def next_checkpoint(self) -> int | None:
+        """The shard whose log has grown most since its checkpoint; None when none has."""
+        most = max(self._all, key=lambda shard: shard.bytes_since_checkpoint)
+        return most.number if most.bytes_since_checkpoint else None
+
+    def begin_checkpoint(self, number: int) -> tuple[Checkpoint, int, int, bytes]:
         """Starts a checkpoint of what is applied: (what to write, index, term, ledger)."""
-        checkpoint, ledger = self.machine.begin_checkpoint()
-        self.bytes_since_checkpoint = 0
-        raft = self.raft
-        term = raft.log.term(raft.applied)
-        assert term is not None
-        return checkpoint, raft.applied, term, ledger_of(raft.membership.at(raft.applied), ledger)
+        return self._by_number[number].begin_checkpoint()
 
-    def end_checkpoint(self, index: int, *, durable: bool) -> None:
+    def end_checkpoint(self, number: int, index: int, *, durable: bool) -> None:
         """The checkpoint of ``index`` is in force, or it failed."""
-        self.machine.keyspace.end_checkpoint(durable=durable)
-        if durable:
-            self.checkpoint_index = index
-            self.raft.compact(index, RETAIN_BYTES)
+        self._by_number[number].end_checkpoint(index, durable=durable)
 
-    # Snapshots that come in
+    # Snapshots, and replicas that go
 
-    def chunk_stored(self, chunk: Chunk, *, stored: bool) -> None:
-        """A piece of `snapshots` is on the disk, or cannot be had there; after the last the state is the snapshot's.
+    def each(self) -> Iterator[Shard]:
+        """All shards, the system's last."""
+        return iter(self._all)
 
-        What became of writes that may be in it, and are not answered, is not known then.
-        """
-        installation = self.snapshots.stored(chunk, stored=stored)
-        if installation is None:
-            return
-        self.machine = installation.machine
-        self.checkpoint_index = installation.index
-        self.bytes_since_checkpoint = 0
-        self._carrying.term = max(self._carrying.term, installation.term)
-        unseen = uncertain("this node was too far behind to see what became of it")
-        for batch in self.clients.outstanding.lose_to(installation.term, unseen):
-            for origin in batch.origins.values():
-                self.unblock(None, origin, b"TIMEOUT")  # nobody waits for what is answered now
-        self._restored = True
+    @property
+    def moving(self) -> bool:
+        """Whether a snapshot is on its way, to this node or from it, or a replica is to be emptied."""
+        return bool(self._to_drop) or any(shard.snapshots.moving for shard in self._all)
+
+    def chunk_stored(self, number: int, chunk: Chunk, *, stored: bool) -> None:
+        """A piece of a shard's `snapshots` is on the disk, or cannot be had there; after the last the state is it."""
+        shard = self._by_number[number]
+        self.touch(shard)
+        if shard.chunk_stored(chunk, stored=stored):
+            self._restored.append(number)
+
+    def give_up(self, number: int) -> None:
+        """A shard is elsewhere: the driver empties what is here of it."""
+        self._by_number[number].begin_to_give_up()
+        self._to_drop[number] = None
+
+    def to_drop(self) -> list[int]:
+        """Shards whose replica here is to be emptied on the disk, as `dropped` is then told."""
+        return list(self._to_drop)
+
+    def ledger_of_dropped(self, number: int) -> bytes:
+        """What the disk keeps of such a shard: that this node is no member of it."""
+        return self._by_number[number].ledger_of_dropped()
+
+    def dropped(self, number: int) -> None:
+        """It is empty."""
+        shard = self._by_number[number]
+        self._to_drop.pop(number, None)
+        self.touch(shard)
+        shard.given_up()
+        self._restored.append(number)
 
     # Looking
 
-    @property
-    def term(self) -> int:
-        """Raft's current term."""
-        return self.raft.term
-
-    @property
-    def last_index(self) -> int:
-        """The last entry in the log."""
-        return self.raft.log.last_index
-
-    @property
-    def commit_index(self) -> int:
-        """The last entry known to be committed."""
-        return self.raft.commit
-
     def status(self) -> Status:
         """Everything a person may want to know of the cluster, as this node sees it."""
-        return status_of(self.raft, self._contacts, self.identity, self.address)
+        self.atlas.read(self.system.machine, self.system.raft.applied)
+        config, raft = self.members, self.system.raft
+        led, held = self._counts()
+        me = config.members.get(self.name, Member(self.name, self.address, "", self.zone))
+        return Status(
+            self.name,
+            self.identity.cluster,
+            me.address or self.address,
+            me.zone,
+            self._state_of(self.name),
+            self.system.leader,
+            raft.term,
+            config.voters,
+            config.learners,
+            led.get(self.name, 0),
+            held.get(self.name, 0),
+            raft.membership.left(self.name),
+            self.atlas.paused,
+            tuple(_shard_status(shard) for shard in self.shards if shard.member),
+            tuple(self._peer(config.members[peer], led, held) for peer in sorted(config.others(self.name))),
+        )
+
+    def ring(self) -> tuple[RingRow, ...]:
+        """Where every shard is, and is to be."""
+        self.atlas.read(self.system.machine, self.system.raft.applied)
+        targets = self._moves.targets()
+        rows = []
+        for shard, (first, last) in zip(self.shards, ranges(len(self.shards)), strict=True):
+            config = shard.raft.config
+            known = self.atlas.place(shard.number)
+            voters, learners = (config.voters, config.learners) if shard.here else (known.voters, known.learners)
+            target = targets[shard.number] if targets else None
+            wanted = target.nodes if target is not None else voters
+            moving = [*learners]
+            moving += [node for node in wanted if node not in voters and node not in learners]
+            moving += [node for node in voters if node not in wanted]
+            preferred = target.preferred if target is not None else None
+            rows.append(RingRow(shard.number, first, last, voters, shard.leader, preferred, tuple(moving)))
+        return tuple(rows)
+
+    def _counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """How many shards each node leads, and has a part in."""
+        led: dict[str, int] = {}
+        held: dict[str, int] = {}
+        for shard in self.shards:
+            leader = shard.leader
+            if leader is not None:
+                led[leader] = led.get(leader, 0) + 1
+            config = shard.raft.config
+            nodes = config.others("") if shard.here else self.atlas.place(shard.number).nodes
+            for node in nodes:
+                held[node] = held.get(node, 0) + 1
+        return led, held
+
+    def _state_of(self, node: str) -> str:
+        marks = self.atlas.marks
+        if node in marks.leaving:
+            return system_state.LEAVING
+        return system_state.LOST if node in marks.lost else system_state.UP
+
+    def reachable(self, node: str) -> bool:
+        """Whether it was heard of late, or is this one."""
+        silent_ms = self.contacts.silent_ms(node, self.monotonic_ms)
+        limit_ms = REACHABLE_TIMEOUTS * self.timing.election_ms
+        return node == self.name or (silent_ms is not None and silent_ms < limit_ms)
+
+    def _peer(self, member: Member, led: dict[str, int], held: dict[str, int]) -> PeerStatus:
+        peer = member.id
+        silent_ms = self.contacts.silent_ms(peer, self.monotonic_ms)
+        role = "leader" if peer == self.system.leader else "follower" if peer in self.members.voters else "learner"
+        return PeerStatus(
+            peer,
+            member.address,
+            member.zone,
+            role,
+            self.reachable(peer),
+            None if silent_ms is None else int(silent_ms),
+            self.contacts.round_trip_us(peer),
+            led.get(peer, 0),
+            held.get(peer, 0),
+            self._state_of(peer),
+        )
+
+
+def _config_of(nodes: Sequence[str]) -> Config:
+    """A shard's configuration of these voters: where they are reached only the system group knows."""
+    return Config(tuple(nodes), (), {node: Member(node, "") for node in nodes})
+
+
+def _system_config(members: Config) -> Config:
+    """The system group's first configuration: not all vote where there are many."""
+    voters = members.voters
+    if len(voters) <= SYSTEM_VOTERS:
+        return members
+    return Config(voters[:SYSTEM_VOTERS], (*voters[SYSTEM_VOTERS:], *members.learners), members.members)
+
+
+def _shard_status(shard: Shard) -> ShardStatus:
+    raft = shard.raft
+    return ShardStatus(
+        shard.number,
+        shard.leader,
+        raft.role,
+        raft.term,
+        raft.commit,
+        raft.applied,
+        raft.log.last_index,
+        raft.config.voters,
+        raft.config.learners,
+        shard.matches(),
+    )

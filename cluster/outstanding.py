@@ -1,9 +1,9 @@
 """What this node's clients asked and have no answer to yet, in the order it must be answered.
 
-A batch of writes is answered when its part is carried out. One without writes
-is answered when the leader has said from which index on it may be, and that is
-carried out, or right before a later batch of writes, which was logged after it
-was asked. Nothing is answered before what was asked earlier, so replies keep
+A batch of writes is answered when its part is carried out, here or by whoever
+tells the outcome. One without writes is answered when the leader has said from
+which index on it may be, and that is carried out, or right before a later batch
+of writes, which was logged after it was asked. Nothing is answered before what was asked earlier, so replies keep
 their order on every connection whatever way each batch took.
 """
 
@@ -43,14 +43,32 @@ class Outstanding:
         """The one to be answered next."""
         return self._batches[0] if self._batches else None
 
+    def find(self, number: int) -> Batch | None:
+        """The batch of that number, if it is still waited for."""
+        batches = self._batches
+        if not batches or batches[0].number > number:
+            return None
+        if batches[0].number == number:
+            return batches[0]
+        return next((batch for batch in batches if batch.number == number), None)
+
     def take_to(self, number: int) -> list[Batch]:
-        """Takes out the batch of that number, if it is still waited for, and all before it; empty if it is not."""
+        """Takes out the batch of that number and all before it, if nothing before it has to be waited for.
+
+        Empty if it is not there, or there is such a thing: an earlier batch of
+        writes whose outcome somebody else will tell.
+        """
         batches = self._batches
         if not batches or batches[0].number > number:
             return []
         if batches[0].number == number:
             return [batches.popleft()]
-        if all(batch.number != number for batch in batches):
+        for batch in batches:
+            if batch.number == number:
+                break
+            if batch.number > number or (batch.writes and batch.lost is None and batch.answers is None):
+                return []
+        else:
             return []
         found = []
         while batches and batches[0].number <= number:
@@ -58,11 +76,12 @@ class Outstanding:
         return found
 
     def take_answerable(self, applied: int) -> Iterator[Batch]:
-        """Takes out those at the front that are lost, or are reads that may be served at ``applied``."""
+        """Takes out those at the front that are answered, or lost, or are reads that may be served at ``applied``."""
         batches = self._batches
         while batches:
             first = batches[0]
-            if first.lost is None and (first.writes or first.read_index is None or first.read_index > applied):
+            unread = first.writes or first.read_index is None or first.read_index > applied
+            if unread and first.lost is None and first.answers is None:
                 return
             yield batches.popleft()
 
@@ -81,30 +100,38 @@ class Outstanding:
     def lose_before(self, term: int, error: CommandError) -> None:
         """An entry of ``term`` is carried out: what was sent in an earlier term and is still here never happened."""
         for batch in self._batches:
-            if batch.writes and batch.term < term and batch.lost is None:
+            if batch.term < term and _unresolved(batch):
                 batch.lost = error
 
-    def lose_to(self, term: int, error: CommandError) -> list[Batch]:
-        """A snapshot that ends in ``term`` replaced the state: what was sent by then may be in it. What is lost."""
-        found = [batch for batch in self._batches if batch.writes and batch.term <= term and batch.lost is None]
+    def lose(self, writes: CommandError, reads: CommandError, *, before_ms: float = float("inf")) -> list[Batch]:
+        """Gives up what was asked before that time; what that is."""
+        found = [one for one in self._batches if one.lost is None and one.answers is None and one.since_ms < before_ms]
         for batch in found:
-            batch.lost = error
-        return found
-
-    def lose(self, writes: CommandError, reads: CommandError, *, before_ms: float = float("inf")) -> bool:
-        """Gives up what was asked before that time; whether there was anything."""
-        found = False
-        for batch in self._batches:
-            if batch.lost is None and batch.since_ms < before_ms:
-                batch.lost = writes if batch.writes else reads
-                found = True
+            batch.lost = writes if batch.writes else reads
         return found
 
     def unconfirmed(self) -> int:
         """The number of the last batch of reads the leader has not answered for; 0 for none."""
-        waiting = (one for one in reversed(self._batches) if not one.writes and one.lost is None)
-        return next((one.number for one in waiting if one.read_index is None), 0)
+        return next((one.number for one in reversed(self._batches) if _unread(one)), 0)
+
+    def unread(self) -> list[Batch]:
+        """The batches of reads the leader has not answered for."""
+        return [one for one in self._batches if _unread(one)]
 
     def sent_in(self, term: int) -> list[Batch]:
         """The batches of writes that were sent in ``term`` and are not known to have arrived."""
-        return [batch for batch in self._batches if batch.writes and batch.term == term and batch.lost is None]
+        return [batch for batch in self._batches if batch.term == term and _unresolved(batch)]
+
+    def sent_before(self, term: int) -> list[Batch]:
+        """The batches of writes that were sent in an earlier term and whose outcome is not known."""
+        return [batch for batch in self._batches if batch.term < term and _unresolved(batch)]
+
+
+def _unresolved(batch: Batch) -> bool:
+    """Whether it may or may not have been carried out, as far as is known here."""
+    return batch.writes and batch.lost is None and batch.answers is None
+
+
+def _unread(batch: Batch) -> bool:
+    """Whether it only reads, and the leader has not said when it may."""
+    return not batch.writes and batch.lost is None and batch.answers is None and batch.read_index is None

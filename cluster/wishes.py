@@ -12,13 +12,16 @@ for the next repetition, what it never will it refuses with a reason.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cluster.batch import Client
 from cluster.machine.reply import OK, CommandError, Reply
 from cluster.raft.core import Raft
-from cluster.raft.membership import VOTERS_MAX, Config, Member
+from cluster.raft.membership import Config, Member
 from cluster.raft.messages import Wish, WishGranted, WishRefused
+
+MEMBERS_MAX = 100
+"""More nodes than anybody has tried."""
 
 PATIENCE_MS = 15_000.0
 """How long a wish is repeated before whoever made it is told that it did not come true."""
@@ -31,6 +34,19 @@ class Change(NamedTuple):
     node: str
     address: str = ""
     disk: str = ""
+    zone: str = ""
+
+
+class Departures(Protocol):
+    """Who sees to it that a node that is to leave holds nothing any more."""
+
+    def let_go(self, node: str) -> bool:
+        """Begins to free the node of its shards; whether it is free already."""
+        ...
+
+    def left_on(self, node: str) -> int:
+        """How many shards it still has a part in, as far as is known here."""
+        ...
 
 
 class Pending(NamedTuple):
@@ -56,11 +72,12 @@ class Wishes:
     ``answers`` collects what those who asked are to be told.
     """
 
-    __slots__ = ("_granted", "_number", "_pending", "_raft", "answers")
+    __slots__ = ("_granted", "_number", "_pending", "_raft", "answers", "departures")
 
     def __init__(self, raft: Raft) -> None:
         self.answers: list[tuple[Client, Reply]] = []
         self._raft = raft
+        self.departures: Departures | None = None
         self._pending: list[Pending] = []
         self._granted: dict[int, int] = {}  # by number: the entry after which the leader saw it fulfilled
         self._number = 0
@@ -80,11 +97,11 @@ class Wishes:
             reply = fulfilled(raft, wish.change) if self._may_tell(wish) else None
             if reply is None and raft.leading is not None:
                 try:
-                    grant(raft, wish.change)
+                    self._grant(wish.change)
                 except Refused as refused:
                     reply = CommandError(refused.reason)
             if reply is None and raft.now_ms >= wish.until_ms:
-                reply = CommandError("the cluster did not agree in time: see RAFT.INFO, and ask again", "UNCERTAIN")
+                reply = self._too_late(wish.change)
             if reply is not None:
                 self._end(wish, reply)
         return [Wish(0, wish.number, *wish.change) for wish in self._pending] if raft.leading is None else []
@@ -103,14 +120,28 @@ class Wishes:
         raft = self._raft
         if raft.leading is None:
             return None
-        change = Change(message.kind, message.node, message.address, message.disk)
+        change = Change(message.kind, message.node, message.address, message.disk, message.zone)
         try:
-            grant(raft, change)
+            self._grant(change)
         except Refused as refused:
             return WishRefused(0, message.number, refused.reason)
         if raft.leading is not None and raft.leading.settled and fulfilled(raft, change) is not None:
             return WishGranted(0, message.number, raft.applied)
         return None
+
+    def _grant(self, change: Change) -> None:
+        """Does what a leader can do now; a node that is to be removed gives up its shards first."""
+        raft, departures = self._raft, self.departures
+        leaves = change.kind == "remove" and _removed(raft, change) is not None
+        if leaves and departures is not None and not departures.let_go(change.node):
+            return
+        grant(raft, change)
+
+    def _too_late(self, change: Change) -> CommandError:
+        left = self.departures.left_on(change.node) if self.departures is not None else 0
+        if change.kind == "remove" and left:
+            return CommandError(f"{change.node} is being drained: {left} shards are left; ask again", "TRYAGAIN")
+        return CommandError("the cluster did not agree in time: see RAFT.INFO, and ask again", "UNCERTAIN")
 
     def granted(self, message: WishGranted) -> None:
         """The leader saw it fulfilled."""
@@ -140,7 +171,9 @@ def fulfilled(raft: Raft, change: Change) -> Reply | None:
     if change.kind == "remove":
         return OK if change.node not in config else None
     member = _known(config, change)
-    return member.id.encode() if member is not None and member.address == change.address else None
+    if member is None or (member.address, member.zone) != (change.address, change.zone):
+        return None
+    return member.id.encode()
 
 
 def grant(raft: Raft, change: Change) -> None:
@@ -173,7 +206,7 @@ def _removed(raft: Raft, change: Change) -> Config | None:
 def _added(config: Config, change: Change) -> Config | None:
     known = _known(config, change)
     if known is not None:
-        member = Member(known.id, change.address, known.disk or change.disk)
+        member = Member(known.id, change.address, known.disk or change.disk, change.zone)
         return None if member == known else config.with_known(member)
     ghosts = [one for one in config.learners if config.members[one].address == change.address != ""]
     if ghosts:  # it joined before, and died before its folder knew: that one never comes back
@@ -183,9 +216,9 @@ def _added(config: Config, change: Change) -> Config | None:
             f"{change.node} is a member already, with another data folder: choose another --node-id,"
             f" or remove {change.node} first"
         )
-    if len(config.voters) + len(config.learners) >= VOTERS_MAX:
-        raise Refused(f"the cluster has {VOTERS_MAX} members, which is the most it takes: remove one first")
-    return config.with_learner(Member(change.node or config.free_id(), change.address, change.disk))
+    if len(config.members) >= MEMBERS_MAX:
+        raise Refused(f"the cluster has {MEMBERS_MAX} nodes, which is the most it takes: remove one first")
+    return config.with_learner(Member(change.node or config.free_id(), change.address, change.disk, change.zone))
 
 
 def _known(config: Config, change: Change) -> Member | None:

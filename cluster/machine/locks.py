@@ -303,4 +303,4 @@ def _owner_moved_on(machine: Machine, request: Request, others: list[Waiter]) ->
         machine.waiters.remove(victim)
         for key in victim.keys:
             machine.signal(key)
-        machine.woken.append((victim.origin, _deadlock(cycle)))
+        machine.woken.append((victim.origin, victim.number, _deadlock(cycle)))

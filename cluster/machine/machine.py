@@ -37,6 +37,8 @@ Handler: TypeAlias = "Callable[[Machine, list[bytes]], Reply]"
 Call: TypeAlias = "tuple[Handler, list[bytes], bytes]"
 """One command of an entry: its handler, its arguments, and the session it came from (empty: none that matters)."""
 Retry: TypeAlias = "Callable[[Machine, Waiter], Reply]"
+Woken: TypeAlias = "tuple[bytes, int, Reply]"
+"""A wait that ended: whose, which (`Waiter.number`), and with what reply."""
 
 ALARMS_PER_ENTRY = 1000
 """How many alarms one entry rings; more that are due at once are left to the next."""
@@ -91,7 +93,7 @@ class Machine:
         self.origin = b""
         self.may_wait = True
         self.behind = False
-        self.woken: list[tuple[bytes, Reply]] = []
+        self.woken: list[Woken] = []
         self._ready: dict[bytes, None] = {}
         self._internal: dict[bytes, Handler] = {
             END_SESSION: _end_session,
@@ -234,7 +236,7 @@ class Machine:
             for key in former.keys:
                 self.signal(key)
         if self.woken:  # the end of such a wait is not the end of this one
-            self.woken = [(origin, reply) for origin, reply in self.woken if origin != self.origin]
+            self.woken = [woken for woken in self.woken if woken[0] != self.origin]
         deadline_ms = self.now_ms + block_ms if block_ms else None
         number = self.waiters.next_number()
         self.waiters.add(
@@ -279,7 +281,7 @@ class Machine:
                 if reply is WAITING:
                     break
                 self.waiters.remove(waiter)
-                self.woken.append((waiter.origin, reply))
+                self.woken.append((waiter.origin, waiter.number, reply))
         self.origin = origin
 
     def _expire_named(self, args: list[bytes]) -> None:
@@ -382,7 +384,7 @@ def _wait_over(machine: Machine, alarm: Alarm, due_ms: int) -> None:
         machine.waiters.remove(waiter)
         for key in waiter.keys:
             machine.signal(key)  # whoever stood behind it may be served
-        machine.woken.append((waiter.origin, NULL_ARRAY if waiter.null_array else None))
+        machine.woken.append((waiter.origin, waiter.number, NULL_ARRAY if waiter.null_array else None))
 
 
 def _end_session(machine: Machine, args: list[bytes]) -> Reply:
@@ -411,7 +413,7 @@ def _unblock(machine: Machine, args: list[bytes]) -> Reply:
         machine.signal(key)
     error = CommandError("client unblocked via CLIENT UNBLOCK", "UNBLOCKED")
     null: Reply = NULL_ARRAY if waiter.null_array else None
-    machine.woken.append((waiter.origin, error if args[2] == b"ERROR" else null))
+    machine.woken.append((waiter.origin, waiter.number, error if args[2] == b"ERROR" else null))
     return 1
 
 

@@ -29,7 +29,7 @@ from cluster.raft import election, following, leading
 from cluster.raft.election import Candidacy
 from cluster.raft.leading import Leading
 from cluster.raft.log import Log
-from cluster.raft.membership import Config, Membership, config_in
+from cluster.raft.membership import VOTERS_MAX, Config, Membership, config_in
 from cluster.raft.messages import (
     Alive,
     Append,
@@ -82,10 +82,20 @@ class Raft:
     stepped down, when it last had a majority). ``able`` is false while the disk
     takes nothing: then this member does not stand for election. ``chunks``
     are pieces of a snapshot that came in and that the driver should store;
-    ``installing`` while it stores the last, which replaces the log.
+    ``installing`` while it stores the last, which replaces the log, or gives the log up.
+    ``voters_max`` is up to how many voters learners are made to.
     """
 
-    def __init__(self, name: str, config: Config, *, shard: int, timing: Timing, chance: Chance) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        *,
+        shard: int,
+        timing: Timing,
+        chance: Chance,
+        voters_max: int = VOTERS_MAX,
+    ) -> None:
         self.name = name
         self.shard = shard
         self.log = Log(0, 0, ())
@@ -103,6 +113,7 @@ class Raft:
         self.chunks: list[Chunk] = []
         self.installing = False
         self.timing = timing
+        self.voters_max = voters_max
         self._chance = chance
         self._started = False
         self._unsaved_state = False
@@ -230,6 +241,11 @@ class Raft:
         found, self._outbox = self._outbox, []
         return found
 
+    @property
+    def has_mail(self) -> bool:
+        """Whether `outgoing` has something."""
+        return bool(self._outbox)
+
     # What the rules share
 
     def send(self, peer: str, message: Message) -> None:
@@ -333,6 +349,21 @@ class Raft:
         self.log.restart(index, term)
         self.membership.restart(index, config)
         self.commit = self.applied = index
+        self._held = [(to, one) for to, one in self._held if type(one) is not Appended]
+
+    def renew(self) -> None:
+        """A leader enters a new term and stands in it: what was said in the old one does not count any more."""
+        assert self.leading is not None
+        election.stand(self, pre=False, forced=True)
+
+    def given_up(self) -> None:
+        """This member is none any more, and its log and state are gone; its term and vote stay."""
+        assert self.leading is None
+        self.log.restart(0, 0)
+        self.membership.restart(0, self.config.without(self.name))
+        self.commit = self.applied = 0
+        self.installing = False
+        self.chunks.clear()
         self._held = [(to, one) for to, one in self._held if type(one) is not Appended]
 
     def check(self) -> None:

@@ -63,6 +63,7 @@ class Leading:
         self._gave_lease_up = False
         self._beat_us = 0
         self._leaving: list[str] = []
+        self._removed: dict[str, None] = {}
         self._built: tuple[int, int, int, Append] | None = None
         self.follow_config()
 
@@ -90,10 +91,10 @@ class Leading:
 
     def _beat(self) -> None:
         raft = self._raft
-        self.next_beat_ms = raft.now_ms + raft.timing.heartbeat_ms
+        interval_ms = raft.timing.heartbeat_ms
+        self.next_beat_ms = (raft.now_ms // interval_ms + 1) * interval_ms  # all shards of a node at the same time
         self._beat_us = max(self._beat_us + 1, self._now_us)
-        matches = {peer: progress.match for peer, progress in self.progress.items()}
-        matches[raft.name] = raft.log.saved_index
+        matches = self.matches()
         for peer, progress in self.progress.items():
             commit = min(progress.match, raft.applied)
             progress.told = max(progress.told, commit)
@@ -105,6 +106,12 @@ class Leading:
                 del self.transfers[peer]
                 progress.probe(progress.next)
             self.replicate(peer)
+
+    def matches(self) -> dict[str, int]:
+        """The last index known to be durable on each member."""
+        found = {peer: progress.match for peer, progress in self.progress.items()}
+        found[self._raft.name] = self._raft.log.saved_index
+        return found
 
     @property
     def _now_us(self) -> int:
@@ -244,11 +251,21 @@ class Leading:
                 self.progress[peer] = Progress(raft.log.last_index + 1, raft.now_ms)
                 self.transfers.pop(peer, None)
         self._leaving = [peer for peer in self.progress if peer not in others]
+        for peer in self._leaving:
+            self._removed[peer] = None
 
     def may_change(self) -> bool:
         """Whether the membership may be changed now: see membership.py."""
         raft = self._raft
         return raft.commit >= self.first_index and raft.commit >= raft.membership.since
+
+    def may_add(self, node: str) -> bool:
+        """Whether the node can be told from one of that name that was removed in this term.
+
+        What that one said may still be on its way, and the new one has none of
+        what it had: a new term (`Raft.renew`) has to come between.
+        """
+        return node not in self._removed
 
     def change(self, config: Config) -> None:
         """Begins a change; `may_change` must have allowed it."""
@@ -271,6 +288,8 @@ class Leading:
         if raft.name not in raft.config.voters:
             self.resign()
             raft.follow_nobody()
+            return
+        if len(raft.config.voters) >= raft.voters_max:
             return
         for learner in raft.config.learners:
             progress = self.progress[learner]

@@ -29,11 +29,12 @@ VOTERS_MAX = 9
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
-    """One node: where it is reached, and which data folder it is trusted with ("" until it was first met)."""
+    """One node: where it is reached, which data folder it is trusted with ("" until it was first met), its zone."""
 
     id: str
     address: str
     disk: str = ""
+    zone: str = ""
 
 
 class Config(msgspec.Struct, frozen=True, array_like=True):

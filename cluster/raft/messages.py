@@ -54,16 +54,22 @@ class Heartbeat(Message, tag=4):
 
 
 class Alive(Message, tag=5):
-    """The answer to `Heartbeat` or `Ping`: the follower has followed this leader since ``sent_us`` at the least."""
+    """The answer to `Heartbeat`: the follower has followed this leader since ``sent_us`` at the least."""
 
     sent_us: int
     follows: bool
 
 
-class Ping(Message, tag=6):
-    """From a node that does not lead: is the other one there?"""
+class Presence(Message, tag=6):
+    """Every node to every other, now and then: it is there, and leads these shards in these terms.
+
+    ``echo_us`` is the ``sent_us`` that last came from the receiver, ``held_us`` ago.
+    """
 
     sent_us: int
+    echo_us: int
+    held_us: int
+    leads: list[tuple[int, int]]
 
 
 class Commit(Message, tag=7):
@@ -118,13 +124,15 @@ class Forward(Message, tag=13):
     """A turn's writes of a node that does not lead, to go into the leader's next entry as they are.
 
     ``number`` counts the batches of ``author``; ``previous`` is the number of
-    the one that has to be taken before it, 0 if none has to.
+    the one that has to be taken before it, 0 if none has to. ``wanted``: the
+    author does not carry it out itself, and wants an `Outcome`.
     """
 
     author: bytes
     previous: int
     number: int
     body: bytes
+    wanted: bool = False
 
 
 class AskRead(Message, tag=14):
@@ -149,6 +157,7 @@ class Wish(Message, tag=16):
     node: str
     address: str
     disk: str
+    zone: str = ""
 
 
 class WishRefused(Message, tag=17):
@@ -165,13 +174,49 @@ class WishGranted(Message, tag=18):
     index: int
 
 
+class Look(Message, tag=19):
+    """Reads of a node that has no replica: the leader carries them out once it is sure to lead; `Outcome` answers."""
+
+    author: bytes
+    number: int
+    calls: list[list[bytes]]
+
+
+class Outcome(Message, tag=20):
+    """What became of batch ``number`` of ``author``.
+
+    ``replies`` holds one for each command of it (outcomes.py makes bytes of
+    them); where it is empty, ``never`` says that it certainly did not happen and
+    never will, else nobody knows any more.
+    """
+
+    author: bytes
+    number: int
+    replies: bytes
+    never: bool
+
+
+class Waits(Message, tag=21):
+    """Sessions of the sender that wait, with the number of each wait: have any of these ended?"""
+
+    waits: list[tuple[bytes, int]]
+
+
+class Ended(Message, tag=22):
+    """A wait of a session of the receiver has ended; ``reply`` as in `Outcome`, empty where nobody knows any more."""
+
+    origin: bytes
+    wait: int
+    reply: bytes
+
+
 AnyMessage: TypeAlias = (
     Append
     | Appended
     | Conflict
     | Heartbeat
     | Alive
-    | Ping
+    | Presence
     | Commit
     | Vote
     | Voted
@@ -184,4 +229,8 @@ AnyMessage: TypeAlias = (
     | Wish
     | WishRefused
     | WishGranted
+    | Look
+    | Outcome
+    | Waits
+    | Ended
 )

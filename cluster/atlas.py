@@ -1,0 +1,125 @@
+"""What the system group knows of the cluster beside its members: which shard is where, who is to leave or is lost.
+
+It is kept like any other data, as keys of the system's shard, written by
+commands of its own. A shard's place is reported by its leader whenever its
+configuration changed; the configuration itself is decided in the shard, so an
+old report never replaces a newer one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from cluster.machine.machine import Call, Commands, Machine
+from cluster.machine.reply import OK, Reply
+
+LEAVING, LOST, UP = "leaving", "lost", "up"
+
+_PLACE, _MARK, _PAUSED = b"place:", b"mark:", b"paused"
+_PLACED, _MARKED, _PAUSE = b"_SYSTEM.PLACED", b"_SYSTEM.MARKED", b"_SYSTEM.PAUSE"
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a shard is: its configuration, and the index in the shard's log since which it is that."""
+
+    index: int = -1
+    voters: tuple[str, ...] = ()
+    learners: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Every node with a replica, or about to have one."""
+        return (*self.voters, *self.learners)
+
+
+class Marks(NamedTuple):
+    """The nodes that are to leave, and those that were silent for too long."""
+
+    leaving: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+_NOWHERE = Place()
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Place).decode
+
+
+class Atlas:
+    """One node's view of it, as far as its own replica of the system's shard is."""
+
+    def __init__(self) -> None:
+        self.places: dict[int, Place] = {}
+        self.marks = Marks((), ())
+        self.paused = False
+        self._read_at = -1
+
+    def read(self, machine: Machine, applied: int) -> None:
+        """Looks at the system's state again, if it may have changed."""
+        if applied == self._read_at:
+            return
+        self._read_at = applied
+        values = machine.keyspace.values
+        self.places = {int(key[len(_PLACE) :]): _decode(values[key]) for key in values if key.startswith(_PLACE)}
+        marked = sorted((key[len(_MARK) :].decode(), values[key]) for key in values if key.startswith(_MARK))
+        self.marks = Marks(
+            tuple(node for node, mark in marked if mark == LEAVING.encode()),
+            tuple(node for node, mark in marked if mark == LOST.encode()),
+        )
+        self.paused = _PAUSED in values
+
+    def place(self, shard: int) -> Place:
+        """Where a shard was last reported to be."""
+        return self.places.get(shard, _NOWHERE)
+
+    def held_by(self, node: str) -> int:
+        """How many shards have the node in their configuration."""
+        return sum(node in place.nodes for place in self.places.values())
+
+
+def placed(machine: Machine, shard: int, place: Place) -> Call:
+    """The call that reports where a shard is."""
+    args = [_PLACED, b"%d" % shard, _encode(place)]
+    return machine.handler(_PLACED), args, b""
+
+
+def marked(machine: Machine, node: str, mark: str) -> Call:
+    """The call that marks a node as `LEAVING`, `LOST` or `UP`; one that is to leave stays so until it is gone."""
+    return machine.handler(_MARKED), [_MARKED, node.encode(), mark.encode()], b""
+
+
+def paused(machine: Machine, *, pause: bool) -> Call:
+    """The call that stops shards from being moved, or lets them go on."""
+    return machine.handler(_PAUSE), [_PAUSE, b"1" if pause else b"0"], b""
+
+
+def _on_placed(machine: Machine, args: list[bytes]) -> Reply:
+    key = _PLACE + args[1]
+    known = machine.keyspace.string(key)
+    if known is None or _decode(known).index < _decode(args[2]).index:
+        machine.keyspace.put(key, args[2])
+    return OK
+
+
+def _on_marked(machine: Machine, args: list[bytes]) -> Reply:
+    key = _MARK + args[1]
+    known = machine.keyspace.string(key)
+    if args[2] == UP.encode():
+        if known is not None:
+            machine.keyspace.remove(key)
+    elif known != LEAVING.encode():
+        machine.keyspace.put(key, args[2])
+    return OK
+
+
+def _on_pause(machine: Machine, args: list[bytes]) -> Reply:
+    if args[1] == b"1":
+        machine.keyspace.put(_PAUSED, b"1")
+    else:
+        machine.keyspace.remove(_PAUSED)
+    return OK
+
+
+COMMANDS = Commands(handlers={_PLACED: _on_placed, _MARKED: _on_marked, _PAUSE: _on_pause}, retries={})
+"""What the system's shard can carry out."""

@@ -1,0 +1,780 @@
+"""Shard: one shard as one node sees it, whether it has a replica of it or not.
+
+The node (node.py) calls its verbs, turn after turn, for those shards that have
+something to do; the order is described there.
+
+A node with a replica that votes (``here``) carries out the log itself and
+answers its clients from that. One without is *distant*: it hands the same
+batches to the leader, reads included, and is told the outcomes (hosting.py is
+the other side). Batches, their numbers and their order are the same either
+way, so a node may get or give up its replica at any time: what is under way
+then is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cluster import batch as batches
+from cluster.batch import Answer, Client
+from cluster.carrying import Carrying, unblocking
+from cluster.clients import Clients, no_leader, uncertain
+from cluster.contacts import Contacts
+from cluster.forwarding import Forwarding
+from cluster.hosting import Hosting
+from cluster.leadership import Leadership
+from cluster.machine.keyspace import Checkpoint
+from cluster.machine.machine import END_SESSION, END_SESSIONS, Commands, Handler, Machine, Woken
+from cluster.machine.reply import WAITING, CommandError, Reply
+from cluster.outcomes import Outcomes, Waiting, decode
+from cluster.raft.core import Chance, Raft, Timing
+from cluster.raft.log import ENTRY_BYTES, Log
+from cluster.raft.membership import Config, Membership
+from cluster.raft.messages import (
+    AskRead,
+    Chunk,
+    Ended,
+    Forward,
+    Heartbeat,
+    Look,
+    Message,
+    Outcome,
+    Readable,
+    Waits,
+    Wish,
+    WishGranted,
+    WishRefused,
+)
+from cluster.snapshots import Snapshots, ledger_of, parts_of
+from cluster.storage.contract import Entry, HardState, Recovered, Row
+from cluster.wishes import Change, Departures, Wishes
+
+GIVE_UP_MS = 5_000.0
+"""A command that has no outcome after so long is answered ``-UNCERTAIN`` though there is a leader."""
+
+APPLY_BYTES = 4 * 1024 * 1024
+"""About what one `apply` carries out; more is left to the next."""
+
+RETAIN_BYTES = 4 * 1024 * 1024
+"""How much of the log behind a checkpoint is kept for followers that are a little behind."""
+
+ASK_WAITS_MS = 1_000.0
+"""How often a distant node asks what became of its sessions that wait: it is told anyway, unless that is lost."""
+
+WAITS_PER_MESSAGE = 1_000
+
+FORGOTTEN_MS = 5_000.0
+"""A replica that its shard has no longer, and that was not told, is given up after so long without a leader."""
+
+FOREVER_MS = float("inf")
+
+
+class Shard:
+    """One shard of the cluster, on one node.
+
+    ``author`` names the node in this run of its process; ``members`` is the
+    configuration a new cluster begins with, empty where this node is given no
+    replica; what the disk holds goes before it. ``turn`` is the node's turn in
+    which `advance` was last called; ``tick_at_ms`` and ``due_at_ms`` are kept
+    there by the node.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        commands: Commands,
+        *,
+        name: str,
+        author: bytes,
+        timing: Timing,
+        chance: Chance,
+        members: Config,
+        voters_max: int,
+        contacts: Contacts,
+    ) -> None:
+        self.number = number
+        self.name = name
+        self.timing = timing
+        self.machine = Machine(commands)
+        self.now_ms = 0
+        self.monotonic_ms = 0.0
+        self.turn = 0
+        self.tick_at_ms = 0.0
+        self.due_at_ms: int | None = None
+        self.due = False
+        self.reads_wait = True
+        self.checkpoint_index = 0
+        self.bytes_since_checkpoint = 0
+        self.remembers = True  # outcomes, for nodes that may ask: see outcomes.py
+        self.clients = Clients(author)
+        self._commands = commands
+        self._contacts = contacts
+        self._forwarding = Forwarding(author)
+        self._lease_until_ms = 0.0
+        self._next_retry_ms = 0.0
+        self._next_ask_waits_ms = 0.0
+        self._outbox: list[tuple[str, Message]] = []
+        self._elsewhere: tuple[int, str] | None = None  # the term and who leads in it, as that node itself said
+        self.raft = Raft(name, members, shard=number, timing=timing, chance=chance, voters_max=voters_max)
+        self.snapshots = Snapshots(self.raft, commands)
+        self._wishes = Wishes(self.raft)
+        self._carrying = Carrying(self.clients, number)
+        self._hosting = Hosting(self.raft, self._carrying, self._forwarding, self._outbox)
+        self._leadership = Leadership(self.raft, self.clients, self._forwarding, self._hosting, self._outbox)
+        self._woken: list[Woken] = []
+        self._matches: dict[str, int] = {}  # what the leader last said to be durable where
+        self._handlers: dict[type[Message], Callable[[str, Any], None]] = {
+            Forward: self._on_forward,
+            AskRead: self._on_ask_read,
+            Readable: self._on_readable,
+            Look: self._on_look,
+            Outcome: self._on_outcome,
+            Waits: self._on_waits,
+            Ended: self._on_ended,
+            Wish: self._on_wish,
+            WishRefused: lambda _, refused: self._wishes.refused(refused),
+            WishGranted: self._on_wish_granted,
+        }
+
+    # Coming up
+
+    def recover(self, recovered: Recovered, rows: Iterable[Row], entries: Iterable[Entry]) -> int:
+        """Rebuilds the state from the disk; how many entries the log holds behind the checkpoint.
+
+        Those are carried out once they are known to be committed, which a node
+        that is alone finds out in its first turn. The first entry of this run
+        ends the sessions of the runs before.
+        """
+        config, ledger = parts_of(recovered.ledger)
+        index = recovered.checkpoint_index
+        self.machine.restore(ledger, rows)
+        membership = Membership(index, config if config.members else self.raft.config)
+        saved = [entry for entry in entries if entry.index > index]
+        for entry in saved:
+            membership.note(entry)
+            self.bytes_since_checkpoint += len(entry.payload)
+        self.checkpoint_index = index
+        self._carrying.term = recovered.checkpoint_term
+        self.raft.recover(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state)
+        self.now_ms = self.machine.now_ms
+        self._carrying.outcomes = Outcomes(recovered.checkpoint_term)
+        names = [END_SESSIONS, f"{self.name}.".encode(), self.clients.author + b"."]
+        self.clients.owe((self.machine.handler(END_SESSIONS), names, b""))
+        return len(saved)
+
+    # Time and peers
+
+    def advance(self, now_ms: int, monotonic_ms: float) -> None:
+        """Moves the clocks, never back, and with them what reads may do in this turn."""
+        if now_ms > self.now_ms:
+            self.now_ms = now_ms
+        raft = self.raft
+        raft.advance(monotonic_ms)
+        self.monotonic_ms = raft.now_ms
+        leading = raft.leading
+        if leading is not None and leading.settled and raft.applied == raft.commit:
+            self.due = self.machine.pass_time(self.now_ms)
+            self._lease_until_ms = leading.lease_until_ms()
+            self.reads_wait = self.due or raft.now_ms >= self._lease_until_ms
+        else:
+            self.due = False
+            self.reads_wait = True
+
+    def pass_time(self, monotonic_ms: float) -> None:
+        """The time once messages were read off a socket, before they are handed to `receive`.
+
+        A heartbeat must not count from before it came: the process may have
+        been stopped in the middle of a turn, and the leader's lease counts on it.
+        """
+        self.raft.advance(monotonic_ms)
+        self.monotonic_ms = self.raft.now_ms
+
+    def reads_lapsed(self, monotonic_ms: float) -> bool:
+        """Whether reads that were answered since `advance` may be stale: the lease they relied on has run out."""
+        return not self.reads_wait and monotonic_ms >= self._lease_until_ms
+
+    def receive(self, peer: str, message: Message) -> None:
+        """A message about this shard came from another node."""
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            handler(peer, message)
+            return
+        if type(message) is Heartbeat:
+            self._matches = message.matches
+        leader = self.raft.leader
+        self.raft.receive(peer, message)
+        if self.raft.leader != leader:
+            self._next_retry_ms = self.monotonic_ms
+
+    def led_by(self, peer: str, term: int) -> bool:
+        """The peer says that it leads; whether that is news."""
+        known = self._elsewhere
+        if known is not None and (term < known[0] or (term, peer) == known):
+            return False
+        self._elsewhere = (term, peer)
+        self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
+        return True
+
+    def led_no_more(self, peer: str) -> bool:
+        """The peer says that it does not lead; whether that is news."""
+        known = self._elsewhere
+        if known is None or known[1] != peer:
+            return False
+        self._elsewhere = (known[0], "")
+        return True
+
+    def concerns(self, peer: str) -> bool:
+        """Whether the peer leads it, or this node does and has the peer for a follower."""
+        leading = self.raft.leading
+        return peer == self.last_leader or (leading is not None and peer in leading.progress)
+
+    def connected(self, peer: str) -> None:
+        """There is a link to the peer again: what it may have missed is sent at once."""
+        self.disconnected(peer)  # whatever was sent before
+        if peer == self.last_leader:
+            self._next_retry_ms = self.monotonic_ms
+        leading = self.raft.leading
+        if leading is not None and peer in leading.progress:
+            leading.replicate(peer)
+
+    def disconnected(self, peer: str) -> None:
+        """The link to the peer broke: what was on its way there may be lost."""
+        leading = self.raft.leading
+        if leading is not None and peer in leading.progress:
+            leading.progress[peer].lost()
+
+    @property
+    def here(self) -> bool:
+        """Whether this node carries out the log itself, for its own clients: a learner is too far behind for that."""
+        return self.name in self.raft.config.voters
+
+    @property
+    def member(self) -> bool:
+        """Whether this node is to have a replica, as far as its own log knows."""
+        return self.name in self.raft.config
+
+    @property
+    def _office(self) -> tuple[int, str | None]:
+        """The latest term known, and who leads in it, or led when last heard of."""
+        raft, elsewhere = self.raft, self._elsewhere
+        if elsewhere is None or self.here or (raft.leader is not None and self.member):
+            return raft.term, raft.leader
+        return elsewhere[0], elsewhere[1] or None
+
+    @property
+    def term(self) -> int:
+        """The latest term known."""
+        return self._office[0]
+
+    @property
+    def last_leader(self) -> str | None:
+        """Who leads, or led when last heard of."""
+        return self._office[1]
+
+    def outgoing(self) -> list[tuple[str, Message]]:
+        """Messages to send now, (to, what)."""
+        if self.raft.leading is None:
+            self._pass_on()
+        found = self.raft.outgoing()
+        if self._outbox:
+            found = [*found, *self._outbox]
+            self._outbox.clear()
+        return found
+
+    # Timers
+
+    def tick(self) -> None:
+        """Runs the timers: elections, heartbeats, pings, retries, and giving up on what has no outcome."""
+        raft = self.raft
+        if raft.leading is not None and not raft.leading.progress:
+            self._leadership.begin()
+            if len(self._wishes):
+                self._pursue_wishes()
+            if raft.leading.settled and (number := self.clients.outstanding.unconfirmed()):
+                raft.leading.ask_read(self.name, number)  # asked of a leader before this one was alone
+                self._leadership.pass_on_reads(self.now_ms)
+            return
+        now_ms = self.monotonic_ms
+        raft.tick()
+        if raft.leading is not None:
+            if self._leadership.begin():
+                self._next_retry_ms = now_ms
+            self._leadership.pass_on_reads(self.now_ms)
+        if now_ms >= self._next_retry_ms:
+            self._next_retry_ms = now_ms + self.timing.election_ms / 2
+            self._retry()
+        self._give_up()
+
+    def next_tick_ms(self) -> float:
+        """The monotonic time at which `tick` has something to do, infinite when only a message can bring it."""
+        raft = self.raft
+        raft_ms = raft.next_tick_ms()
+        at_ms = FOREVER_MS if raft_ms is None else raft_ms
+        unsettled = self.clients.waiting or self._carrying.waits or len(self._wishes) or self.clients.owed
+        if raft.leading is not None and not raft.leading.progress:
+            return self.monotonic_ms + self.timing.heartbeat_ms if unsettled else at_ms
+        if unsettled:
+            at_ms = min(at_ms, self._next_retry_ms)
+            if raft.leading is None and self.clients.waiting and not self.lost_leader:
+                at_ms = min(at_ms, self._contact_ms + 2 * self.timing.election_ms)
+        return at_ms
+
+    def next_due_ms(self) -> int | None:
+        """When `advance` should be called next, at the latest, for the sake of an alarm; only a leader rings any."""
+        if self.raft.leading is None or self._leadership.ringing or self._leadership.holding_back:
+            return None
+        return self.now_ms if self.machine.behind else self.machine.clockwork.next_due_ms(self.now_ms)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to do that no socket, timer or disk has to announce."""
+        raft = self.raft
+        if raft.applied < raft.commit or raft.log.sent_index < raft.log.last_index:
+            return True
+        return self._can_move or bool(self._outbox) or raft.has_mail
+
+    @property
+    def _can_move(self) -> bool:
+        """Whether there is something for this turn's entry or batch, and that can be made, or refused."""
+        if self.raft.leading is not None:
+            return self._leadership.has_work(due=self.due)
+        if self.lost_leader:
+            return bool(self.clients.open.calls)
+        return self.last_leader is not None and bool(self.clients.open.calls or self.clients.owed)
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether commands can be served now, as far as this node knows."""
+        return self.raft.leading is not None or (self.last_leader is not None and not self.lost_leader)
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads, None if this node is in touch with nobody who does."""
+        return self.last_leader if self.has_leader else None
+
+    @property
+    def _contact_ms(self) -> float:
+        """When the leader was last heard."""
+        if self.member:
+            return self.raft.contact_ms
+        leader = self.last_leader
+        heard_ms = self._contacts.heard_ms(leader) if leader is not None else None
+        return max(self.raft.contact_ms, heard_ms or 0.0)
+
+    @property
+    def lost_leader(self) -> bool:
+        """Whether no leader has been heard for two election timeouts."""
+        raft = self.raft
+        if raft.leading is not None or raft.alone:
+            return False
+        return raft.now_ms - self._contact_ms >= 2 * self.timing.election_ms
+
+    def _retry(self) -> None:
+        """Repeats to the leader what it may not have heard."""
+        raft, outstanding = self.raft, self.clients.outstanding
+        self._pursue_wishes()
+        if raft.leading is not None:
+            number = outstanding.unconfirmed()
+            if number > raft.leading.reads.asked_by(self.name):
+                raft.leading.ask_read(self.name, number)
+                self._leadership.pass_on_reads(self.now_ms)
+        leader, term = self.last_leader, self.term
+        if leader is None or leader == self.name:
+            return
+        patience_ms = self.timing.election_ms / 2
+        now_ms, wanted = self.monotonic_ms, not self.here
+        if wanted:
+            self._look_again(leader, patience_ms)
+            self._ask_waits(leader)
+            again = self._forwarding.repeat(outstanding.sent_before(term), now_ms, patience_ms, wanted=True)
+            self._outbox += [(leader, message) for message in again]
+        elif number := outstanding.unconfirmed():
+            self._outbox.append((leader, AskRead(raft.term, number)))
+        again = self._forwarding.repeat(outstanding.sent_in(term), now_ms, patience_ms, wanted=wanted)
+        self._outbox += [(leader, message) for message in again]
+
+    def _look_again(self, leader: str, patience_ms: float) -> None:
+        for batch in self.clients.outstanding.unread():
+            if self.monotonic_ms - batch.sent_ms >= patience_ms:
+                batch.sent_ms = self.monotonic_ms
+                self._outbox.append((leader, Look(self.term, self.clients.author, batch.number, batch.logged)))
+
+    def _ask_waits(self, leader: str) -> None:
+        if self._carrying.waits and self.monotonic_ms >= self._next_ask_waits_ms:
+            self._next_ask_waits_ms = self.monotonic_ms + ASK_WAITS_MS
+            waits = list(self._carrying.waits.items())
+            for first in range(0, len(waits), WAITS_PER_MESSAGE):
+                self._outbox.append((leader, Waits(self.term, waits[first : first + WAITS_PER_MESSAGE])))
+
+    def _give_up(self) -> None:
+        """Answers what has no outcome: nobody waits longer than two election timeouts for a leader that is gone."""
+        outstanding = self.clients.outstanding
+        if self.lost_leader:
+            lost = outstanding.lose(uncertain("the leader was lost while it was under way"), no_leader(self.number))
+            self.clients.refuse_open(self.monotonic_ms, no_leader(self.number))
+        elif outstanding.oldest is not None and outstanding.oldest.since_ms < self.monotonic_ms - GIVE_UP_MS:
+            late = uncertain("it was not carried out in time")
+            lost = outstanding.lose(late, no_leader(self.number), before_ms=self.monotonic_ms - GIVE_UP_MS)
+        else:
+            return
+        if not self.here:  # else what begins to wait in them is ended when they are carried out
+            for batch in lost:
+                for origin in batch.origins.values():
+                    self.unblock(None, origin, b"TIMEOUT")
+
+    # Clients
+
+    def origin(self, client_id: int) -> bytes:
+        """The name by which the log knows a client's session."""
+        return self.clients.origin(client_id)
+
+    def read(self, handler: Handler, args: list[bytes]) -> Reply:
+        """Runs a command that is not logged, now. What is due has not happened yet, but what it ends is hidden."""
+        return self.machine.peek(handler, args)
+
+    def submit(
+        self, client: Client, handler: Handler, args: list[Any], *, logged: list[Any] | None = None, origin: bytes = b""
+    ) -> None:
+        """Gives a command its place in this turn's batch: see `Clients.submit`."""
+        self.clients.submit(client, handler, args, logged=logged, origin=origin)
+
+    def submit_read(self, client: Client, handler: Handler, args: list[bytes]) -> None:
+        """Gives a command that is not logged its place among those of this turn that are."""
+        self.clients.submit_read(client, handler, args)
+
+    def end_session(self, origin: bytes) -> None:
+        """A client is gone: whatever ends with its session ends."""
+        self.clients.owe((self.machine.handler(END_SESSION), [END_SESSION, origin], b""))
+
+    def knows_session(self, origin: bytes) -> bool:
+        """Whether the replicated state may hold something that ends with this session."""
+        machine = self.machine
+        return not self.here or machine.sessions.get(origin) is not None or machine.waiters.of(origin) is not None
+
+    def unblock(self, client: Client, origin: bytes, reason: bytes) -> None:
+        """Ends a wait by hand (CLIENT UNBLOCK); ``reason`` is TIMEOUT or ERROR."""
+        call = unblocking(self.machine, origin, reason)
+        if client is None:
+            self.clients.owe(call)
+        else:
+            self.submit(client, call[0], call[1])
+
+    # Membership
+
+    def departures(self, departures: Departures) -> None:
+        """Of the system's shard: who frees a node that is to leave of its shards."""
+        self._wishes.departures = departures
+
+    @property
+    def wishing(self) -> bool:
+        """Whether somebody here waits for a change."""
+        return bool(len(self._wishes))
+
+    def change(self, client: Client, change: Change) -> None:
+        """Somebody wants another leader (of the system's shard: a member); the answer comes once it is so."""
+        self._wishes.make(client, change)
+        self._next_retry_ms = self.monotonic_ms
+
+    def resign(self) -> None:
+        """Asks the best follower to lead instead, before this node stops."""
+        leading = self.raft.leading
+        if leading is not None:
+            voters = [peer for peer in self.raft.config.voters if peer in leading.progress]
+            if voters:
+                leading.hand_over(max(voters, key=lambda peer: leading.progress[peer].match))
+
+    def _pursue_wishes(self) -> None:
+        leader = self.last_leader
+        for wish in self._wishes.pursue():
+            if leader is not None:
+                self._outbox.append((leader, wish))
+
+    # The log
+
+    def ready(self) -> tuple[list[Entry], HardState | None]:
+        """Closes the turn on a leader: its entry goes into the log. What is to be made durable."""
+        raft = self.raft
+        if raft.leading is not None:
+            self._leadership.propose(self.now_ms, due=self.due)
+            self._leadership.pass_on_reads(self.now_ms)
+        return raft.unsaved()
+
+    def persisted(self, entries: list[Entry], hard_state: HardState | None) -> None:
+        """The disk has it."""
+        self.raft.able = True
+        self.raft.saved(entries, hard_state)
+
+    def refused(self, error: CommandError, *, definite: bool) -> None:
+        """The disk did not take the work of `ready`, and ``error`` is what clients are told of it.
+
+        Alone, nothing else can become of it: what is ``definite`` is taken back,
+        what is not is written when the disk takes it again, and so is what a
+        learner may have been sent. Among others this node hands over if it
+        leads, and the log decides: it goes on following.
+        """
+        self.stand_aside()
+        raft = self.raft
+        raft.log.unsaved_again()
+        if not raft.alone:
+            return
+        written = self.clients.outstanding.made_after(raft.log.saved_index, raft.term)
+        if definite and written:
+            if raft.leading is not None and raft.leading.progress:
+                error = uncertain("the disk did not take it, but another node may have it")
+            else:
+                raft.cut_from(written[0].index)
+                self._leadership.taken_back()
+        for batch in written:
+            batch.lost = error
+
+    def stand_aside(self) -> None:
+        """The disk takes nothing: this node stands for no election, and hands over what it leads."""
+        raft = self.raft
+        raft.able = False
+        if raft.leading is not None and not raft.alone:
+            raft.leading.resign()
+            raft.follow_nobody()
+
+    def refuse_open(self, error: CommandError) -> None:
+        """What gathered meanwhile, and would have to be written, is answered with ``error``."""
+        if self.clients.open.writes:
+            self.clients.refuse_open(self.monotonic_ms, error)
+
+    def mended(self) -> None:
+        """The disk takes writes again: what it is behind with comes with the next `ready`."""
+        self.raft.able = True
+        self.raft.log.unsaved_again()
+
+    def _pass_on(self) -> None:
+        """Closes the turn on a node that does not lead: hands the batch to the leader, if there is one."""
+        leader = self.last_leader
+        if leader is None or leader == self.name or self.lost_leader:
+            return
+        clients, term, here = self.clients, self.term, self.here
+        if clients.owed:
+            clients.settle_debts()
+        if not clients.open.calls:
+            return
+        batch = clients.close(self.monotonic_ms, term, logged=clients.open.writes, whole=not here)
+        if batch.writes:
+            if batch.lost is None:
+                self._outbox.append((leader, self._forwarding.send(batch, wanted=not here)))
+        elif here:
+            self._outbox.append((leader, AskRead(term, batch.number)))
+        else:
+            self._outbox.append((leader, Look(term, clients.author, batch.number, batch.logged)))
+
+    # Messages between nodes that are no part of Raft
+
+    def _on_forward(self, peer: str, message: Forward) -> None:
+        self._leadership.take(peer, message)
+
+    def _on_ask_read(self, peer: str, message: AskRead) -> None:
+        self._leadership.ask(peer, message, due=self.due)
+        self._leadership.pass_on_reads(self.now_ms)
+
+    def _on_look(self, peer: str, message: Look) -> None:
+        self._leadership.look(peer, message, due=self.due)
+        self._leadership.pass_on_reads(self.now_ms)
+
+    def _on_readable(self, peer: str, message: Readable) -> None:
+        if message.term == self.raft.term:
+            self.clients.outstanding.readable(message.number, message.index, message.now_ms)
+
+    def _on_outcome(self, peer: str, message: Outcome) -> None:
+        """What became of a batch of this node; one that was answered meanwhile is let be."""
+        batch = self.clients.outstanding.find(message.number)
+        if message.author != self.clients.author or batch is None:
+            return
+        if batch.lost is not None or batch.answers is not None:
+            return
+        if not message.replies:
+            batch.lost = no_leader(self.number) if message.never else uncertain("nobody remembers what became of it")
+            return
+        replies = decode(message.replies)
+        if len(replies) != len(batch.calls):  # it was sent while this node read by itself
+            writes = iter(replies)
+            reads = frozenset(batch.reads)
+            replies = [no_leader(self.number) if place in reads else next(writes) for place in range(len(batch.calls))]
+        for place, reply in enumerate(replies):
+            if type(reply) is Waiting:
+                self._carrying.waits[batch.origins[place]] = reply.number
+                replies[place] = WAITING
+        self.clients.told(batch, replies)
+
+    def _on_waits(self, peer: str, message: Waits) -> None:
+        self._hosting.look_after(peer, self.machine, message)
+
+    def _on_ended(self, peer: str, message: Ended) -> None:
+        """A wait of a session of this node has ended."""
+        if self._carrying.waits.get(message.origin) != message.wait:
+            return
+        del self._carrying.waits[message.origin]
+        reply = decode(message.reply)[0] if message.reply else uncertain("the wait ended, it is not known how")
+        self._woken.append((message.origin, message.wait, reply))
+
+    def _on_wish(self, peer: str, message: Wish) -> None:
+        refusal = self._wishes.hear(message)
+        if refusal is not None:
+            self._outbox.append((peer, refusal))
+
+    def _on_wish_granted(self, peer: str, message: WishGranted) -> None:
+        self._wishes.granted(message)
+        self._next_retry_ms = self.monotonic_ms
+
+    # Carrying out
+
+    def apply(self) -> tuple[list[Iterable[Answer]], list[Woken]]:
+        """Carries out what is committed, up to a limit (`busy` tells of more): answers, and waits that ended."""
+        raft, machine, carrying = self.raft, self.machine, self._carrying
+        left = APPLY_BYTES
+        while raft.applied < raft.commit and left > 0:
+            entry = raft.log.entry(raft.applied + 1)
+            carrying.carry_out(machine, entry, self.monotonic_ms)
+            raft.carried_out(entry.index)
+            self.bytes_since_checkpoint += len(entry.payload)
+            left -= len(entry.payload) + ENTRY_BYTES
+        if self.clients.outstanding.oldest is not None:
+            self.clients.serve(machine, raft.applied)
+        if self._hosting.waiting:
+            self._hosting.serve(machine)
+        woken, machine.woken = machine.woken, []
+        if raft.leading is not None and (carrying.concerned or woken):
+            self._tell_others(woken)
+        carrying.concerned.clear()
+        if woken:
+            self._note_ends(woken)
+        if self._woken:
+            woken, self._woken = [*self._woken, *woken], []
+        if self._wishes.answers:
+            self.clients.answers.append(self._wishes.answers)
+            self._wishes.answers = []
+        return self.clients.take_answers(), woken
+
+    def _tell_others(self, woken: list[Woken]) -> None:
+        """Lets those nodes know whose clients wait for what was just carried out."""
+        leading, hosting = self.raft.leading, self._hosting
+        assert leading is not None
+        members: dict[str, None] = {}
+        for author, number in self._carrying.concerned:
+            if not hosting.carried_out(author, number):
+                members[batches.node_of(author)] = None
+        for ended in woken:
+            node = batches.node_of(ended[0])
+            if node in self.raft.config.voters:
+                members[node] = None
+            else:
+                hosting.ended(ended)
+        for node in members:
+            leading.tell(node)
+
+    def _note_ends(self, woken: list[Woken]) -> None:
+        """Remembers how waits ended, and no longer those that somebody else told of."""
+        waits, own = self._carrying.waits, self.clients.author + b"."
+        for ended in woken:
+            if ended[0].startswith(own):
+                waits.pop(ended[0], None)
+            elif self.remembers:
+                self._carrying.outcomes.ended(self.monotonic_ms, ended)
+
+    # Checkpoints
+
+    @property
+    def applied_index(self) -> int:
+        """The last entry that was carried out."""
+        return self.raft.applied
+
+    def begin_checkpoint(self) -> tuple[Checkpoint, int, int, bytes]:
+        """Starts a checkpoint of what is applied: (what to write, index, term, ledger)."""
+        checkpoint, ledger = self.machine.begin_checkpoint()
+        self.bytes_since_checkpoint = 0
+        raft = self.raft
+        term = raft.log.term(raft.applied)
+        assert term is not None
+        return checkpoint, raft.applied, term, ledger_of(raft.membership.at(raft.applied), ledger)
+
+    def end_checkpoint(self, index: int, *, durable: bool) -> None:
+        """The checkpoint of ``index`` is in force, or it failed."""
+        self.machine.keyspace.end_checkpoint(durable=durable)
+        if durable:
+            self.checkpoint_index = index
+            self.raft.compact(index, RETAIN_BYTES)
+
+    # Snapshots that come in
+
+    def chunk_stored(self, chunk: Chunk, *, stored: bool) -> bool:
+        """A piece of `snapshots` is on the disk, or cannot be had there; whether the state is now the snapshot's.
+
+        What became of writes that may be in it, and are not answered, the leader is asked.
+        """
+        installation = self.snapshots.stored(chunk, stored=stored)
+        if installation is None:
+            return False
+        self._remember_waits()
+        self.machine = installation.machine
+        self.checkpoint_index = installation.index
+        self.bytes_since_checkpoint = 0
+        self._carrying.term = max(self._carrying.term, installation.term)
+        self._carrying.outcomes = Outcomes(installation.term)
+        return True
+
+    # Giving the replica up
+
+    def gave_up(self, placed_at: int | None) -> bool:
+        """Whether the replica here is none any more, so that its data should go.
+
+        Its own log says so, or the shard's place as it was reported at index
+        ``placed_at`` (None: this node is in it), and nobody sends anything.
+        """
+        raft = self.raft
+        if self.member or raft.leading is not None or not raft.log.last_index:
+            return False
+        if raft.membership.left(self.name) and raft.applied >= raft.membership.since:
+            return True
+        forgotten = raft.now_ms - raft.contact_ms > FORGOTTEN_MS
+        return forgotten and placed_at is not None and placed_at > raft.membership.since
+
+    def begin_to_give_up(self) -> None:
+        """The driver empties the disk now; nothing is added to the log until `given_up`."""
+        self.raft.installing = True
+
+    def given_up(self) -> None:
+        """Nothing of the replica is left on the disk but its term and vote: from here on this node is distant."""
+        raft = self.raft
+        self._remember_waits()
+        self.machine = Machine(self._commands)
+        raft.given_up()
+        self.snapshots.abandon()
+        self.checkpoint_index = self.bytes_since_checkpoint = 0
+        self._carrying.term = 0
+        self._carrying.outcomes = Outcomes(raft.term)
+        self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
+
+    def _remember_waits(self) -> None:
+        """The state goes: which waits of this node's sessions it had is asked of the leader from now on."""
+        own = self.clients.author + b"."
+        for waiter in self.machine.waiters.everyone():
+            if waiter.origin.startswith(own):
+                self._carrying.waits[waiter.origin] = waiter.number
+
+    def ledger_of_dropped(self) -> bytes:
+        """What the disk keeps of a replica that was given up: the configuration it is no part of."""
+        return ledger_of(self.raft.config.without(self.name), b"")
+
+    # Looking
+
+    def matches(self) -> dict[str, int]:
+        """The last log index known to be durable on each member, as the leader knows it, or last said."""
+        leading = self.raft.leading
+        return leading.matches() if leading is not None else self._matches
+
+    @property
+    def last_index(self) -> int:
+        """The last entry in the log."""
+        return self.raft.log.last_index
+
+    @property
+    def commit_index(self) -> int:
+        """The last entry known to be committed."""
+        return self.raft.commit
