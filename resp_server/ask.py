@@ -18,7 +18,14 @@ PASSWORD_ERRORS = {
 
 
 class AskError(Exception):
-    """There is no answer, or it is an error; the message is one line for a person."""
+    """There is no answer, or it is an error; the message is one line for a person.
+
+    ``code`` is the error's first word, such as TRYAGAIN, and empty where there is no answer.
+    """
+
+    def __init__(self, line: str, code: str = "") -> None:
+        super().__init__(line)
+        self.code = code
 
 
 def ask(where: Address, *calls: tuple[str, ...], password: str = "", timeout_s: float = 5.0) -> list[Any]:
@@ -57,7 +64,7 @@ def _checked(where: Address, reply: Any) -> Any:
         return reply
     code, _, message = str(reply).partition(" ")
     if code in PASSWORD_ERRORS:
-        raise AskError(f"{where} {PASSWORD_ERRORS[code]}")
+        raise AskError(f"{where} {PASSWORD_ERRORS[code]}", code)
     if message.startswith("unknown command"):
-        raise AskError(f"{where} is no sepakat server, or an older one")
-    raise AskError(f"{where} answers: {message if code == 'ERR' else reply}")
+        raise AskError(f"{where} is no sepakat server, or an older one", code)
+    raise AskError(f"{where} answers: {message if code == 'ERR' else reply}", code)

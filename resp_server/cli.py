@@ -151,14 +151,15 @@ def _of_a_node(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@sepakat.command(short_help="Shows the nodes of a cluster.")
+@sepakat.command(short_help="Shows the nodes and shards of a cluster.")
 @_of_a_node
+@click.option("--shards", "all_shards", is_flag=True, help="Shows every shard, however many there are.")
 @click.option("--json", "as_json", is_flag=True, help="Prints JSON, for programs; null is what is not known.")
-def status(host: str, port: int, password: str, as_json: bool) -> int:
-    """Shows the nodes of a cluster: roles, terms, log indexes, lag, and who can be reached.
+def status(host: str, port: int, password: str, all_shards: bool, as_json: bool) -> int:
+    """Shows the nodes of a cluster, which shards they have, what is moving, and how far it is.
 
-    The state of a node, its lag and the round trip to it are what the node that is asked says of it; its term and
-    indexes are its own. Exit code 1 when there is no leader.
+    The state of a node and the round trip to it are what the node that is asked says of it; how many log entries a
+    replica is behind is what the leader of its shard says. Exit code 1 when a shard has no leader.
     """
     from resp_server import overview
 
@@ -166,8 +167,8 @@ def status(host: str, port: int, password: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(seen.as_json(), indent=2))
     else:
-        overview.show(seen)
-    return 0 if seen.leader is not None else FAILED
+        overview.show(seen, all_shards=all_shards)
+    return 0 if seen.serves else FAILED
 
 
 @sepakat.command(short_help="Removes a node from its cluster.")
@@ -176,26 +177,56 @@ def status(host: str, port: int, password: str, as_json: bool) -> int:
 def remove(node: str, host: str, port: int, password: str) -> None:
     """Removes NODE, such as n4, from its cluster, whether it runs or not. Any other member can be asked.
 
-    The node itself goes on as one that belongs nowhere: stop it. It can come back with an empty folder and --join.
+    Its shards are brought to other nodes first, which this waits for; interrupted, it goes on in the cluster, and the
+    same command waits for it again. The node itself goes on as one that belongs nowhere: stop it. It can come back
+    with an empty folder and --join.
     """
-    ask(Address(host, port), ("CLUSTER", "FORGET", node), password=password, timeout_s=CHANGE_TIMEOUT_S)
+    from resp_server import draining
+
+    try:
+        draining.remove(node, Address(host, port), password)
+    except draining.NotDrained as error:
+        raise _Failure(str(error)) from None
     click.echo(f"{node} is removed")
 
 
-@sepakat.command(short_help="Makes a node the leader of its cluster.")
+@sepakat.command(short_help="Makes a node the leader of its shards.")
 @click.argument("node")
+@click.option("--shard", type=click.IntRange(0), metavar="N", help="Of this shard only.  [default: all it has]")
 @_of_a_node
-def transfer(node: str, host: str, port: int, password: str) -> None:
-    """Makes NODE, such as n2, the leader of its cluster. Any member can be asked where it is."""
+def transfer(node: str, shard: int | None, host: str, port: int, password: str) -> None:
+    """Makes NODE, such as n2, the leader of the shards it has a replica of. Any member can be asked where it is."""
     where = Address(host, port)
-    text, shards = ask(where, ("INFO", "sepakat"), ("RAFT.INFO",), password=password)
-    if f"node_id:{node}" not in text.splitlines():
-        addresses = {peer["id"]: peer["address"] for peer in shards[0]["peers"]}
-        if node not in addresses:
-            raise _Failure(f"{node} is no node of this cluster")
+    (nodes,) = ask(where, ("RAFT.NODES",), password=password)
+    addresses = {one["id"]: one["address"] for one in nodes}
+    if node not in addresses:
+        raise _Failure(f"{node} is no node of this cluster")
+    if addresses[node]:
         where = address.parse(addresses[node])
-    ask(where, ("CLUSTER", "FAILOVER"), password=password, timeout_s=CHANGE_TIMEOUT_S)
-    click.echo(f"{node} leads")
+    words = ("CLUSTER", "FAILOVER") if shard is None else ("CLUSTER", "FAILOVER", str(shard))
+    ask(where, words, password=password, timeout_s=CHANGE_TIMEOUT_S)
+    click.echo(f"{node} leads" if shard is None else f"{node} leads shard {shard}")
+
+
+@sepakat.command(short_help="Tells what is moving, or stops it.")
+@click.option("--pause", "word", flag_value="PAUSE", help="Nothing moves any more, on any node, until --resume.")
+@click.option("--resume", "word", flag_value="RESUME", help="Shards move again.")
+@click.option("--status", "word", flag_value="", default=True, help="Tells whether it is paused, and what is moving.")
+@_of_a_node
+def rebalance(word: str, host: str, port: int, password: str) -> None:
+    """Shards move by themselves when a node joins, is removed or is lost. This tells of it, or holds it up.
+
+    What is not paused for is the loss of a node: its shards go on on their other replicas.
+    """
+    where = Address(host, port)
+    if word:
+        ask(where, ("RAFT.REBALANCE", word), password=password, timeout_s=CHANGE_TIMEOUT_S)
+    (told,) = ask(where, ("RAFT.REBALANCE",), password=password)
+    moving = ", ".join(map(str, told["moving"])) or "none"
+    click.echo(f"rebalancing is {'paused' if told['paused'] else 'on'}; shards on their way: {moving}")
+    for state, words in (("leaving", "being drained"), ("lost", "taken for lost")):
+        if told[state]:
+            click.echo(f"{words}: {', '.join(told[state])}")
 
 
 class _Failure(click.ClickException):

@@ -1,9 +1,10 @@
-"""``sepakat status``: the nodes of a cluster as one of them sees them, and as each tells of itself."""
+"""``sepakat status``: the nodes and the shards of a cluster, as one node sees them and each tells of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
@@ -18,153 +19,270 @@ from resp_server.ask import AskError, ask
 PEER_TIMEOUT_S = 1.0
 """How long each of the others has to answer: the node that was asked has said already what it knows of them."""
 
+SHARDS_SHOWN_MAX = 64
+"""With more shards than this a person is shown only those that are not in order, unless all are asked for."""
+
+SHARDS_NAMED_MAX = 10
+
+NO_MAJORITY = "Nothing of that is read or written until a majority of its nodes reach each other"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One node; None is "not known".
-
-    ``state`` is what the node that was asked says of it. Its term and indexes
-    are its own, so they are known only where it answers.
-    """
+    """One node; None is "not known". ``behind`` is how many log entries its replicas lack, over all shards."""
 
     id: str
     address: str
-    role: str
+    zone: str
     state: str
-    term: int | None = None
-    commit: int | None = None
-    applied: int | None = None
-    last_index: int | None = None
-    lag: int | None = None
-    last_contact_ms: int | None = None
-    round_trip_us: int | None = None
-
-    def telling(self, told: dict[str, Any]) -> Row:
-        """The same with what the node's own RAFT.INFO tells."""
-        return replace(
-            self,
-            role=told["role"],
-            term=told["term"],
-            commit=told["commit"],
-            applied=told["applied"],
-            last_index=told["last-index"],
-        )
+    reachable: bool
+    leads: int
+    replicas: int
+    behind: int | None
+    last_contact_ms: int | None
+    round_trip_us: int | None
 
     def as_json(self) -> dict[str, Any]:
-        """For programs, under the names of RAFT.INFO."""
+        """For programs."""
         return {name.replace("_", "-"): getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard, as RAFT.RING has it, and what its leader says of it if that answers.
+
+    ``behind`` is how many log entries each of its other nodes lacks.
+    """
+
+    number: int
+    first: int
+    last: int
+    nodes: list[str]
+    leader: str | None
+    preferred: str | None
+    moving: list[str]
+    term: int | None = None
+    last_index: int | None = None
+    behind: dict[str, int | None] = field(default_factory=dict)
+
+    @property
+    def arriving(self) -> list[str]:
+        """Nodes that are being brought up to date."""
+        return [node for node in self.moving if node not in self.nodes]
+
+    @property
+    def departing(self) -> list[str]:
+        """Nodes that will have no replica soon."""
+        return [node for node in self.moving if node in self.nodes]
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs, under the names of RAFT.RING and RAFT.INFO."""
+        return {
+            "shard": self.number,
+            "slots": [[self.first, self.last]],
+            "nodes": self.nodes,
+            "leader": self.leader,
+            "preferred": self.preferred,
+            "moving": self.moving,
+            "term": self.term,
+            "last-index": self.last_index,
+            "behind": self.behind,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
-    """A cluster as the node ``asked`` sees it; ``leader`` is None while that hears of none."""
+    """A cluster as the node ``asked`` sees it; ``member``: that belongs to it still."""
 
     cluster: str
     asked: str
-    leader: str | None
+    member: bool
+    paused: bool
     rows: list[Row]
+    shards: list[Shard]
 
     @property
-    def headline(self) -> str:
-        """Who leads, or that nobody does, as a sentence."""
-        if self.leader is not None:
-            term = next((row.term for row in self.rows if row.id == self.asked), None)
-            return f"cluster {self.cluster}: {self.leader} leads in term {term}"
-        if any(row.id == self.asked and row.role == "removed" for row in self.rows):
-            return f"cluster {self.cluster}: {self.asked} is no member of it any more"
-        elsewhere = [row for row in self.rows if row.role == "leader"]
-        if elsewhere:
-            best = max(elsewhere, key=lambda row: row.term or 0)
-            return (
-                f"cluster {self.cluster}: no leader that {self.asked} hears, though {best.id} leads in term {best.term}"
-            )
-        return (
-            f"cluster {self.cluster}: no leader. Nothing is read or written until a majority of its nodes reach each"
-            " other"
-        )
+    def leaderless(self) -> list[Shard]:
+        """The shards that nobody leads, as far as the node that was asked hears."""
+        return [shard for shard in self.shards if shard.leader is None]
+
+    @property
+    def serves(self) -> bool:
+        """Whether every key can be read and written."""
+        return self.member and not self.leaderless
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads the only shard; None when nobody does, or there are several shards."""
+        return self.shards[0].leader if len(self.shards) == 1 else None
+
+    def headline(self) -> Iterator[str]:
+        """How it is, in a sentence or two."""
+        yield f"cluster {self.cluster}: {self._leaders()}"
+        moving = sum(bool(shard.moving) for shard in self.shards)
+        if moving or self.paused:
+            words = f"{moving} of {len(self.shards)} shards are moving" if moving else "nothing moves"
+            yield words + (": rebalancing is paused, sepakat rebalance --resume ends that" if self.paused else "")
+
+    def _leaders(self) -> str:
+        if not self.member:
+            return f"{self.asked} is no member of it any more"
+        missing = self.leaderless
+        if len(self.shards) == 1:
+            only = self.shards[0]
+            return f"no leader. {NO_MAJORITY}" if missing else f"{only.leader} leads in term {_or_dash(only.term)}"
+        if not missing:
+            leaders = len({shard.leader for shard in self.shards})
+            return f"{len(self.shards)} shards, led by {leaders} of {len(self.rows)} nodes"
+        which = ", ".join(str(shard.number) for shard in missing[:SHARDS_NAMED_MAX])
+        more = ", …" if len(missing) > SHARDS_NAMED_MAX else ""
+        return f"{len(missing)} of {len(self.shards)} shards have no leader ({which}{more}). {NO_MAJORITY}"
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
-        rows = [row.as_json() for row in self.rows]
-        return {"cluster": self.cluster, "asked": self.asked, "leader": self.leader, "nodes": rows}
+        return {
+            "cluster": self.cluster,
+            "asked": self.asked,
+            "serves": self.serves,
+            "leader": self.leader,
+            "paused": self.paused,
+            "nodes": [row.as_json() for row in self.rows],
+            "shards": [shard.as_json() for shard in self.shards],
+        }
 
 
 def look(where: Address, password: str) -> Overview:
-    """Asks a node about the cluster, then the others about themselves; `AskError` when the first does not answer."""
-    text, shards = ask(where, ("INFO", "sepakat"), ("RAFT.INFO",), password=password)
-    told, own = shards[0], dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    rows = [_row_of(peer) for peer in told["peers"]]
-    with ThreadPoolExecutor(max_workers=max(1, len(rows))) as pool:
-        rows = list(pool.map(lambda row: _ask_itself(row, password), rows))
-    asked = Row(own["node_id"], own["node_address"] or str(where), told["role"], "reachable").telling(told)
-    asked = replace(asked, lag=_lag(asked, rows))
-    return Overview(own["cluster_id"], asked.id, told["leader"], sorted([asked, *rows], key=lambda row: row.id))
+    """Asks a node about the cluster, then the others about their shards; `AskError` when it does not answer."""
+    calls = (("INFO", "sepakat"), ("RAFT.NODES",), ("RAFT.RING",), ("RAFT.REBALANCE",), ("RAFT.INFO",))
+    text, nodes, ring, rebalancing, replicas = ask(where, *calls, password=password)
+    own = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    others = [node["address"] for node in nodes if node["id"] != own["node_id"]]
+    with ThreadPoolExecutor(max_workers=max(1, len(others))) as pool:
+        told = [replicas, *pool.map(lambda one: _replicas_of(one, password), others)]
+    leading = {shard["shard"]: shard for shards in told for shard in shards if shard["role"] == "leader"}
+    shards = [_shard_of(row, leading.get(row["shard"])) for row in ring]
+    rows = [_row_of(node, where, shards) for node in nodes]
+    member = any(node["id"] == own["node_id"] and node["state"] != "removed" for node in nodes)
+    return Overview(own["cluster_id"], own["node_id"], member, bool(rebalancing["paused"]), rows, shards)
 
 
-def _row_of(peer: dict[str, Any]) -> Row:
+def _replicas_of(text: str, password: str) -> list[dict[str, Any]]:
+    """What a node tells of its replicas, if it does: the address may be good only among the nodes."""
+    try:
+        (shards,) = ask(address.parse(text), ("RAFT.INFO",), password=password, timeout_s=PEER_TIMEOUT_S)
+    except (AskError, ValueError):
+        return []
+    found: list[dict[str, Any]] = shards
+    return found
+
+
+def _shard_of(row: dict[str, Any], told: dict[str, Any] | None) -> Shard:
+    ((first, last),) = row["slots"]
+    placed = (row["shard"], first, last, row["nodes"], row["leader"], row["preferred"], row["moving"])
+    if told is None or told["leader"] != row["leader"]:
+        return Shard(*placed)
+    behind = {peer["id"]: peer["lag"] for peer in told["peers"]}
+    return Shard(*placed, told["term"], told["last-index"], behind)
+
+
+def _row_of(node: dict[str, Any], where: Address, shards: list[Shard]) -> Row:
+    name = node["id"]
+    lacking = [shard.behind[name] for shard in shards if name in shard.behind]
     return Row(
-        peer["id"],
-        peer["address"],
-        peer["role"],
-        peer["state"],
-        lag=peer["lag"],
-        last_contact_ms=peer["last-contact-ms"],
-        round_trip_us=peer["round-trip-us"],
+        name,
+        node["address"] or str(where),
+        node["zone"],
+        node["state"],
+        bool(node["reachable"]),
+        node["leads"],
+        node["replicas"],
+        None if None in lacking else sum(one or 0 for one in lacking),
+        node["last-contact-ms"],
+        node["round-trip-us"],
     )
 
 
-def _ask_itself(row: Row, password: str) -> Row:
-    """What a node tells of itself, if it does: the address may be good only among the nodes."""
-    try:
-        (shards,) = ask(address.parse(row.address), ("RAFT.INFO",), password=password, timeout_s=PEER_TIMEOUT_S)
-    except (AskError, ValueError):
-        return row
-    return row.telling(shards[0])
+WORDS = ("node", "address", "zone", "state")
+NUMBERS = ("leads", "replicas", "behind", "last\ncontact", "round\ntrip")
 
 
-def _lag(asked: Row, others: list[Row]) -> int | None:
-    """How far the node that was asked is behind its leader."""
-    if asked.role == "leader":
-        return 0
-    ends = [row.last_index for row in others if row.role == "leader" and row.last_index is not None]
-    return max(0, max(ends) - (asked.last_index or 0)) if ends else None
-
-
-WORDS = ("node", "address", "role", "state")
-NUMBERS = ("term", "commit", "applied", "last\nindex", "lag", "last\ncontact", "round\ntrip")
-
-
-def show(overview: Overview) -> None:
+def show(overview: Overview, *, all_shards: bool = False) -> None:
     """Prints the overview for people. A terminal that is too narrow for it breaks lines; no number is cut short."""
-    table = _table(overview)
     console = Console()
+    for line in overview.headline():
+        console.print(Text(line, style="" if overview.serves else "bold red"), soft_wrap=True)
+    _print(console, _nodes(overview))
+    if len(overview.shards) > 1:
+        shown = overview.shards
+        if len(shown) > SHARDS_SHOWN_MAX and not all_shards:
+            shown = [shard for shard in shown if shard.moving or shard.leader is None]
+        if shown:
+            _print(console, _shards(shown))
+        if len(shown) < len(overview.shards):
+            console.print(f"{len(overview.shards) - len(shown)} shards are in their places: --shards shows them")
+
+
+def _print(console: Console, table: Table) -> None:
     console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(Text(overview.headline, style="" if overview.leader else "bold red"))
     console.print(table)
 
 
-def _table(overview: Overview) -> Table:
+def _new_table(words: tuple[str, ...], numbers: tuple[str, ...] = ()) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in WORDS:
+    for name in words:
         table.add_column(name, no_wrap=True)
-    for name in NUMBERS:
+    for name in numbers:
         table.add_column(name, no_wrap=True, justify="right")
+    return table
+
+
+def _nodes(overview: Overview) -> Table:
+    table = _new_table(WORDS, NUMBERS)
     for row in overview.rows:
+        state = row.state if row.reachable else f"{row.state}, unreachable" if row.state != "up" else "unreachable"
         table.add_row(
             row.id,
             row.address,
-            row.role,
-            row.state,
-            *("-" if number is None else str(number) for number in _numbers(row)),
+            row.zone or "-",
+            state,
+            str(row.leads),
+            str(row.replicas),
+            _or_dash(row.behind),
             "" if row.id == overview.asked else _ago(row.last_contact_ms),
-            "" if row.round_trip_us is None else f"{row.round_trip_us / 1000:.2f} ms",
-            style="red" if row.state == "unreachable" else "bold" if row.role == "leader" else "",
+            "" if row.round_trip_us is None or row.id == overview.asked else f"{row.round_trip_us / 1000:.2f} ms",
+            style="" if row.reachable else "red",
         )
     return table
 
 
-def _numbers(row: Row) -> tuple[int | None, ...]:
-    return row.term, row.commit, row.applied, row.last_index, row.lag
+def _shards(shards: list[Shard]) -> Table:
+    table = _new_table(("shard", "slots", "nodes (* leads)", "moving"))
+    for shard in shards:
+        table.add_row(
+            str(shard.number),
+            f"{shard.first}-{shard.last}",
+            " ".join(f"{node}*" if node == shard.leader else node for node in shard.nodes),
+            ", ".join(_moves(shard)),
+            style="red" if shard.leader is None else "yellow" if shard.moving else "",
+        )
+    return table
+
+
+def _moves(shard: Shard) -> Iterator[str]:
+    """Who comes and how far it is, and who goes."""
+    for node in shard.arriving:
+        lag = shard.behind.get(node)
+        if lag is None or shard.last_index is None:
+            yield f"+{node}"
+        elif lag >= shard.last_index:
+            yield f"+{node}: its keys are being sent"
+        else:
+            yield f"+{node}: {lag} entries behind"
+    yield from (f"-{node}" for node in shard.departing)
+
+
+def _or_dash(number: int | None) -> str:
+    return "-" if number is None else str(number)
 
 
 def _ago(duration_ms: int | None) -> str:

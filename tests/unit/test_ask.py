@@ -74,6 +74,13 @@ def test_what_is_no_answer_is_one_clear_line(answer: bytes, line: str) -> None:
     assert str(failed.value) == f"{where} {line}"
 
 
+@pytest.mark.parametrize(("answer", "code"), [(HELLO + b"-TRYAGAIN n2 is being drained\r\n", "TRYAGAIN"), (HELLO, "")])
+def test_the_error_s_first_word_is_for_programs(answer: bytes, code: str) -> None:
+    with node(answer) as (where, _), pytest.raises(AskError) as failed:
+        ask(where, ("PING",))
+    assert failed.value.code == code
+
+
 def test_nobody_there_is_one_clear_line() -> None:
     where = Address("127.0.0.1", free_port())
     with pytest.raises(AskError, match=rf"{where} cannot be reached: Connection refused"):

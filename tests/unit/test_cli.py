@@ -65,7 +65,7 @@ def test_help_has_every_setting_with_its_default(
         assert f"{field.group}:" in shown
 
 
-@pytest.mark.parametrize("command", ["local", "status", "remove", "transfer"])
+@pytest.mark.parametrize("command", ["local", "status", "remove", "transfer", "rebalance"])
 def test_each_command_explains_itself_and_every_option(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
