@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clusters import Cluster, three_nodes
+from benchmarks.clusters import Cluster, several_nodes
 from benchmarks.probes import Endpoint, MeasureFailed, command
 from tests.redis_binaries import redis_server
 from tests.servers import HOST, sepakat_server
@@ -46,11 +46,11 @@ class Bench:
                 yield Endpoint(HOST, server.port)
 
     @contextmanager
-    def cluster(self) -> Iterator[Cluster]:
-        """Three nodes of ours, durable on every reply, with empty folders."""
+    def cluster(self, size: int = 3, *flags: str) -> Iterator[Cluster]:
+        """Some nodes of ours, durable on every reply, with empty folders."""
         if self.outside:
             raise MeasureFailed("a cluster of ours is measured: leave out --server")
-        with three_nodes() as cluster:
+        with several_nodes(size, *flags) as cluster:
             yield cluster
 
     @contextmanager

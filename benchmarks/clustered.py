@@ -11,7 +11,7 @@ from benchmarks.attempts import seconds_to_next_write
 from benchmarks.bench import Bench, Measure, Sampler, Samplers
 from benchmarks.clusters import Cluster
 from benchmarks.etcd import etcd_cluster
-from benchmarks.open_loop import Figures, offering
+from benchmarks.open_loop import Figures, Plan, offering
 from benchmarks.probes import (
     POLL_SECONDS,
     TIMEOUT_SECONDS,
@@ -70,10 +70,12 @@ def through_a_follower(bench: Bench) -> Samplers:
         )
 
 
-def _in_time(figures: Figures) -> Figures:
+def in_time(figures: Figures) -> Figures:
     """The same; `MeasureFailed` when too much of the latency is the generator's own."""
     if figures.late_p99_ms > LATE_MS_MAX:
-        raise MeasureFailed(f"the machine is too busy: SETs were sent up to {figures.late_p99_ms:.1f} ms late (p99)")
+        raise MeasureFailed(
+            f"the machine is too busy: requests were sent up to {figures.late_p99_ms:.1f} ms late (p99)"
+        )
     return figures
 
 
@@ -88,8 +90,8 @@ def at_a_fixed_rate(
 
             def sample() -> float:
                 seconds = OFFERED_SECONDS / bench.divisor
-                with offering(nodes.endpoint(nodes.leader()), OFFERED, seconds) as load:
-                    return pick(_in_time(load.wait()))
+                with offering([nodes.endpoint(nodes.leader())], Plan(OFFERED), seconds) as load:
+                    return pick(in_time(load.wait()))
 
             yield sample, None if beside is None else lambda: beside
 
@@ -127,13 +129,14 @@ def joining(bench: Bench) -> Samplers:
         load_keys(leader, bench.many_keys, VALUE_BYTES)
         for node in (nodes.leader(), *nodes.followers()):
             wait_for_checkpoint(nodes.endpoint(node))
+        plan = Plan(WRITERS_OFFER, WRITERS)
         before = []
         for _ in range(WINDOWS):
-            with offering(leader, WRITERS_OFFER, OFFERED_SECONDS / bench.divisor, WRITERS) as load:
-                before.append(_in_time(load.wait()).p99_ms)
+            with offering([leader], plan, OFFERED_SECONDS / bench.divisor) as load:
+                before.append(in_time(load.wait()).p99_ms)
 
         def meanwhile() -> float:
-            with offering(leader, WRITERS_OFFER, TIMEOUT_SECONDS, WRITERS) as load:
+            with offering([leader], plan, TIMEOUT_SECONDS) as load:
                 _join(nodes)
                 return load.stop().p99_ms
 

@@ -1,30 +1,33 @@
-"""Our cluster on this machine: the tests' nodes, but with nothing between them that would cost time."""
+"""Our clusters on this machine: the tests' nodes, but with nothing between them that would cost time."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.probes import POLL_SECONDS, Endpoint, MeasureFailed, info
+from benchmarks.probes import POLL_SECONDS, TIMEOUT_SECONDS, Endpoint, MeasureFailed, info
 from tests.clusters import TRACEBACK, Node, free_ports
+from tests.rings import REPLICAS, Ring, reached, ring_of
 from tests.servers import HOST, START_SECONDS, ServerFailed
 
-NODES = 3
 ANSWER_SECONDS = 5.0
+LOOK_SECONDS = 0.2
+"""Between two looks at all nodes: often enough, and little beside what they do."""
 
 
 class Cluster:
-    """Nodes by name; the first ones are n1 to n3."""
+    """Nodes by name, n1 and so on; ``flags`` are what the first of them are told."""
 
-    def __init__(self, folder: Path) -> None:
-        ports = {f"n{number}": port for number, port in enumerate(free_ports(NODES), 1)}
+    def __init__(self, folder: Path, size: int, *flags: str) -> None:
+        ports = {f"n{number}": port for number, port in enumerate(free_ports(size), 1)}
         listed = ",".join(f"{name}={HOST}:{port}" for name, port in ports.items())
         self._folder = folder
         self._nodes = {
-            name: Node(name, port, f"{HOST}:{port}", folder, ("--node-id", name, "--cluster", listed))
+            name: Node(name, port, f"{HOST}:{port}", folder, ("--node-id", name, "--cluster", listed, *flags))
             for name, port in ports.items()
         }
 
@@ -77,6 +80,27 @@ class Cluster:
             time.sleep(POLL_SECONDS)
         raise MeasureFailed(f"no leader that all agree on after {START_SECONDS:g} s; named: {sorted(named)}")
 
+    @property
+    def running(self) -> list[str]:
+        """The names of the nodes that run."""
+        return [name for name, node in self._nodes.items() if node.runs]
+
+    def settle(self) -> Ring:
+        """Returns once every shard is where it belongs, and led by whom it should be, as all nodes know."""
+        zones = dict.fromkeys(self.running, "")
+        give_up = time.monotonic() + TIMEOUT_SECONDS
+        while time.monotonic() < give_up:
+            with suppress(OSError):
+                rings = [ring_of(self._nodes[name]) for name in self.running]
+                if all(reached(ring, zones, REPLICAS, leaders=True) for ring in rings):
+                    return rings[0]
+            time.sleep(LOOK_SECONDS)
+        raise MeasureFailed(f"shards are not where they belong after {TIMEOUT_SECONDS:g} s")
+
+    def processor_seconds(self) -> dict[str, float]:
+        """The processor time each node has used so far."""
+        return {name: _processor_seconds(self._nodes[name].server.process.pid) for name in self.running}
+
     def followers(self) -> list[str]:
         """All nodes that run but the leader."""
         leader = self.leader()
@@ -97,16 +121,22 @@ class Cluster:
                 raise MeasureFailed(f"{node.name} wrote a traceback: {error}")
 
 
+def _processor_seconds(process: int) -> float:
+    """User and system time of a process."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _end_of(node: Node) -> str:
     """The last line of its output, for a message."""
     return f"it said last: {''.join(node.said().splitlines()[-1:])}"
 
 
 @contextmanager
-def three_nodes() -> Iterator[Cluster]:
-    """Three nodes with empty folders that have agreed on a leader."""
+def several_nodes(size: int, *flags: str) -> Iterator[Cluster]:
+    """So many nodes with empty folders that have agreed on a leader."""
     with tempfile.TemporaryDirectory(prefix="sepakat-bench-") as folder:
-        cluster = Cluster(Path(folder))
+        cluster = Cluster(Path(folder), size, *flags)
         try:
             cluster.start()
             yield cluster

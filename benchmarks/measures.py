@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import mean
 
-from benchmarks import clustered, memtier
+from benchmarks import clustered, memtier, sharded
 from benchmarks.bench import Bench, Measure, Sampler, Samplers
 from benchmarks.probes import (
     Endpoint,
@@ -177,4 +177,5 @@ MEASURES = (
     flat("flat-set", "set"),
     Measure("memtier", "memtier 1:10 -c 50", "/s", REDIS, None, True, memtier_mix),
     *clustered.MEASURES,
+    *sharded.MEASURES,
 )

@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import hiredis
 
 from tests import redis_binaries
 
@@ -85,6 +88,21 @@ def command(endpoint: Endpoint, *words: str) -> str:
     return line
 
 
+def ask(endpoint: Endpoint, *words: str) -> Any:
+    """The whole reply to one command; an error reply is `MeasureFailed`."""
+    reader = hiredis.Reader(replyError=hiredis.ReplyError)
+    with endpoint.connect() as connection:
+        connection.sendall(request(*words))
+        while (reply := reader.gets()) is False:
+            received = connection.recv(RECEIVE_BYTES)
+            if not received:
+                raise MeasureFailed(f"{' '.join(words)} was not answered")
+            reader.feed(received)
+    if isinstance(reply, hiredis.ReplyError):
+        raise MeasureFailed(f"{' '.join(words)} answered -{reply}")
+    return reply
+
+
 def memory_bytes(endpoint: Endpoint) -> int:
     """Resident memory of the server's process, which must run on this machine."""
     status = Path("/proc") / info(endpoint, "server")["process_id"] / "status"
@@ -111,13 +129,17 @@ def wait_for_checkpoint(endpoint: Endpoint) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One run of a test of redis-benchmark: ``clients`` connections, each with ``pipeline`` requests under way."""
+    """One run of a test of redis-benchmark: ``clients`` connections, each with ``pipeline`` requests under way.
+
+    ``aware`` sends each request to the node that leads its shard.
+    """
 
     test: str
     clients: int
     requests: int
     pipeline: int = 1
     keys: int = 100_000
+    aware: bool = False
 
     def run(self, endpoint: Endpoint) -> dict[str, float]:
         """Its figures: ``rps`` and ``avg_latency_ms`` to ``max_latency_ms``."""
@@ -127,13 +149,15 @@ class Load:
             "-P": self.pipeline, "-r": self.keys, "-d": 3,
         }  # fmt: skip
         line = [redis.program("redis-benchmark"), "--csv", *(str(word) for pair in words.items() for word in pair)]
+        line += ["--cluster"] * self.aware
         try:
             ended = subprocess.run(
                 line, env=redis.environment(), capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
             raise MeasureFailed(f"redis-benchmark -t {self.test} was not done in {TIMEOUT_SECONDS:g} s") from None
-        rows = list(csv.DictReader(io.StringIO(ended.stdout)))
+        figures = ended.stdout[max(0, ended.stdout.find('"test"')) :]  # before it stands what nodes the cluster has
+        rows = list(csv.DictReader(io.StringIO(figures)))
         if ended.returncode or len(rows) != 1:
             raise MeasureFailed(f"redis-benchmark -t {self.test}: {(ended.stderr or ended.stdout).strip()[-200:]}")
         return {name: float(figure) for name, figure in rows[0].items() if name != "test"}

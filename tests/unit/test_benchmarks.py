@@ -17,9 +17,20 @@ from benchmarks.bench import Bench, Measure, Sampler
 from benchmarks.clustered import MEASURES as CLUSTERED
 from benchmarks.grpc_puts import ACK, DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, Puts, frame
 from benchmarks.measures import MEASURES
-from benchmarks.open_loop import Generator, offering, quantile
-from benchmarks.probes import Endpoint, Load, MeasureFailed, closed_loop, command, load_keys, memory_bytes, request
+from benchmarks.open_loop import Generator, Plan, offering, quantile
+from benchmarks.probes import (
+    Endpoint,
+    Load,
+    MeasureFailed,
+    closed_loop,
+    command,
+    info,
+    load_keys,
+    memory_bytes,
+    request,
+)
 from benchmarks.run_benchmarks import Result, take
+from benchmarks.sharded import MEASURES as SHARDED
 from tests.servers import HOST, Server, wait_until
 
 BENCH = Bench(outside=None, divisor=20)
@@ -125,17 +136,31 @@ def test_a_quantile_is_one_of_the_samples(samples: Sequence[float], share: float
 def test_a_fixed_rate_sends_what_its_time_allows(real_redis: Server) -> None:
     redis = Endpoint(HOST, real_redis.port)
     command(redis, "FLUSHALL")
-    with closing(Generator(redis, rate=1_000, connections=7, keys=10)) as generator:
+    with closing(Generator([redis], Plan(rate=1_000, connections=7, keys=10))) as generator:
         figures = generator.run(seconds=0.1)
     assert figures.requests == 100
-    assert 0 < figures.p50_ms <= figures.p99_ms <= figures.max_ms
+    assert 0 < figures.p50_ms <= figures.p95_ms <= figures.p99_ms <= figures.max_ms
     assert 0 < figures.per_second <= 1_000
     assert command(redis, "DBSIZE") == ":10"
 
 
+def test_reads_and_writes_in_bunches(real_redis: Server) -> None:
+    redis = Endpoint(HOST, real_redis.port)
+    command(redis, "FLUSHALL")
+    command(redis, "CONFIG", "RESETSTAT")
+    plan = Plan(rate=10_000, connections=3, keys=1_000, writes=0.2, bunch_ms=5)
+    with closing(Generator([redis, redis], plan)) as generator:
+        figures = generator.run(seconds=0.1)
+    assert figures.requests == 1_000
+    told = info(redis, "commandstats")
+    calls = {name: int(told[f"cmdstat_{name}"].split(",")[0].removeprefix("calls=")) for name in ("get", "set")}
+    assert sum(calls.values()) == 1_000
+    assert 100 < calls["set"] < 300
+
+
 def test_a_fixed_rate_counts_from_when_a_request_was_due(real_redis: Server) -> None:
     redis = Endpoint(HOST, real_redis.port)
-    with closing(Generator(redis, rate=100, connections=1, keys=10)) as generator:
+    with closing(Generator([redis], Plan(rate=100, connections=1, keys=10))) as generator:
         command(redis, "CLIENT", "PAUSE", "200", "WRITE")
         figures = generator.run(seconds=0.1)
     assert figures.max_ms - figures.p50_ms >= 30, "all were answered at once, and had been due one after the other"
@@ -144,14 +169,14 @@ def test_a_fixed_rate_counts_from_when_a_request_was_due(real_redis: Server) -> 
 def test_a_fixed_rate_ends_when_it_is_told_to(real_redis: Server) -> None:
     redis = Endpoint(HOST, real_redis.port)
     command(redis, "FLUSHALL")
-    with offering(redis, rate=1_000, seconds=600) as load:
+    with offering([redis], Plan(rate=1_000), seconds=600) as load:
         wait_until(lambda: command(redis, "DBSIZE") != ":0")
         assert 0 < load.stop().requests < 600_000
 
 
 def test_a_fixed_rate_tells_what_the_server_refuses(full_redis: Server) -> None:
     with (
-        offering(Endpoint(HOST, full_redis.port), rate=100, seconds=5) as load,
+        offering([Endpoint(HOST, full_redis.port)], Plan(rate=100), seconds=5) as load,
         pytest.raises(MeasureFailed, match="-OOM"),
     ):
         load.wait()
@@ -219,7 +244,7 @@ def test_without_etcd_the_measure_says_what_is_missing(monkeypatch: pytest.Monke
         pass
 
 
-@pytest.mark.parametrize("one", CLUSTERED, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [*CLUSTERED, *SHARDED], ids=lambda one: one.name)
 def test_a_cluster_is_never_an_outside_server(one: Measure) -> None:
     result = take(one, Bench(outside=Endpoint(HOST, 1), divisor=20), 1, lambda: None)
     assert "leave out --server" in result.failed
