@@ -29,6 +29,9 @@ ELECTION_SECONDS = 0.7
 UNHURRIED = ("--election-timeout", "700", "--heartbeat-interval", "70")
 """On a machine that is busy with other things a node may well be silent for a third of a second."""
 
+EVERYWHERE = ("--replicas", "5")
+"""The shape of a cluster whose only shard is on every node, of up to five."""
+
 TRACEBACK = "Traceback (most recent call last)"
 
 

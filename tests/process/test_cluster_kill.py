@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.clusters import UNHURRIED, Cluster, Node, error_of, new_cluster, running_cluster
+from tests.clusters import EVERYWHERE, UNHURRIED, Cluster, Node, error_of, new_cluster, running_cluster
 from tests.histories import Counting, History, Load, counting, registers_and_locks
 from tests.raw_client import RawClient
 from tests.servers import wait_until
@@ -192,7 +192,7 @@ def test_a_leader_that_is_stopped_hands_over(tmp_path: Path) -> None:
 
 
 def test_five_nodes_lose_two_and_then_a_third(tmp_path: Path) -> None:
-    with new_cluster(tmp_path, 5, *UNHURRIED) as cluster:
+    with new_cluster(tmp_path, 5, *UNHURRIED, shape=EVERYWHERE) as cluster:
         cluster.start()
         with counting(cluster, seed=6, prefix="five", clients=2) as count:
             count.goes_on()

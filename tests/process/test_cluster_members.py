@@ -8,7 +8,7 @@ from typing import Any
 import hiredis
 import pytest
 
-from tests.clusters import UNHURRIED, Cluster, Node, error_of, running_cluster, sepakat
+from tests.clusters import EVERYWHERE, UNHURRIED, Cluster, Node, error_of, running_cluster, sepakat
 from tests.histories import counting
 from tests.raw_client import RawClient
 from tests.servers import HOST, wait_until
@@ -36,7 +36,7 @@ def remove(node: Node, through: Node) -> None:
 
 
 def test_a_node_joins_and_leaves_under_load(tmp_path: Path) -> None:
-    with running_cluster(tmp_path, 3, *UNHURRIED) as cluster:
+    with running_cluster(tmp_path, 3, *UNHURRIED, shape=EVERYWHERE) as cluster:
         leader = cluster.wait_for_leader()
         term = cluster.term()
         with counting(cluster, seed=41, prefix="join", clients=2) as count:
@@ -65,7 +65,7 @@ def test_a_node_joins_and_leaves_under_load(tmp_path: Path) -> None:
 
 def test_a_newcomer_gets_what_the_log_no_longer_has(tmp_path: Path) -> None:
     """By a snapshot, while the link to it keeps breaking."""
-    with running_cluster(tmp_path, 3, *UNHURRIED, "--checkpoint-log-bytes", "64kb") as cluster:
+    with running_cluster(tmp_path, 3, *UNHURRIED, "--checkpoint-log-bytes", "64kb", shape=EVERYWHERE) as cluster:
         leader = cluster.wait_for_leader()
         client: Any = leader.client()
         values = {f"key:{number}".encode(): bytes([number % 256]) * VALUE_BYTES for number in range(VALUES)}
@@ -90,7 +90,7 @@ def test_a_newcomer_gets_what_the_log_no_longer_has(tmp_path: Path) -> None:
 
 
 def test_the_leader_is_removed(tmp_path: Path) -> None:
-    with running_cluster(tmp_path, 3, *UNHURRIED) as cluster:
+    with running_cluster(tmp_path, 3, *UNHURRIED, shape=EVERYWHERE) as cluster:
         leader = cluster.wait_for_leader()
         rest = cluster.others(leader)
         assert rest[0].raw().call("SET", "a", 1) == b"OK"
@@ -106,7 +106,7 @@ def test_the_leader_is_removed(tmp_path: Path) -> None:
 
 def test_a_member_without_its_memory_is_not_trusted(tmp_path: Path) -> None:
     """What it had acknowledged is gone, so it must not count towards a majority."""
-    with running_cluster(tmp_path, 3, *UNHURRIED) as cluster:
+    with running_cluster(tmp_path, 3, *UNHURRIED, shape=EVERYWHERE) as cluster:
         leader = cluster.wait_for_leader()
         forgetful, other = cluster.others(leader)
         assert leader.raw().call("SET", "a", 1) == b"OK"
@@ -150,7 +150,9 @@ def disks(node: Node) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def one_cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """As in conftest.py, with a secret."""
-    with running_cluster(tmp_path_factory.mktemp("cluster"), 3, *UNHURRIED, "--cluster-secret", "right") as cluster:
+    with running_cluster(
+        tmp_path_factory.mktemp("cluster"), 3, *UNHURRIED, "--cluster-secret", "right", shape=EVERYWHERE
+    ) as cluster:
         yield cluster
 
 
