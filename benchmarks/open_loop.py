@@ -1,4 +1,4 @@
-"""Requests at a fixed rate whatever the answers do: ``python -m benchmarks.open_loop HOST:PORT`` tells how long each took.
+"""Requests at a fixed rate, whatever the answers do, and how long each took: ``python -m benchmarks.open_loop``.
 
 A closed loop waits with its next request for a slow answer, and so leaves out
 the very requests that would have been slow. Here each request has its time,
