@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from cluster import atlas as system_state
 from cluster.atlas import LOST, UP, Marks, Place
-from cluster.raft.membership import Config
+from cluster.raft.membership import Config, Member
+from cluster.raft.progress import State
 from cluster.ring.placement import Placement, place
+from cluster.ring.rebalance import Add, Remove, Transfer, View, eligible, next_step
 
 if TYPE_CHECKING:
     from cluster.node import Node
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
 REPORT_AGAIN_MS = 2_000.0
 """A report that nobody seems to have heard is repeated after so long."""
 
-LEARNERS_MAX = 2
+ARRIVING_MAX = 2
 """How many shards may be on their way to one node at a time."""
+
+CHOSEN_MS = 600_000.0
+"""How long a leader that was chosen by hand (CLUSTER FAILOVER) is not asked to hand over to the preferred one."""
 
 STEADY_MS = 2_000.0
 """How long a shard has one leader before that moves it, or hands over to the preferred one."""
@@ -49,8 +54,10 @@ class Moves:
             self._targets_for = key
             zones = {one.id: one.zone for one in node.members.members.values()}
             marks = node.atlas.marks
-            there = {one: zone for one, zone in zones.items() if one not in (*marks.leaving, *marks.lost)}
+            there = eligible(zones, marks.leaving, marks.lost, node.identity.replicas) if zones else {}
             self._targets = place(len(node.shards), node.identity.replicas, there) if there else []
+            for shard, target in zip(node.shards, self._targets, strict=False):
+                shard.raft.eager = target.preferred == node.name
         return self._targets
 
     def look(self) -> None:
@@ -60,6 +67,7 @@ class Moves:
         leading = node.system.raft.leading
         if leading is not None and leading.settled:
             self._mark()
+        targets = self.targets()
         for shard in node.shards:
             since_ms = self._steady(shard)
             if since_ms is None:
@@ -69,6 +77,8 @@ class Moves:
                     node.give_up(shard.number)
                 continue
             self._report(shard)
+            if targets and not node.atlas.paused and node.monotonic_ms - since_ms >= STEADY_MS:
+                self._step(shard, targets[shard.number])
 
     def _steady(self, shard: Shard) -> float | None:
         """Since when this node leads the shard; None while it does not, or has not carried out all it may have."""
@@ -113,3 +123,51 @@ class Moves:
             node.touch(node.system)
         for peer, mark in found:
             node.system.clients.owe(system_state.marked(machine, peer, mark))
+
+    def _step(self, shard: Shard, target: Placement) -> None:
+        node, raft = self._node, shard.raft
+        leading = raft.leading
+        assert leading is not None
+        config = raft.config
+        chosen = shard.chosen_ms is not None and node.monotonic_ms - shard.chosen_ms < CHOSEN_MS
+        step = next_step(
+            View(
+                name=node.name,
+                voters=config.voters,
+                learners=config.learners,
+                target=target.nodes,
+                preferred="" if chosen else target.preferred,
+                reachable=frozenset(one for one in node.members.members if node.reachable(one)),
+                caught_up=frozenset(peer for peer in config.voters if self._caught_up(shard, peer)),
+                may_change=leading.may_change() and leading.successor is None,
+                arriving=self._arriving(shard, target),
+                arriving_max=ARRIVING_MAX,
+            )
+        )
+        if step is None:
+            return
+        node.touch(shard)
+        match step:
+            case Add(peer) if leading.may_add(peer):
+                leading.change(config.with_learner(Member(peer, "")))
+            case Add():
+                raft.renew()
+            case Remove(peer):
+                leading.change(config.without(peer))
+            case Transfer(peer):
+                leading.hand_over(peer)
+
+    def _caught_up(self, shard: Shard, peer: str) -> bool:
+        raft = shard.raft
+        if raft.leading is None or peer == raft.name:
+            return peer == raft.name
+        progress = raft.leading.progress.get(peer)
+        return progress is not None and progress.state is State.REPLICATE and progress.match >= raft.commit
+
+    def _arriving(self, shard: Shard, target: Placement) -> dict[str, int]:
+        """How many other shards are on their way to each node."""
+        places = self._node.atlas.places
+        return {
+            peer: sum(peer in one.learners for number, one in places.items() if number != shard.number)
+            for peer in target.nodes
+        }

@@ -152,6 +152,7 @@ class Node:
         self._all = [*self.shards, self.system]
         self._by_number = {shard.number: shard for shard in self._all}
         self._touched: dict[Shard, None] = {}
+        self._noted = False
         self._tick_at_ms = 0.0
         self._due_at_ms: int | None = None
         self._next_round_ms = 0.0
@@ -163,6 +164,7 @@ class Node:
         self._restored: list[int] = []
         self._to_drop: dict[int, None] = {}
         self._moves = Moves(self, node_timeout_ms)
+        self._moves.targets()  # who is to lead stands for election first
 
     # Coming up
 
@@ -183,6 +185,7 @@ class Node:
     def advance(self, now_ms: int, monotonic_ms: float) -> None:
         """Begins a turn: moves the clocks, never back, and touches the shards that have something to do."""
         self._note()
+        self._noted = False
         self.turn += 1
         self.now_ms = max(self.now_ms, now_ms)
         self.monotonic_ms = max(self.monotonic_ms, monotonic_ms)
@@ -208,6 +211,7 @@ class Node:
             shard.advance(self.now_ms, self.monotonic_ms)
         elif shard not in self._touched:
             self._touched[shard] = None
+        self._noted = False
 
     def _touch_all(self) -> None:
         for shard in self._all:
@@ -215,6 +219,9 @@ class Node:
 
     def _note(self) -> None:
         """Remembers when the touched shards have something to do next."""
+        if self._noted:
+            return
+        self._noted = True
         for shard in self._touched:
             shard.tick_at_ms = shard.next_tick_ms()
             self._tick_at_ms = min(self._tick_at_ms, shard.tick_at_ms)
@@ -313,6 +320,7 @@ class Node:
 
     def outgoing(self) -> list[tuple[str, int, Message]]:
         """Messages to send now: to whom, about which shard, what."""
+        self._noted = False
         found, self._outbox = self._outbox, []
         for shard in self._touched:
             number = shard.number
@@ -487,6 +495,7 @@ class Node:
 
     def apply(self) -> Answers:
         """Carries out what is committed, up to a limit (`busy` tells of more); the answers to deliver."""
+        self._noted = False
         replies: list[Iterable[Answer]] = []
         woken: list[tuple[int, bytes, Reply]] = []
         for shard in self._touched:
@@ -590,7 +599,8 @@ class Node:
         for shard, (first, last) in zip(self.shards, ranges(len(self.shards)), strict=True):
             config = shard.raft.config
             known = self.atlas.place(shard.number)
-            voters, learners = (config.voters, config.learners) if shard.here else (known.voters, known.learners)
+            reported = not shard.here and known.voters
+            voters, learners = (known.voters, known.learners) if reported else (config.voters, config.learners)
             target = targets[shard.number] if targets else None
             wanted = target.nodes if target is not None else voters
             moving = [*learners]

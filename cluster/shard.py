@@ -106,6 +106,7 @@ class Shard:
         self.reads_wait = True
         self.checkpoint_index = 0
         self.bytes_since_checkpoint = 0
+        self.chosen_ms: float | None = None  # when somebody here last wanted this node to lead
         self.remembers = True  # outcomes, for nodes that may ask: see outcomes.py
         self.clients = Clients(author)
         self._commands = commands
@@ -115,6 +116,7 @@ class Shard:
         self._next_retry_ms = 0.0
         self._next_ask_waits_ms = 0.0
         self._outbox: list[tuple[str, Message]] = []
+        self._leaderless_ms = 0.0
         self._elsewhere: tuple[int, str] | None = None  # the term and who leads in it, as that node itself said
         self.raft = Raft(name, members, shard=number, timing=timing, chance=chance, voters_max=voters_max)
         self.snapshots = Snapshots(self.raft, commands)
@@ -222,6 +224,7 @@ class Shard:
         if known is None or known[1] != peer:
             return False
         self._elsewhere = (known[0], "")
+        self._leaderless_ms = self.monotonic_ms
         return True
 
     def concerns(self, peer: str) -> bool:
@@ -359,7 +362,7 @@ class Shard:
         if self.member:
             return self.raft.contact_ms
         leader = self.last_leader
-        heard_ms = self._contacts.heard_ms(leader) if leader is not None else None
+        heard_ms = self._leaderless_ms if leader is None else self._contacts.heard_ms(leader)
         return max(self.raft.contact_ms, heard_ms or 0.0)
 
     @property
@@ -474,6 +477,8 @@ class Shard:
     def change(self, client: Client, change: Change) -> None:
         """Somebody wants another leader (of the system's shard: a member); the answer comes once it is so."""
         self._wishes.make(client, change)
+        if change.kind == "lead":
+            self.chosen_ms = self.monotonic_ms
         self._next_retry_ms = self.monotonic_ms
 
     def resign(self) -> None:

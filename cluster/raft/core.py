@@ -73,6 +73,10 @@ class Timing(NamedTuple):
         return self.election_ms * 0.8
 
 
+EAGER_SPAN = 0.25
+"""How much longer than one election timeout a member waits that should lead before others try."""
+
+
 class Raft:
     """One member of one group.
 
@@ -83,6 +87,7 @@ class Raft:
     takes nothing: then this member does not stand for election. ``chunks``
     are pieces of a snapshot that came in and that the driver should store;
     ``installing`` while it stores the last, which replaces the log, or gives the log up.
+    ``eager``: this is the member that should lead, if all else is equal.
     ``voters_max`` is up to how many voters learners are made to.
     """
 
@@ -107,6 +112,7 @@ class Raft:
         self.leading: Leading | None = None
         self.candidacy: Candidacy | None = None
         self.able = True
+        self.eager = False
         self.now_ms = 0.0
         self.contact_ms = 0.0
         self.election_at_ms = 0.0
@@ -313,8 +319,9 @@ class Raft:
         self.rest()
 
     def rest(self) -> None:
-        """Draws a new time for the next election: one to two election timeouts from now."""
-        self.election_at_ms = self.now_ms + self.timing.election_ms * (1 + self._chance.random())
+        """Draws a new time for the next election: one to two election timeouts from now, near one where ``eager``."""
+        span = EAGER_SPAN if self.eager else 1.0
+        self.election_at_ms = self.now_ms + self.timing.election_ms * (1 + span * self._chance.random())
 
     def lead(self) -> None:
         """Won: the first entry of a leader's term is empty, so that it can commit at all (section 8 of the paper)."""
