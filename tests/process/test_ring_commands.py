@@ -330,10 +330,16 @@ def test_what_is_in_a_slot(five: Cluster, client: RawClient) -> None:
 
 
 def test_a_shard_is_led_by_whom_an_operator_wants(five: Cluster) -> None:
-    ring = wait_for_ring(five)
-    row = ring.rows[2]
-    node = five[next(name for name in row.nodes if name != row.leader)]
-    assert node.raw().call("CLUSTER", "FAILOVER", row.shard) == b"OK"
+    row = wait_for_ring(five, leaders=True).rows[2]
+    for name in (next(name for name in row.nodes if name != row.leader), row.leader):
+        assert name is not None
+        assert five[name].raw().call("CLUSTER", "FAILOVER", row.shard) == b"OK"
+        wait_until(partial(all_say_it_leads, five, row.shard, name))
+
+
+def all_say_it_leads(cluster: Cluster, shard: int, name: str) -> bool:
+    """Whether every node takes this one for the shard's leader."""
+    return {ring_of(node).rows[shard].leader for node in cluster.serving} == {name}
 
 
 def test_redis_py_goes_to_the_leaders(five: Cluster, client: RawClient) -> None:
