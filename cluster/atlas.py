@@ -60,7 +60,7 @@ class Atlas:
         if applied == self._read_at:
             return
         self._read_at = applied
-        values = machine.keyspace.values
+        values = {key: value for key, value in machine.keyspace.values.items() if type(value) is bytes}
         self.places = {int(key[len(_PLACE) :]): _decode(values[key]) for key in values if key.startswith(_PLACE)}
         marked = sorted((key[len(_MARK) :].decode(), values[key]) for key in values if key.startswith(_MARK))
         self.marks = Marks(

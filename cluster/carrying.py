@@ -7,6 +7,8 @@ and nothing is decoded; all other parts are decoded from the entry.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from cluster import batch as batches
@@ -39,6 +41,7 @@ class Carrying:
         self.waits: dict[bytes, int] = {}
         self._clients = clients
         self._shard = shard
+        self._waits_begun = 0  # before the entry that is being carried out
         self._given_up: list[bytes] = []  # sessions of this node whose part of the entry nobody waits for
 
     def carry_out(self, machine: Machine, entry: Entry, now_ms: float) -> None:
@@ -58,6 +61,7 @@ class Carrying:
             time_ms, calls, mine, others = self._calls(machine, payload)
         except (LookupError, msgspec.MsgspecError) as error:
             raise Unreadable(f"entry {entry.index}: {error}") from error
+        self._waits_begun = machine.waiters.begun
         replies = machine.apply(time_ms, calls)
         if self._given_up:
             self._end_waits(machine, mine)
@@ -66,28 +70,22 @@ class Carrying:
                 clients.answer(machine, batch)
             else:
                 clients.carried_out(batch, _share(replies, start, len(batch.calls)))
-        for start, count, author, number in others:
-            self._remember(machine, calls, author, number, start, _share(replies, start, count), now_ms)
+        for part in others:
+            self._remember(machine, calls, part, _share(replies, part[0], part[1]), now_ms)
 
     def _remember(
-        self,
-        machine: Machine,
-        calls: list[Call],
-        author: bytes,
-        number: int,
-        start: int,
-        replies: list[Reply],
-        now_ms: float,
+        self, machine: Machine, calls: list[Call], part: tuple[int, int, bytes, int], replies: list[Any], now_ms: float
     ) -> None:
-        """Keeps what was answered to another node's part."""
+        """Keeps what was answered to another node's part; a wait that began there by its number."""
+        start, _, author, number = part
         self.concerned.append((author, number))
-        if WAITING in replies:
-            waits = {origin: wait for origin, wait, _ in machine.woken}
+        if machine.waiters.begun != self._waits_begun:
+            ended = {origin: wait for origin, wait, _ in machine.woken}
             for place, reply in enumerate(replies):
                 if reply is WAITING:
                     origin = calls[start + place][2]
                     waiter = machine.waiters.of(origin)
-                    replies[place] = Waiting(waiter.number if waiter is not None else waits.get(origin, 0))
+                    replies[place] = Waiting(waiter.number if waiter is not None else ended.get(origin, 0))
         self.outcomes.carried_out(now_ms, author, number, replies)
 
     def _calls(

@@ -73,7 +73,7 @@ class Moves:
             if since_ms is None:
                 known = node.atlas.place(shard.number)
                 placed_at = None if node.name in known.nodes else known.index
-                if shard.gave_up(placed_at) and shard.number not in node.to_drop():
+                if shard.gave_up(placed_at):
                     node.give_up(shard.number)
                 continue
             self._report(shard)

@@ -546,12 +546,18 @@ class Node:
 
     def give_up(self, number: int) -> None:
         """A shard is elsewhere: the driver empties what is here of it."""
+        if number in self._to_drop:
+            return
         self._by_number[number].begin_to_give_up()
         self._to_drop[number] = None
 
     def to_drop(self) -> list[int]:
-        """Shards whose replica here is to be emptied on the disk, as `dropped` is then told."""
-        return list(self._to_drop)
+        """Shards whose replica here is to be emptied on the disk, as `dropped` is then told.
+
+        Only once the disk has all of their logs: nothing must be appended behind that.
+        """
+        logs = ((number, self._by_number[number].raft.log) for number in self._to_drop)
+        return [number for number, log in logs if log.saved_index == log.last_index]
 
     def ledger_of_dropped(self, number: int) -> bytes:
         """What the disk keeps of such a shard: that this node is no member of it."""

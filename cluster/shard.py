@@ -107,7 +107,6 @@ class Shard:
         self.checkpoint_index = 0
         self.bytes_since_checkpoint = 0
         self.chosen_ms: float | None = None  # when somebody here last wanted this node to lead
-        self.remembers = True  # outcomes, for nodes that may ask: see outcomes.py
         self.clients = Clients(author)
         self._commands = commands
         self._contacts = contacts
@@ -680,7 +679,7 @@ class Shard:
         for ended in woken:
             if ended[0].startswith(own):
                 waits.pop(ended[0], None)
-            elif self.remembers:
+            else:
                 self._carrying.outcomes.ended(self.monotonic_ms, ended)
 
     # Checkpoints
