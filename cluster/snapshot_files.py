@@ -1,7 +1,8 @@
 """Snapshots piece by piece: reading a checkpoint for a follower, writing one that came in.
 
-Both only touch the storage, and may take long: whoever calls runs them where
-that disturbs nobody, one call at a time for each peer.
+And emptying a replica that is given up. All of it only touches the storage, and
+may take long: whoever calls runs it where that disturbs nobody, one call at a
+time for each snapshot.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from cluster.storage.contract import Row, Snapshot, Storage
 
 CHUNK_ROWS = 512
 CHUNK_BYTES = 512 * 1024
+ROW_BYTES = 16
 
 
 class Reading:
@@ -63,3 +65,14 @@ def store(storage: Storage, shard: int, chunk: Chunk, ledger: bytes) -> None:
     storage.write_rows(shard, [Row(*row) for row in chunk.rows])
     if chunk.last:
         storage.finish_checkpoint(shard, chunk.index, chunk.index_term, ledger, installed=True)
+
+
+def size_bytes_of(chunk: Chunk) -> int:
+    """About what the piece takes on its way."""
+    return len(chunk.ledger) + sum(len(key) + len(part) + len(body) + ROW_BYTES for key, part, _, _, body in chunk.rows)
+
+
+def give_up(storage: Storage, shard: int, ledger: bytes) -> None:
+    """Leaves nothing of a replica but its term and vote, and this ledger. Raises `StorageError`."""
+    storage.begin_checkpoint(shard, cleared=True, erased=())
+    storage.finish_checkpoint(shard, 0, 0, ledger, installed=True)

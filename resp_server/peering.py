@@ -1,15 +1,16 @@
 """How nodes recognise each other: the handshake before one takes messages from another.
 
     dialer                                                          listener
-    PEER HELLO version cluster from address to disk nonce    -->
-                                                             <--    nonce2
-    PEER PROVE proof                                         -->
-                                                             <--    [proof2, disk2]
-    messages, each one ``PEER blob``                         -->
+    PEER HELLO version cluster from address to disk shape nonce    -->
+                                                                   <--    nonce2
+    PEER PROVE proof                                               -->
+                                                                   <--    [proof2, disk2]
+    messages, all of a turn in one ``PEER blob``                   -->
 
 A node that is in no cluster yet begins with ``PEER JOIN version id address
-disk nonce`` (an empty id lets the cluster choose). After the same two steps
-``PEER ENTER`` asks to become a member and ``PEER MEMBERS`` who the others are.
+disk zone nonce`` (an empty id lets the cluster choose). After the same two steps
+``PEER MEMBERS`` asks how many shards there are, on how many nodes each, and who
+the members are, and ``PEER ENTER`` to become one.
 
 A proof is an HMAC-SHA256 by the cluster's secret over all that was said
 before, and over who says it, so none can be replayed or sent back. The dialer
@@ -28,7 +29,8 @@ import hmac
 import re
 from typing import NamedTuple, Protocol, TypeAlias
 
-from cluster.raft.membership import Config, Member
+from cluster.raft.membership import VOTERS_MAX, Config, Member
+from cluster.ring.slots import SHARDS_MAX
 from cluster.storage.contract import Identity
 from cluster.wire import VERSION
 from resp_server.address import parse
@@ -50,13 +52,17 @@ class Refused(Exception):
 
 
 class Hello(NamedTuple):
-    """What a member says who calls another: both ids, its own address and data folder."""
+    """What a member says who calls another: both ids, its own address and data folder.
+
+    ``shape`` is that of its cluster (`shape_of`), to name what is wrong if that is another.
+    """
 
     cluster: str
     sender: str
     address: str
     receiver: str
     disk: str
+    shape: str
     nonce: str
 
 
@@ -66,7 +72,17 @@ class Join(NamedTuple):
     node: str
     address: str
     disk: str
+    zone: str
     nonce: str
+
+
+class Welcome(NamedTuple):
+    """What a node is told of the cluster it joins: the id, what was fixed at its founding, and who is in it."""
+
+    cluster: str
+    shards: int
+    replicas: int
+    members: Config
 
 
 Claim: TypeAlias = Hello | Join
@@ -79,12 +95,12 @@ class Knows(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Who it is: cluster, node, data folder."""
+        """Who it is: cluster, node, data folder, and the cluster's shape."""
         ...
 
     @property
     def members(self) -> Config:
-        """The configuration in force."""
+        """All nodes there are."""
         ...
 
     @property
@@ -167,11 +183,7 @@ def judge_caller(hello: Hello, node: Knows) -> None:
     """
     own = node.identity
     if hello.cluster != own.cluster:
-        raise Refused(
-            "cluster",
-            f"{own.node} belongs to cluster {own.cluster}, {hello.sender} to cluster {hello.cluster}:"
-            " start both with the folders, or with the --cluster list, of one cluster",
-        )
+        raise _another_cluster(hello, own)
     if hello.receiver != own.node:
         raise Refused("receiver", f"this is {own.node}, not {hello.receiver}: correct the address of one of them")
     if hello.sender == own.node:
@@ -204,33 +216,41 @@ def judge_disk(peer: str, disk: str, node: Knows) -> None:
 # What a joiner is told
 
 ROLES = ("voter", "learner")
+MEMBER_FIELDS = 5
 
 
 def welcome(node: Knows) -> list[bytes]:
-    """The cluster's id and every member's id, address, data folder and role, as PEER MEMBERS answers."""
-    config = node.members
-    fields = [node.identity.cluster]
+    """As PEER MEMBERS answers: the cluster's id, shards and replicas, then each member, field by field."""
+    config, own = node.members, node.identity
+    fields = [own.cluster, str(own.shards), str(own.replicas)]
     for member in config.members.values():
         role = ROLES[0] if member.id in config.voters else ROLES[1]
-        fields += [member.id, member.address, member.disk, role]
+        fields += [member.id, member.address, member.disk, member.zone, role]
     return [field.encode() for field in fields]
 
 
-def welcomed(reply: object) -> tuple[str, Config]:
-    """The cluster's id and its members, from the reply to PEER MEMBERS; raises `Refused`."""
-    if not isinstance(reply, list) or len(reply) % 4 != 1:
+def welcomed(reply: object) -> Welcome:
+    """What the reply to PEER MEMBERS says; raises `Refused`."""
+    if not isinstance(reply, list) or len(reply) % MEMBER_FIELDS != 3:
         raise unexpected()
     if not all(isinstance(field, bytes) and FIELD.fullmatch(field) for field in reply):
         raise unexpected()
-    cluster, *fields = [field.decode() for field in reply]
+    cluster, shards, replicas, *fields = [field.decode() for field in reply]
     members: dict[str, Member] = {}
     having: dict[str, list[str]] = {role: [] for role in ROLES}
-    for name, address, disk, role in zip(*[iter(fields)] * 4, strict=True):
+    for name, address, disk, zone, role in zip(*[iter(fields)] * MEMBER_FIELDS, strict=True):
         if role not in having:
             raise unexpected()
-        members[name] = Member(name, address, disk)
+        members[name] = Member(name, address, disk, zone)
         having[role].append(name)
-    return cluster, Config(tuple(having["voter"]), tuple(having["learner"]), members)
+    config = Config(tuple(having["voter"]), tuple(having["learner"]), members)
+    return Welcome(cluster, _number(shards, SHARDS_MAX), _number(replicas, VOTERS_MAX), config)
+
+
+def _number(text: str, most: int) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise unexpected()
+    return int(text)
 
 
 class Sayings:
@@ -286,6 +306,26 @@ def _proof(secret: str, speaker: str, claim: Claim, nonce: str, *more: str) -> b
         return b""
     said = "|".join([speaker, type(claim).__name__, str(VERSION), *claim, nonce, *more])
     return hmac.digest(secret.encode("utf-8", "surrogateescape"), said.encode(), "sha256").hex().encode()
+
+
+def shape_of(identity: Identity) -> str:
+    """What was fixed when the cluster was founded, as `Hello` says it."""
+    return f"{identity.shards}x{identity.replicas}"
+
+
+def _another_cluster(hello: Hello, own: Identity) -> Refused:
+    shape = shape_of(own)
+    if hello.shape == shape:
+        return Refused(
+            "cluster",
+            f"{own.node} belongs to cluster {own.cluster}, {hello.sender} to cluster {hello.cluster}:"
+            " start both with the folders, or with the --cluster list, of one cluster",
+        )
+    return Refused(
+        "shape",
+        f"{own.node} belongs to a cluster of {shape} (shards x replicas), {hello.sender} to one of {hello.shape}:"
+        " start both with the same --cluster list, --shards and --replicas, and empty folders",
+    )
 
 
 def _wrong_secret(who: str) -> Refused:

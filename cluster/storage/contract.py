@@ -105,7 +105,8 @@ class Entry(NamedTuple):
 class Identity(NamedTuple):
     """Whose folder it is: the cluster's id, the node's id, a random id of the folder itself, and the cluster's shape.
 
-    ``shards`` and ``replicas`` were fixed when the cluster was founded.
+    ``shards`` and ``replicas`` were fixed when the cluster was founded, and so was ``founders``, whom it began
+    with: ``id=address``, with commas between. That is empty for a node that joined, or founded its cluster alone.
     """
 
     cluster: str
@@ -113,6 +114,7 @@ class Identity(NamedTuple):
     disk: str
     shards: int = 1
     replicas: int = 3
+    founders: str = ""
 
 
 class Row(NamedTuple):

@@ -62,7 +62,8 @@ LOG_SCHEMA: Final = (
     "CREATE TABLE hard_state (shard INTEGER PRIMARY KEY, term INTEGER NOT NULL, vote TEXT NOT NULL)",
     "CREATE TABLE emptied (shard INTEGER PRIMARY KEY, times INTEGER NOT NULL)",
     """CREATE TABLE identity (
-        one INTEGER PRIMARY KEY CHECK (one = 1), cluster TEXT, node TEXT, disk TEXT, shards INTEGER, replicas INTEGER
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        cluster TEXT, node TEXT, disk TEXT, shards INTEGER, replicas INTEGER, founders TEXT
     )""",
 )
 KEYSPACE_SCHEMA: Final = (
@@ -125,7 +126,7 @@ class SqliteStorage:
 
     def identity(self) -> Identity | None:
         with damage_refused(self._log_path):
-            found = self._log.execute("SELECT cluster, node, disk, shards, replicas FROM identity").fetchone()
+            found = self._log.execute("SELECT cluster, node, disk, shards, replicas, founders FROM identity").fetchone()
         return Identity(*found) if found else None
 
     def claim(self, identity: Identity) -> None:
@@ -136,7 +137,7 @@ class SqliteStorage:
                 " choose an empty or a new folder with --dir"
             )
         with damage_refused(self._log_path), self._log_use, self._durably(), transaction(self._log, LOG):
-            self._log.execute("INSERT OR REPLACE INTO identity VALUES (1, ?, ?, ?, ?, ?)", identity)
+            self._log.execute("INSERT OR REPLACE INTO identity VALUES (1, ?, ?, ?, ?, ?, ?)", identity)
 
     def load(self, shard: int) -> Recovered:
         index, term, ledger = self._finished.get(shard, (0, 0, b""))

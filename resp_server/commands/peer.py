@@ -62,7 +62,7 @@ def _enter(session: Session, args: list[bytes]) -> Reply:
     session.pending += 1
     session.held = True
     session.settle()
-    node.change(session, Change("add", claim.node, claim.address, claim.disk))
+    node.change(session, Change("add", claim.node, claim.address, claim.disk, claim.zone))
     return WAITING
 
 
@@ -97,7 +97,7 @@ _SUBCOMMANDS = (
         syntax="version [field [field ...]]",
         reply="What the proof must be about as well.",
         flags=_FLAGS,
-        example="PEER HELLO 1 5f0c n1 10.0.0.1:6379 n2 9d20 00112233445566778899aabbccddeeff",
+        example="PEER HELLO 2 5f0c n1 10.0.0.1:6379 n2 9d20 16x3 00112233445566778899aabbccddeeff",
         serve=_introduce,
         alone=True,
     ),
@@ -109,7 +109,7 @@ _SUBCOMMANDS = (
         syntax="version [field [field ...]]",
         reply="What the proof must be about as well.",
         flags=_FLAGS,
-        example='PEER JOIN 1 "" 10.0.0.4:6379 9d20 00112233445566778899aabbccddeeff',
+        example='PEER JOIN 2 "" 10.0.0.4:6379 9d20 rack-1 00112233445566778899aabbccddeeff',
         serve=_introduce,
         alone=True,
     ),
@@ -140,8 +140,8 @@ _SUBCOMMANDS = (
         name="PEER MEMBERS",
         arity=2,
         group="cluster",
-        summary="Tells a new member who the others are. Not for clients.",
-        reply="Array: the cluster's id, then every member's id, address, data folder and role.",
+        summary="Tells a new node what it joins. Not for clients.",
+        reply="Array: the cluster's id, shards and replicas, then every member's id, address, folder, zone and role.",
         flags=_FLAGS,
         example="PEER MEMBERS",
         serve=_members,

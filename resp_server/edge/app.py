@@ -103,7 +103,7 @@ class App:
         self._server = Server(node, table, settings, self, run_id=secrets.token_hex(20))
         self._dispatcher = Dispatcher(self._server)
         self._disk = Disk(self._server, storage)
-        self._snapshots = Snapshots(node, storage, self._disk)
+        self._snapshots = Snapshots(node, storage, self._disk, lambda: self._server.settings.rebalance_bandwidth)
         self._reactor = Reactor(self._server, self._dispatcher, self._disk, self._clock, self._limits, clients_max)
         self._peers = Peers(node, self._reactor.links, settings.address, lambda: self._server.secret)
         self._reactor.on_peer = self._peers.called
@@ -152,19 +152,19 @@ class App:
 
     async def _hand_leadership_over(self) -> None:
         """A leader that stops sees to it that the others need not find out that it is gone."""
-        if self._node.raft.leading is None or self._node.raft.alone:
+        if not self._node.leads:
             return
         self._node.resign()
         self._disk.ring()
         with trio.move_on_after(HAND_OVER_S) as patience:
             await self._leads_no_more.wait()
         if patience.cancelled_caught:
-            LOGGER.warning("nobody took over: the others will elect a leader")
+            LOGGER.warning("nobody took over all that this node leads: the others will elect leaders")
 
     def _after_turn(self) -> None:
         self._peers.look()
         self._snapshots.look()
-        if self._stop.is_set() and (self._node.raft.leading is None or not self._reactor.links.some):
+        if self._stop.is_set() and not (self._node.leads and self._reactor.links.some):
             self._leads_no_more.set()
 
     async def _stop_on_signals(self, signals: AsyncIterator[int]) -> None:
@@ -238,25 +238,30 @@ def new_node(table: Table, settings: Settings, belonging: Belonging) -> Node:
         timing=Timing(settings.election_timeout, settings.heartbeat_interval, leases),
         chance=random.Random(),
         members=belonging.members,
+        founders=belonging.founders,
         address=settings.address,
+        zone=settings.zone,
+        node_timeout_ms=settings.node_timeout,
     )
 
 
 def recover(node: Node, storage: SqliteStorage) -> None:
     """Rebuilds the node's state from its disk."""
     started_s = time.monotonic()
-    found = storage.load(node.shard)
-    entries = storage.entries(node.shard, found.checkpoint_index + 1)
+    replayed = 0
     gc.disable()  # a million new objects, none of them garbage
     try:
-        replayed = node.recover(found, storage.rows(node.shard), entries)
+        for shard in node.each():
+            found = storage.load(shard.number)
+            entries = storage.entries(shard.number, found.checkpoint_index + 1)
+            replayed += node.recover(shard.number, found, storage.rows(shard.number), entries)
     except (LookupError, msgspec.MsgspecError) as error:
         raise StartError(f"the data cannot be read ({error}): {UNREADABLE_HINT}") from None
     gc.enable()
     LOGGER.info(
         "recovered",
         {
-            "keys": len(node.machine.keyspace),
+            "keys": sum(len(shard.machine.keyspace) for shard in node.shards),
             "entries": replayed,
             "seconds": round(time.monotonic() - started_s, 3),
         },

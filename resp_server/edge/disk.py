@@ -6,7 +6,8 @@ a quick disk commits run on the loop, which is less than a thread's wake-ups
 cost (docs/decisions/0004); on a slow one they run on the writer, a thread of
 its own, while the loop goes on reading requests and sending replies.
 Checkpoints are written by worker threads from rows the loop hands them, a
-slice at a time. Snapshots for other nodes are in snapshots.py.
+slice at a time and one shard after the other. Snapshots for other nodes are in
+snapshots.py.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from resp_server.server import Server
 SLICE_ROWS = 128
 CUT_ENTRIES = 256
 PROBE_S = 1.0
+LOOK_S = 0.5
 RETRY_CHECKPOINT_S = 10.0
 
 QUICK_NS = 1_000_000
@@ -103,7 +105,7 @@ class Disk:
     def _append(self, work: Work) -> StorageError | None:
         started_ns = perf_counter_ns()
         try:
-            self._storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
+            self._storage.append(work.entries, work.hard_states)
         except StorageError as error:
             return error
         self._commit_ns += (perf_counter_ns() - started_ns - self._commit_ns) // 8
@@ -171,52 +173,74 @@ class Disk:
         return True
 
     async def checkpoint_when_wanted(self) -> None:
-        """Writes a checkpoint whenever one is asked for or the log has grown enough."""
+        """Writes checkpoints whenever they are asked for or the log has grown enough."""
         while True:
-            with trio.move_on_after(0.5):
+            with trio.move_on_after(LOOK_S):
                 await self._wanted.wait()
-            if self._wanted.is_set() or (
-                self._node.bytes_since_checkpoint >= self._server.settings.checkpoint_log_bytes
-                and not self._server.refusal
-            ):
+            if self._wanted.is_set():
                 self._wanted = trio.Event()
-                if not await self.checkpoint():
-                    await trio.sleep(RETRY_CHECKPOINT_S)
+                done = await self.checkpoint()
+            else:
+                done = await self._relieve_log()
+            if not done:
+                await trio.sleep(RETRY_CHECKPOINT_S)
 
     async def checkpoint(self) -> bool:
-        """Writes one checkpoint and cuts the log behind it; whether it is in force."""
-        async with self.keyspace:
-            return await self._checkpoint()
+        """Writes a checkpoint of every shard that changed, and cuts the log behind it; whether all are in force."""
+        return await self._save([shard.number for shard in self._node.each() if shard.bytes_since_checkpoint])
 
-    async def _checkpoint(self) -> bool:
-        node, storage, saving = self._node, self._storage, self._server.saving
-        changed, index, term, ledger = node.begin_checkpoint()
-        saving.begin()
-        try:
-            await trio.to_thread.run_sync(
-                lambda: storage.begin_checkpoint(node.shard, cleared=changed.cleared, erased=changed.erased)
-            )
-            while rows := changed.slice(SLICE_ROWS):
-                await trio.to_thread.run_sync(storage.write_rows, node.shard, rows)
-            await trio.to_thread.run_sync(storage.finish_checkpoint, node.shard, index, term, ledger)
-        except StorageError as error:
-            LOGGER.error("the checkpoint failed; the one before stays in force", {"reason": error.message})
-            self._abandon_checkpoint(index)
-            return False
-        except trio.Cancelled:
-            self._abandon_checkpoint(index)
-            raise
-        node.end_checkpoint(index, durable=True)
-        saving.end(ok=True)
-        LOGGER.info("checkpoint written", {"index": index, "seconds": round(saving.last_duration_s, 3)})
-        try:
-            while await trio.to_thread.run_sync(storage.cut_log, node.shard, index, CUT_ENTRIES):
-                pass
-        except StorageError as error:
-            LOGGER.error("the log behind the checkpoint could not be cut", {"reason": error.message})
+    async def _relieve_log(self) -> bool:
+        """Writes checkpoints, where most is to be written first, until the log is as short as it should be."""
+        node, settings = self._node, self._server.settings
+        while node.bytes_since_checkpoint >= settings.checkpoint_log_bytes and not self._server.refusal:
+            shard = node.next_checkpoint()
+            if shard is None:
+                break
+            if not await self._save([shard]):
+                return False
         return True
 
-    def _abandon_checkpoint(self, index: int) -> None:
-        self._storage.abandon_checkpoint()
-        self._node.end_checkpoint(index, durable=False)
-        self._server.saving.end(ok=False)
+    async def _save(self, shards: list[int]) -> bool:
+        saving = self._server.saving
+        saving.begin()
+        done = False
+        try:
+            for shard in shards:
+                async with self.keyspace:
+                    if not await self._checkpoint(shard):
+                        return False
+            done = True
+        finally:
+            saving.end(ok=done)
+        LOGGER.info("checkpoint written", {"shards": shards, "seconds": round(saving.last_duration_s, 3)})
+        return True
+
+    async def _checkpoint(self, shard: int) -> bool:
+        node, storage = self._node, self._storage
+        changed, index, term, ledger = node.begin_checkpoint(shard)
+        durable = False
+        try:
+            await trio.to_thread.run_sync(
+                lambda: storage.begin_checkpoint(shard, cleared=changed.cleared, erased=changed.erased)
+            )
+            while rows := changed.slice(SLICE_ROWS):
+                await trio.to_thread.run_sync(storage.write_rows, shard, rows)
+            await trio.to_thread.run_sync(storage.finish_checkpoint, shard, index, term, ledger)
+            durable = True
+        except StorageError as error:
+            about = {"shard": shard, "reason": error.message}
+            LOGGER.error("the checkpoint failed; the one before stays in force", about)
+        finally:
+            if not durable:
+                storage.abandon_checkpoint()
+            node.end_checkpoint(shard, index, durable=durable)
+        if durable:
+            await self._cut_log(shard, index)
+        return durable
+
+    async def _cut_log(self, shard: int, index: int) -> None:
+        try:
+            while await trio.to_thread.run_sync(self._storage.cut_log, shard, index, CUT_ENTRIES):
+                pass
+        except StorageError as error:
+            LOGGER.error("the log behind the checkpoint could not be cut", {"shard": shard, "reason": error.message})

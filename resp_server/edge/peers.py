@@ -21,10 +21,22 @@ import trio
 
 from cluster.node import Node
 from cluster.raft.membership import Config
+from cluster.storage.contract import Identity
 from resp_server.address import parse
 from resp_server.edge.link import Links
 from resp_server.logs import LOGGER
-from resp_server.peering import Dialer, Hello, Join, Refused, Sayings, judge_disk, unexpected, welcomed
+from resp_server.peering import (
+    Dialer,
+    Hello,
+    Join,
+    Refused,
+    Sayings,
+    Welcome,
+    judge_disk,
+    shape_of,
+    unexpected,
+    welcomed,
+)
 
 BACK_OFF_MIN_S = 0.05
 BACK_OFF_MAX_S = 1.0
@@ -153,7 +165,8 @@ class Peers:
 
     async def _dial(self, peer: str, address: str) -> socket.socket:
         own = self._node.identity
-        hello = Hello(own.cluster, own.node, self._address, peer, own.disk, secrets.token_hex(16))
+        nonce = secrets.token_hex(16)
+        hello = Hello(own.cluster, own.node, self._address, peer, own.disk, shape_of(own), nonce)
         dialer = Dialer(hello, self._secret())
         async with await Caller.connect(address) as caller:
             challenge = await caller.ask(dialer.hello())
@@ -228,17 +241,18 @@ class Caller:
         return connected
 
 
-async def join(address: str, wish: Join, secret: str) -> tuple[str, str, Config]:
-    """Becomes a member of the cluster that ``address`` belongs to: (cluster's id, this node's id, all members).
+async def join(address: str, wish: Join, secret: str, judge: Callable[[Welcome], None]) -> tuple[Identity, Config]:
+    """Becomes a member of the cluster that ``address`` belongs to: (who this node is there, all members).
 
-    Tries until the cluster answers; raises `Refused` when the answer is no.
+    ``judge`` may raise `Refused` before it does. Tries until the cluster answers; raises `Refused` when the
+    answer is no.
     """
     sayings = Sayings()
     back_off_s = BACK_OFF_MIN_S
     while True:
         try:
             with trio.fail_after(JOIN_S):
-                return await _ask_to_join(address, wish._replace(nonce=secrets.token_hex(16)), secret)
+                return await _ask_to_join(address, wish._replace(nonce=secrets.token_hex(16)), secret, judge)
         except Refused as refused:
             if refused.kind not in ("CLUSTERDOWN", "UNCERTAIN", "LOADING"):
                 raise
@@ -251,16 +265,19 @@ async def join(address: str, wish: Join, secret: str) -> tuple[str, str, Config]
         back_off_s = min(BACK_OFF_MAX_S, back_off_s * 2)
 
 
-async def _ask_to_join(address: str, wish: Join, secret: str) -> tuple[str, str, Config]:
+async def _ask_to_join(
+    address: str, wish: Join, secret: str, judge: Callable[[Welcome], None]
+) -> tuple[Identity, Config]:
     dialer = Dialer(wish, secret)
     async with await Caller.connect(address) as caller:
         challenge = await caller.ask(dialer.hello())
         dialer.check(await caller.ask(dialer.prove(challenge)))
+        judge(welcomed(await caller.ask([b"PEER", b"MEMBERS"])))
         name = await caller.ask([b"PEER", b"ENTER"])
-        cluster, config = welcomed(await caller.ask([b"PEER", b"MEMBERS"]))
-        if not isinstance(name, bytes) or name.decode("ascii", "replace") not in config:
+        cluster, shards, replicas, members = welcomed(await caller.ask([b"PEER", b"MEMBERS"]))
+        if not isinstance(name, bytes) or name.decode("ascii", "replace") not in members:
             raise Refused("UNCERTAIN", "the member that was asked does not know yet")
-        return cluster, name.decode(), config
+        return Identity(cluster, name.decode(), wish.disk, shards, replicas), members
 
 
 def reason_of(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from resp_server.peering import (
     Listener,
     Refused,
     Sayings,
+    Welcome,
     judge_caller,
     judge_disk,
     welcome,
@@ -34,8 +35,8 @@ from tests.unit.wire_front import WireFront, wire
 
 NONCE = "00112233445566778899aabbccddeeff"
 OTHER_NONCE = "ffeeddccbbaa99887766554433221100"
-HELLO = Hello("c1", "n1", "127.0.0.1:7001", "n2", "disk1", NONCE)
-JOIN = Join("", "127.0.0.1:7004", "disk4", NONCE)
+HELLO = Hello("c1", "n1", "127.0.0.1:7001", "n2", "disk1", "1x3", NONCE)
+JOIN = Join("", "127.0.0.1:7004", "disk4", "rack-4", NONCE)
 MEMBERS = static({"n1": "127.0.0.1:7001", "n2": "127.0.0.1:7002", "n3": "127.0.0.1:7003"})
 MOVED = MEMBERS.with_known(Member("n1", "127.0.0.1:7001", "old"))
 
@@ -105,11 +106,13 @@ def test_the_listener_s_disk_is_part_of_what_it_proves() -> None:
 
 def test_what_is_said_on_the_wire() -> None:
     assert Dialer(HELLO, "").hello() == [
-        b"PEER", b"HELLO", b"1", b"c1", b"n1", b"127.0.0.1:7001", b"n2", b"disk1", NONCE.encode(),
+        b"PEER", b"HELLO", b"2", b"c1", b"n1", b"127.0.0.1:7001", b"n2", b"disk1", b"1x3", NONCE.encode(),
     ]  # fmt: skip
-    assert Dialer(JOIN, "").hello() == [b"PEER", b"JOIN", b"1", b"", b"127.0.0.1:7004", b"disk4", NONCE.encode()]
+    assert Dialer(JOIN, "").hello() == [
+        b"PEER", b"JOIN", b"2", b"", b"127.0.0.1:7004", b"disk4", b"rack-4", NONCE.encode(),
+    ]  # fmt: skip
     assert Dialer(HELLO, "").prove(OTHER_NONCE.encode()) == [b"PEER", b"PROVE", b""]
-    said = f"dialer|Hello|1|c1|n1|127.0.0.1:7001|n2|disk1|{NONCE}|{OTHER_NONCE}"
+    said = f"dialer|Hello|2|c1|n1|127.0.0.1:7001|n2|disk1|1x3|{NONCE}|{OTHER_NONCE}"
     proof = hmac.new(b"s3cret", said.encode(), "sha256").hexdigest()
     assert Dialer(HELLO, "s3cret").prove(OTHER_NONCE.encode()) == [b"PEER", b"PROVE", proof.encode()]
 
@@ -143,7 +146,7 @@ def test_what_cannot_be_read_is_refused(args: list[bytes], kind: str) -> None:
 @given(st.lists(st.binary(max_size=40), max_size=9), st.sampled_from([b"HELLO", b"JOIN", b"hello"]))
 def test_nothing_but_a_refusal_comes_of_any_bytes(fields: list[bytes], verb: bytes) -> None:
     with pytest.raises(Refused):
-        Listener([b"PEER", verb, b"1", *fields], OTHER_NONCE)
+        Listener([b"PEER", verb, b"2", *fields], OTHER_NONCE)
 
 
 @pytest.mark.parametrize("reply", [None, 1, b"PONG", b"x" * 32, [b"a"], NONCE])
@@ -158,6 +161,11 @@ def test_a_dialer_is_not_taken_in_by_other_servers(reply: object) -> None:
     ("hello", "knows", "reason"),
     [
         (HELLO._replace(cluster="c2"), Known(), "n2 belongs to cluster c1, n1 to cluster c2: start both with the"),
+        (
+            HELLO._replace(cluster="c2", shape="16x5"),
+            Known(),
+            "n2 belongs to a cluster of 1x3 (shards x replicas), n1 to one of 16x5: start both with the same --cluster",
+        ),
         (HELLO._replace(receiver="n3"), Known(), "this is n2, not n3: correct the address of one of them"),
         (HELLO._replace(sender="n2"), Known(), "two nodes call themselves n2: give each its own --node-id"),
         (HELLO._replace(sender="n9"), Known(), "n9 is no member of the cluster, or was removed: let it join with"),
@@ -193,11 +201,27 @@ def test_a_listener_with_another_folder_is_refused_as_a_caller_is() -> None:
 
 
 def test_a_joiner_is_told_of_everybody() -> None:
-    config = MEMBERS.with_known(Member("n2", "127.0.0.1:7002", "disk2")).with_learner(Member("n4", "[::1]:7", "d4"))
-    assert welcomed(welcome(Known(members=config))) == ("c1", config)
+    config = MEMBERS.with_known(Member("n2", "127.0.0.1:7002", "disk2")).with_learner(
+        Member("n4", "[::1]:7", "d4", "rack-4")
+    )
+    identity = Identity("c1", "n2", "disk2", shards=16, replicas=5)
+    assert welcomed(welcome(Known(identity, config))) == Welcome("c1", 16, 5, config)
 
 
-@pytest.mark.parametrize("reply", [None, [], [b"c", b"n1"], [b"c", b"n1", b"a:1", b"d", b"king"], [b"c", 1, 2, 3, 4]])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        [],
+        [b"c", b"16", b"3", b"n1"],
+        [b"c", b"16", b"3", b"n1", b"a:1", b"d", b"", b"king"],
+        [b"c", b"16", b"3", 1, 2, 3, 4, 5],
+        [b"c", b"many", b"3"],
+        [b"c", b"0", b"3"],
+        [b"c", b"16", b"10"],
+        [b"c", b"16385", b"3"],
+    ],
+)
 def test_a_joiner_is_not_told_nonsense(reply: object) -> None:
     with pytest.raises(Refused):
         welcomed(reply)
@@ -238,10 +262,13 @@ def test_a_joiner_becomes_a_member_and_then_may_call() -> None:
         front.pass_time()
         joined = front.send(session)
     assert joined == wire(b"n2") + b"+PONG\r\n"
-    told = [b"c", b"n1", b"127.0.0.1:1", b"d", b"voter", b"n2", b"127.0.0.1:7004", b"disk4", b"learner"]
+    told = [b"c", b"1", b"3", b"n1", b"127.0.0.1:1", b"d", b"", b"voter"]
+    told += [b"n2", b"127.0.0.1:7004", b"disk4", b"rack-4", b"learner"]
     assert front.send(session, "PEER MEMBERS") == wire(told)
     caller = front.connect()
-    assert introduce(front, caller, Hello("c", "n2", "127.0.0.1:7004", "n1", "disk4", NONCE)) == wire([b"", b"d"])
+    assert introduce(front, caller, Hello("c", "n2", "127.0.0.1:7004", "n1", "disk4", "1x3", NONCE)) == wire(
+        [b"", b"d"]
+    )
     assert front.edge.adopted == [(caller, "n2", "127.0.0.1:7004")]
 
 
@@ -273,7 +300,7 @@ def test_a_caller_that_is_refused_is_no_peer_and_no_burden(
     front = WireFront()
     for _ in range(100):
         session = front.connect()
-        refusal = introduce(front, session, Hello("c2", "n2", "127.0.0.1:7002", "n1", "disk2", NONCE))
+        refusal = introduce(front, session, Hello("c2", "n2", "127.0.0.1:7002", "n1", "disk2", "1x3", NONCE))
         assert refusal.startswith(b"-ERR n1 belongs to cluster c, n2 to cluster c2:")
     assert front.edge.adopted == []
     assert front.server.handshakes == {}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from cluster.raft.messages import Message, Ping
+from cluster.raft.messages import AskRead, Message
 from resp_server.edge.clock import Clock
 from resp_server.edge.disk import Disk
 from resp_server.edge.poller import READ, EpollPoller
@@ -190,11 +190,11 @@ def test_what_was_read_under_a_lease_that_ran_out_is_not_sent(rig: Rig, monkeypa
     assert other.recv(100) == b"+OK\r\n", "a write is answered by the log"
 
 
-def hear(rig: Rig, monkeypatch: pytest.MonkeyPatch, *mails: list[tuple[str, Message]]) -> None:
+def hear(rig: Rig, monkeypatch: pytest.MonkeyPatch, *mails: list[tuple[str, int, Message]]) -> None:
     """Lets the links bring this mail, look after look."""
     coming = iter(mails)
 
-    def brought(ready: Iterable[tuple[int, int]]) -> list[tuple[str, Message]]:
+    def brought(ready: Iterable[tuple[int, int]]) -> list[tuple[str, int, Message]]:
         rig.steps.append("hear")
         return next(coming)
 
@@ -205,7 +205,7 @@ def hear(rig: Rig, monkeypatch: pytest.MonkeyPatch, *mails: list[tuple[str, Mess
 def test_mail_is_read_before_the_time_is_taken(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a heartbeat would count from before it was sent, and its sender's lease on it would be too long."""
     rig.link()
-    hear(rig, monkeypatch, [("n2", Ping(0, 1))])
+    hear(rig, monkeypatch, [("n2", 0, AskRead(0, 1))])
     rig.turn()
     assert rig.steps == ["hear", "advance", "receive", "tick"]
 
@@ -213,7 +213,7 @@ def test_mail_is_read_before_the_time_is_taken(rig: Rig, monkeypatch: pytest.Mon
 def test_after_a_long_pause_mail_is_read_before_timers_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process may have been stopped after it looked for mail: what has come since says who leads."""
     rig.link()
-    hear(rig, monkeypatch, [], [("n2", Ping(0, 1))])
+    hear(rig, monkeypatch, [], [("n2", 0, AskRead(0, 1))])
     rig.clock.set(START_MS + PAUSE_MS + 1)
     rig.turn()
     assert rig.steps == ["hear", "advance", "hear", "advance", "receive", "tick"]

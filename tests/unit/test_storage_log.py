@@ -145,11 +145,11 @@ def test_binary_and_large_payloads_are_untouched(disk: Disk) -> None:
 
 def test_a_folder_is_one_node_s(disk: Disk) -> None:
     assert disk.storage.identity() is None
-    disk.storage.claim(Identity("c", "n1", "d", shards=16, replicas=5))
+    disk.storage.claim(Identity("c", "n1", "d", shards=16, replicas=5, founders="n1=a:1,n2=a:2"))
     storage = disk.restart()
-    assert storage.identity() == Identity("c", "n1", "d", shards=16, replicas=5)
-    storage.claim(Identity("c", "n1", "d", shards=16, replicas=5))
+    assert storage.identity() == Identity("c", "n1", "d", shards=16, replicas=5, founders="n1=a:1,n2=a:2")
+    storage.claim(Identity("c", "n1", "d", shards=16, replicas=5, founders="n1=a:1,n2=a:2"))
     for other in (Identity("c", "n2", "d"), Identity("c2", "n1", "d"), Identity("c", "n1", "d2")):
         with pytest.raises(FolderError, match="belongs to node n1 of cluster c"):
             storage.claim(other)
-    assert disk.restart().identity() == Identity("c", "n1", "d", shards=16, replicas=5)
+    assert disk.restart().identity() == Identity("c", "n1", "d", shards=16, replicas=5, founders="n1=a:1,n2=a:2")
