@@ -36,7 +36,8 @@ class Batch:
 
     ``logged`` has the arguments of every call as another node is to see them;
     ``reads`` are the places of those that are not logged where this node
-    carries out the log itself. ``number`` is 0 while the batch is open.
+    carries out the log itself, unless the batch is to be logged as a ``whole``
+    because another node answers it. ``number`` is 0 while the batch is open.
     ``term`` is the one it was sent in, ``index`` its entry where this node made
     that. A batch without writes waits for ``read_index`` to be applied, None
     until the leader named it, and runs as of ``read_ms``. ``answers`` is there
@@ -60,6 +61,7 @@ class Batch:
         "sent_ms",
         "since_ms",
         "term",
+        "whole",
     )
 
     def __init__(self) -> None:
@@ -76,17 +78,18 @@ class Batch:
         self.sent_ms = 0.0
         self.read_index: int | None = None
         self.read_ms = 0
+        self.whole = False
         self.answers: Iterable[Answer] | None = None
         self.lost: CommandError | None = None
 
     @property
     def writes(self) -> bool:
-        """Whether there is anything for the log in it."""
-        return len(self.calls) > len(self.reads)
+        """Whether it goes through the log."""
+        return self.whole or len(self.calls) > len(self.reads)
 
-    def encode(self, *, whole: bool) -> bytes:
-        """The body of its part; ``whole``, with the reads in it, for the log to carry out on another node."""
-        if whole or not self.reads:
+    def encode(self) -> bytes:
+        """The body of its part."""
+        if self.whole or not self.reads:
             return _encode((self.logged, self.origins))
         reads = frozenset(self.reads)
         places = [place for place in range(len(self.logged)) if place not in reads]

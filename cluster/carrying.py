@@ -52,7 +52,7 @@ class Carrying:
         clients = self._clients
         if entry.term > self.term:
             self.term = entry.term
-            clients.outstanding.lose_before(entry.term, no_leader(self._shard))
+            clients.outstanding.lose_before(entry.term, no_leader(self._shard), after=self.outcomes.since_term)
         payload = entry.payload
         if not payload or payload[:1] == MARK:
             return

@@ -96,7 +96,8 @@ class Clients:
         self.outstanding.close(batch, now_ms)
         batch.term = term
         if logged:
-            batch.body = batch.encode(whole=whole)
+            batch.whole = whole
+            batch.body = batch.encode()
             if len(batch.body) > BATCH_BYTES_MAX:
                 batch.lost = CommandError("more than the log takes at once: send less in one transaction")
         return batch

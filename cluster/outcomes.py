@@ -47,13 +47,13 @@ class Outcomes:
     but for those that are too old.
     """
 
-    __slots__ = ("_batches", "_by_number", "_last", "_replies", "_waits", "_waits_by_origin", "since_term")
+    __slots__ = ("_batches", "_by_number", "_forgotten", "_replies", "_waits", "_waits_by_origin", "since_term")
 
     def __init__(self, since_term: int = 0) -> None:
         self.since_term = since_term
         self._batches: deque[Remembered] = deque()
         self._by_number: dict[tuple[bytes, int], Sequence[Reply]] = {}
-        self._last: dict[bytes, int] = {}
+        self._forgotten: dict[bytes, int] = {}  # the last number of each author that was too old
         self._replies = 0
         self._waits: deque[tuple[float, bytes]] = deque()
         self._waits_by_origin: dict[bytes, tuple[int, Reply]] = {}
@@ -62,13 +62,13 @@ class Outcomes:
         """A batch was, with these replies; `Waiting` stands for those that wait."""
         self._batches.append(Remembered(at_ms, author, number, replies))
         self._by_number[author, number] = replies
-        self._last[author] = number
         self._replies += len(replies)
         batches = self._batches
         while batches and (batches[0].at_ms < at_ms - KEPT_MS or self._replies > KEPT_REPLIES_MAX):
             old = batches.popleft()
             self._replies -= len(old.replies)
             self._by_number.pop((old.author, old.number), None)
+            self._forgotten[old.author] = old.number
 
     def ended(self, at_ms: float, woken: Woken) -> None:
         """A wait has ended."""
@@ -84,7 +84,8 @@ class Outcomes:
 
     def never(self, author: bytes, number: int, term: int) -> bool:
         """Whether a batch sent in a term that is over certainly was not carried out, and never will be."""
-        return term > self.since_term and self._last.get(author, 0) < number
+        known = (author, number) in self._by_number
+        return not known and term > self.since_term and number > self._forgotten.get(author, 0)
 
     def of_wait(self, origin: bytes, number: int) -> tuple[int, Reply] | None:
         """How a wait ended, None where that is not known."""

@@ -97,10 +97,13 @@ class Outstanding:
         """The batches that stand in entries after ``index``, made here in this term."""
         return [one for one in self._batches if one.index > index and one.term == term and one.lost is None]
 
-    def lose_before(self, term: int, error: CommandError) -> None:
-        """An entry of ``term`` is carried out: what was sent in an earlier term and is still here never happened."""
+    def lose_before(self, term: int, error: CommandError, *, after: int) -> None:
+        """An entry of ``term`` is carried out: what was sent in an earlier term and is still here never happened.
+
+        Unless it was sent by term ``after``: what came of that, this replica did not see.
+        """
         for batch in self._batches:
-            if batch.term < term and _unresolved(batch):
+            if after < batch.term < term and _unresolved(batch):
                 batch.lost = error
 
     def lose(self, writes: CommandError, reads: CommandError, *, before_ms: float = float("inf")) -> list[Batch]:
@@ -115,8 +118,13 @@ class Outstanding:
         return next((one.number for one in reversed(self._batches) if _unread(one)), 0)
 
     def unread(self) -> list[Batch]:
-        """The batches of reads the leader has not answered for."""
-        return [one for one in self._batches if _unread(one)]
+        """The batches of reads that are not answered."""
+        return [one for one in self._batches if not one.writes and one.lost is None and one.answers is None]
+
+    @property
+    def writing(self) -> bool:
+        """Whether the outcome of a batch that goes through the log is waited for."""
+        return any(map(_unresolved, self._batches))
 
     def sent_in(self, term: int) -> list[Batch]:
         """The batches of writes that were sent in ``term`` and are not known to have arrived."""

@@ -68,6 +68,7 @@ FORGOTTEN_MS = 5_000.0
 """A replica that its shard has no longer, and that was not told, is given up after so long without a leader."""
 
 FOREVER_MS = float("inf")
+NOTHING_READABLE = -1
 
 
 class Shard:
@@ -377,24 +378,39 @@ class Shard:
         raft, outstanding = self.raft, self.clients.outstanding
         self._pursue_wishes()
         if raft.leading is not None:
-            number = outstanding.unconfirmed()
-            if number > raft.leading.reads.asked_by(self.name):
-                raft.leading.ask_read(self.name, number)
-                self._leadership.pass_on_reads(self.now_ms)
+            self._settle_alone()
+            return
         leader, term = self.last_leader, self.term
         if leader is None or leader == self.name:
             return
         patience_ms = self.timing.election_ms / 2
         now_ms, wanted = self.monotonic_ms, not self.here
+        self._ask_waits(leader)
+        again = self._forwarding.repeat(outstanding.sent_before(term), now_ms, patience_ms, wanted=True)
+        again += self._forwarding.repeat(outstanding.sent_in(term), now_ms, patience_ms, wanted=wanted)
+        self._outbox += [(leader, message) for message in again]
         if wanted:
             self._look_again(leader, patience_ms)
-            self._ask_waits(leader)
-            again = self._forwarding.repeat(outstanding.sent_before(term), now_ms, patience_ms, wanted=True)
-            self._outbox += [(leader, message) for message in again]
         elif number := outstanding.unconfirmed():
             self._outbox.append((leader, AskRead(raft.term, number)))
-        again = self._forwarding.repeat(outstanding.sent_in(term), now_ms, patience_ms, wanted=wanted)
-        self._outbox += [(leader, message) for message in again]
+
+    def _settle_alone(self) -> None:
+        """A leader has nobody to ask: what it does not know itself, nobody knows."""
+        leading, waits, outstanding = self.raft.leading, self._carrying.waits, self.clients.outstanding
+        assert leading is not None
+        number = outstanding.unconfirmed()
+        if number > leading.reads.asked_by(self.name):
+            leading.ask_read(self.name, number)
+            self._leadership.pass_on_reads(self.now_ms)
+        if not leading.settled:
+            return
+        for batch in outstanding.sent_before(self.raft.term):
+            batch.lost = uncertain("this node was too far behind to see what became of it")
+        for origin, wait in list(waits.items()):
+            waiter = self.machine.waiters.of(origin)
+            del waits[origin]
+            if waiter is None or waiter.number != wait:
+                self._woken.append((origin, wait, uncertain("the wait ended, it is not known how")))
 
     def _look_again(self, leader: str, patience_ms: float) -> None:
         for batch in self.clients.outstanding.unread():
@@ -447,6 +463,7 @@ class Shard:
 
     def end_session(self, origin: bytes) -> None:
         """A client is gone: whatever ends with its session ends."""
+        self._carrying.waits.pop(origin, None)
         self.clients.owe((self.machine.handler(END_SESSION), [END_SESSION, origin], b""))
 
     def knows_session(self, origin: bytes) -> bool:
@@ -560,7 +577,9 @@ class Shard:
             clients.settle_debts()
         if not clients.open.calls:
             return
-        batch = clients.close(self.monotonic_ms, term, logged=clients.open.writes, whole=not here)
+        # A leader may carry reads out before writes that were lost on the way; what is logged keeps its order.
+        logged = clients.open.writes or (not here and clients.outstanding.writing)
+        batch = clients.close(self.monotonic_ms, term, logged=logged, whole=not here)
         if batch.writes:
             if batch.lost is None:
                 self._outbox.append((leader, self._forwarding.send(batch, wanted=not here)))
@@ -583,7 +602,7 @@ class Shard:
         self._leadership.pass_on_reads(self.now_ms)
 
     def _on_readable(self, peer: str, message: Readable) -> None:
-        if message.term == self.raft.term:
+        if message.term == self.raft.term and self.here:
             self.clients.outstanding.readable(message.number, message.index, message.now_ms)
 
     def _on_outcome(self, peer: str, message: Outcome) -> None:
@@ -640,7 +659,7 @@ class Shard:
             self.bytes_since_checkpoint += len(entry.payload)
             left -= len(entry.payload) + ENTRY_BYTES
         if self.clients.outstanding.oldest is not None:
-            self.clients.serve(machine, raft.applied)
+            self.clients.serve(machine, raft.applied if self.here else NOTHING_READABLE)
         if self._hosting.waiting:
             self._hosting.serve(machine)
         woken, machine.woken = machine.woken, []
@@ -648,7 +667,7 @@ class Shard:
             self._tell_others(woken)
         carrying.concerned.clear()
         if woken:
-            self._note_ends(woken)
+            woken = self._own_ends(woken)
         if self._woken:
             woken, self._woken = [*self._woken, *woken], []
         if self._wishes.answers:
@@ -673,14 +692,22 @@ class Shard:
         for node in members:
             leading.tell(node)
 
-    def _note_ends(self, woken: list[Woken]) -> None:
-        """Remembers how waits ended, and no longer those that somebody else told of."""
+    def _own_ends(self, woken: list[Woken]) -> list[Woken]:
+        """Those of this node's clients; how the others' waits ended is remembered.
+
+        Of a wait that another node told of, only the end of that very one counts:
+        this replica may be behind, and come by the end of one before.
+        """
         waits, own = self._carrying.waits, self.clients.author + b"."
+        found = []
         for ended in woken:
-            if ended[0].startswith(own):
-                waits.pop(ended[0], None)
-            else:
+            origin, number, _ = ended
+            if not origin.startswith(own):
                 self._carrying.outcomes.ended(self.monotonic_ms, ended)
+            elif self.here and waits.get(origin, number) == number:
+                waits.pop(origin, None)
+                found.append(ended)
+        return found
 
     # Checkpoints
 
@@ -715,8 +742,8 @@ class Shard:
         installation = self.snapshots.stored(chunk, stored=stored)
         if installation is None:
             return False
-        self._remember_waits()
-        self.machine = installation.machine
+        former, self.machine = self.machine, installation.machine
+        self._remember_waits(former)
         self.checkpoint_index = installation.index
         self.bytes_since_checkpoint = 0
         self._carrying.term = max(self._carrying.term, installation.term)
@@ -746,8 +773,8 @@ class Shard:
     def given_up(self) -> None:
         """Nothing of the replica is left on the disk but its term and vote: from here on this node is distant."""
         raft = self.raft
-        self._remember_waits()
-        self.machine = Machine(self._commands)
+        former, self.machine = self.machine, Machine(self._commands)
+        self._remember_waits(former)
         raft.given_up()
         self.snapshots.abandon()
         self.checkpoint_index = self.bytes_since_checkpoint = 0
@@ -755,11 +782,12 @@ class Shard:
         self._carrying.outcomes = Outcomes(raft.term)
         self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
 
-    def _remember_waits(self) -> None:
-        """The state goes: which waits of this node's sessions it had is asked of the leader from now on."""
+    def _remember_waits(self, former: Machine) -> None:
+        """Another state took the place of ``former``: what ended unseen, the leader is asked."""
         own = self.clients.author + b"."
-        for waiter in self.machine.waiters.everyone():
-            if waiter.origin.startswith(own):
+        for waiter in former.waiters.everyone():
+            known = self.machine.waiters.of(waiter.origin)
+            if waiter.origin.startswith(own) and (known is None or known.number != waiter.number):
                 self._carrying.waits[waiter.origin] = waiter.number
 
     def ledger_of_dropped(self) -> bytes:
