@@ -1,24 +1,25 @@
-"""CLUSTER, as a Redis Cluster of one shard would answer: the leader is the master, all others are its replicas.
+"""CLUSTER, as a Redis Cluster would answer: a node is the master of the slots it leads, or somebody's replica.
 
-Every node answers every command, so a client that goes by this talks to the
-leader only, which is where writes are quickest.
+Every node answers every command (unless it is told to redirect), so a client
+that goes by this talks to leaders, which is where commands are quickest.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any, NamedTuple
+from typing import Any
 
 from cluster.machine import slots
-from cluster.machine.reply import WAITING, CommandError, Reply, Verbatim, syntax_error
+from cluster.machine.reply import OK, WAITING, CommandError, Reply, Verbatim, syntax_error
 from cluster.machine.slots import SLOTS, slot_of
-from cluster.status import PeerStatus, Status
 from cluster.wishes import Change
 from resp_server import address
 from resp_server.address import Address
 from resp_server.commands.command import Command, wrong_subcommand
 from resp_server.commands.help import help_for
-from resp_server.commands.raft import check_shard
+from resp_server.commands.raft import await_answer, await_answers, shard_number
+from resp_server.commands.spreading import by_slot
+from resp_server.commands.topology import NOWHERE, Place, Range, Topology, count, hex_id
+from resp_server.places import Share
 from resp_server.session import Session
 
 _STALE = ("stale",)
@@ -26,54 +27,39 @@ _EARLY = ("loading", "stale")
 _ADMIN = ("admin", "stale", "no_async_loading")
 
 
-class _Member(NamedTuple):
-    """A node as Redis Cluster's clients see it; ``peer`` is None for the node that is asked."""
-
-    name: str
-    hex: bytes
-    address: Address
-    leads: bool
-    learns: bool
-    offset: int
-    peer: PeerStatus | None
-
-    @property
-    def failed(self) -> bool:
-        """Whether the node that is asked does not hear it."""
-        return self.peer is not None and not self.peer.reachable
+def _topology(session: Session) -> Topology:
+    node = session.server.node
+    return Topology(node.status(), node.ring(), _own_address(session))
 
 
-def hex_id(cluster: str, node: str) -> bytes:
-    """A node's id in the form Redis gives to its own: 40 hexadecimal digits, the same on every node and for ever."""
-    return hashlib.sha1(f"{cluster} {node}".encode(), usedforsecurity=False).hexdigest().encode()
+def _own_address(session: Session) -> Address:
+    """Where the client reached this node: what a node that listens everywhere knows of its address."""
+    try:
+        host = address.parse(session.local_address).host
+    except ValueError:
+        host = NOWHERE
+    return Address(host, session.server.port)
 
 
-def _members(session: Session, status: Status) -> list[_Member]:
-    """All nodes, by name."""
-    own = address.parse(status.address) if status.address else Address("", session.server.port)
-    others = (_member(status, one.id, address.parse(one.address), one.match or 0, one) for one in status.peers)
-    return sorted([_member(status, status.node, own, status.applied, None), *others])
-
-
-def _member(status: Status, name: str, where: Address, offset: int, peer: PeerStatus | None) -> _Member:
-    identity = hex_id(status.cluster, name)
-    return _Member(name, identity, where, name == status.leader, name not in status.voters, offset, peer)
+def _epoch(session: Session) -> int:
+    return max((shard.term for shard in session.server.node.status().shards), default=0)
 
 
 def _info(session: Session, args: list[bytes]) -> Reply:
     server = session.server
-    status = server.node.status()
-    fine = server.node.has_leader
+    topology = _topology(session)
+    led = count([(one.first, one.last) for one in topology.ranges if one.led])
+    epoch = _epoch(session)
     fields = {
-        "cluster_state": "ok" if fine else "fail",
+        "cluster_state": "ok" if server.node.has_leader else "fail",
         "cluster_slots_assigned": SLOTS,
-        "cluster_slots_ok": SLOTS if fine else 0,
+        "cluster_slots_ok": led,
         "cluster_slots_pfail": 0,
-        "cluster_slots_fail": 0 if fine else SLOTS,
-        "cluster_known_nodes": len(status.peers) + 1,
-        "cluster_size": 1,
-        "cluster_current_epoch": status.term,
-        "cluster_my_epoch": status.term,
+        "cluster_slots_fail": SLOTS - led,
+        "cluster_known_nodes": len(topology.places),
+        "cluster_size": topology.masters,
+        "cluster_current_epoch": epoch,
+        "cluster_my_epoch": epoch,
         "cluster_stats_messages_sent": server.stats.peer_messages_sent,
         "cluster_stats_messages_received": server.stats.peer_messages_received,
         "total_cluster_links_buffer_limit_exceeded": 0,
@@ -82,37 +68,35 @@ def _info(session: Session, args: list[bytes]) -> Reply:
 
 
 def _nodes(session: Session, args: list[bytes]) -> Reply:
-    status = session.server.node.status()
-    members = _members(session, status)
-    master = next((one.hex for one in members if one.leads), b"-")
-    now_ms = session.server.now_ms()
-    lines = [_node_line(one, b"-" if one.leads else master, status.term, now_ms) for one in members]
+    topology, epoch, now_ms = _topology(session), _epoch(session), session.server.now_ms()
+    lines = [_node_line(topology, place, epoch, now_ms) for place in topology.places.values()]
     return Verbatim(b"".join(b"%b\n" % line for line in lines))
 
 
-def _node_line(member: _Member, master: bytes, epoch: int, now_ms: int) -> bytes:
+def _node_line(topology: Topology, place: Place, epoch: int, now_ms: int) -> bytes:
     """Redis's fields, and the slots behind them; the port of the cluster bus is the one for clients."""
-    where, peer = member.address, member.peer
-    flags = ["master" if member.leads else "slave"]
+    where, peer = place.address, place.peer
+    slots_here = topology.slots_of(place)
+    master = None if slots_here else topology.master_of(place)
+    flags = ["master" if master is None else "slave"]
     heard_ms = 0
     if peer is None:
         flags.insert(0, "myself")
     elif peer.last_contact_ms is not None:
         heard_ms = now_ms - peer.last_contact_ms
-    if member.failed:
-        flags.append("fail?")
+    if place.failed:
+        flags.append("fail" if peer is not None and peer.state == "lost" else "fail?")
     fields = [
         f"{where.host}:{where.port}@{where.port}",
         ",".join(flags),
-        master.decode(),
-        heard_ms if member.failed else 0,  # since when an answer is awaited
+        "-" if master is None else master.hex.decode(),
+        heard_ms if place.failed else 0,  # since when an answer is awaited
         heard_ms,
         epoch,
-        "disconnected" if member.failed else "connected",
+        "disconnected" if place.failed else "connected",
+        *(f"{first}-{last}" if last > first else first for first, last in slots_here),
     ]
-    if member.leads:
-        fields.append(f"0-{SLOTS - 1}")
-    return member.hex + b" " + " ".join(map(str, fields)).encode()
+    return place.hex + b" " + " ".join(map(str, fields)).encode()
 
 
 def _my_id(session: Session, args: list[bytes]) -> Reply:
@@ -121,33 +105,45 @@ def _my_id(session: Session, args: list[bytes]) -> Reply:
 
 
 def _slots(session: Session, args: list[bytes]) -> Reply:
-    members = _members(session, session.server.node.status())
-    masters = [_endpoint(one) for one in members if one.leads]
-    replicas = [_endpoint(one) for one in members if not (one.leads or one.learns or one.failed)]
-    return [[0, SLOTS - 1, *masters, *replicas]] if masters else []
+    return [
+        [one.first, one.last, *map(_endpoint, (one.master, *(place for place in one.replicas if not place.failed)))]
+        for one in _topology(session).ranges
+        if one.master is not None
+    ]
 
 
-def _endpoint(member: _Member) -> list[Any]:
-    return [member.address.host.encode(), member.address.port, member.hex, {}]
+def _endpoint(place: Place) -> list[Any]:
+    return [place.address.host.encode(), place.address.port, place.hex, {}]
 
 
 def _shards(session: Session, args: list[bytes]) -> Reply:
-    members = _members(session, session.server.node.status())
-    members.sort(key=lambda one: not one.leads)
-    return [{b"slots": [0, SLOTS - 1], b"nodes": [_details(one) for one in members]}]
+    return [_shard(session, one) for one in _topology(session).ranges]
 
 
-def _details(member: _Member) -> dict[bytes, Any]:
-    host = member.address.host.encode()
-    return {
-        b"id": member.hex,
-        b"port": member.address.port,
-        b"ip": host,
-        b"endpoint": host,
-        b"role": b"master" if member.leads else b"replica",
-        b"replication-offset": member.offset,
-        b"health": b"fail" if member.failed else b"loading" if member.learns else b"online",
-    }
+def _shard(session: Session, one: Range) -> dict[bytes, Any]:
+    """A shard as Redis has it: its master first."""
+    offsets = _offsets(session, one.shard)
+    places = [*([] if one.master is None else [one.master]), *one.replicas, *one.learners]
+    nodes = [
+        {
+            b"id": place.hex,
+            b"port": place.address.port,
+            b"ip": place.address.host.encode(),
+            b"endpoint": place.address.host.encode(),
+            b"role": b"master" if place is one.master else b"replica",
+            b"replication-offset": offsets.get(place.name, 0),
+            b"health": b"fail" if place.failed else b"loading" if place in one.learners else b"online",
+        }
+        for place in places
+    ]
+    return {b"slots": [one.first, one.last], b"nodes": nodes}
+
+
+def _offsets(session: Session, number: int) -> dict[str, int]:
+    """How far the nodes are with a shard, as far as this one knows."""
+    status = session.server.node.status()
+    known = next((shard for shard in status.shards if shard.shard == number), None)
+    return {} if known is None else {**known.matches, status.node: known.applied}
 
 
 def _key_slot(session: Session, args: list[bytes]) -> Reply:
@@ -155,35 +151,42 @@ def _key_slot(session: Session, args: list[bytes]) -> Reply:
 
 
 def _forget(session: Session, args: list[bytes]) -> Reply:
-    status = session.server.node.status()
-    for member in _members(session, status):
-        if args[2] in (member.hex, member.name.encode()):
-            return _change(session, Change("remove", member.name))
-    raise CommandError(b"Unknown node %b" % args[2][:128])
+    place = _topology(session).find(args[2])
+    if place is None:
+        raise CommandError(b"Unknown node %b" % args[2][:128])
+    await_answer(session)
+    session.server.node.change(session, Change("remove", place.name))
+    return WAITING
 
 
 def _fail_over(session: Session, args: list[bytes]) -> Reply:
     if len(args) > 3:
         raise wrong_subcommand(args)
+    server = session.server
     if len(args) == 3:
         if args[2].upper() in (b"FORCE", b"TAKEOVER"):
             raise CommandError("a leader cannot be made without the others' votes: leave FORCE and TAKEOVER out")
         if not args[2].lstrip(b"-").isdigit():
             raise syntax_error()
-        check_shard(session, args[2])
-    return _change(session, Change("lead", session.server.node.name))
-
-
-def _change(session: Session, change: Change) -> Reply:
-    """Asks the cluster; its answer comes when it has agreed, and the session's next command waits for that."""
-    node = session.server.node
-    if not node.machine.may_wait:
-        raise CommandError("Command not allowed inside a transaction")
-    session.pending += 1
-    session.held = True
-    session.settle()
-    node.change(session, change)
+        wanted = [shard_number(session, args[2])]
+    else:
+        wanted = [shard.shard for shard in server.node.status().shards if server.node.name in shard.voters]
+    if not wanted:
+        raise CommandError(f"{server.node.name} has no replica it could lead: see RAFT.RING")
+    gather = await_answers(session, len(wanted), _all_led)
+    for share, number in enumerate(wanted):
+        server.shard(number).change(Share(gather, share), Change("lead", server.node.name))
     return WAITING
+
+
+def _all_led(replies: list[Reply]) -> Reply:
+    """OK, or what speaks against it in one shard, and in how many of them."""
+    errors = [reply for reply in replies if type(reply) is CommandError]
+    if not errors:
+        return OK
+    if len(replies) == 1:
+        return errors[0]
+    return CommandError(f"{len(errors)} of {len(replies)} shards: {errors[0].message}", errors[0].code)
 
 
 _SUBCOMMANDS = (
@@ -193,7 +196,7 @@ _SUBCOMMANDS = (
         group="cluster",
         since="3.0.0",
         summary="Tells whether the cluster can serve, and of how many nodes it is.",
-        reply="Text: a `field:value` line each. `cluster_state` is `ok` while this node hears a leader.",
+        reply="Text: a `field:value` line each. `cluster_state` is `ok` while this node hears a leader of every shard.",
         flags=_STALE,
         example="CLUSTER INFO",
         serve=_info,
@@ -203,7 +206,7 @@ _SUBCOMMANDS = (
         arity=2,
         group="cluster",
         since="3.0.0",
-        summary="Lists the nodes. The leader is the master of all slots, the others are its replicas.",
+        summary="Lists the nodes. One that leads is the master of the slots it leads, another the replica of one.",
         reply="Text: a line each, of `id host:port@port flags master ping-sent pong-received epoch link-state slots`.",
         complexity="O(N) where N is the total number of Cluster nodes",
         flags=_STALE,
@@ -215,9 +218,10 @@ _SUBCOMMANDS = (
         arity=2,
         group="cluster",
         since="3.0.0",
-        summary="Tells where the slots are: all at the leader, with the other nodes that can be reached as replicas.",
-        reply="Array: one array of first and last slot and the nodes, leader first, each `[host, port, id, metadata]`;"
-        " empty while no leader is known.",
+        summary="Tells where the slots are, shard by shard.",
+        reply="Array of arrays, one per shard: first and last slot and the nodes, each `[host, port, id, metadata]`:"
+        " the leader first, then those of its replicas that can be reached. While no leader is known, the node that is"
+        " likeliest to know of the next stands in its place.",
         complexity="O(N) where N is the total number of Cluster nodes",
         flags=_EARLY,
         example="CLUSTER SLOTS",
@@ -229,7 +233,8 @@ _SUBCOMMANDS = (
         group="cluster",
         since="7.0.0",
         summary="Tells where the slots are, and how the nodes are.",
-        reply="Array of one map: `slots nodes`; a node is a map `id port ip endpoint role replication-offset health`.",
+        reply="Array of maps, one per shard: `slots nodes`; a node is a map `id port ip endpoint role"
+        " replication-offset health`, the leader first.",
         complexity="O(N) where N is the total number of cluster nodes",
         flags=_EARLY,
         example="CLUSTER SHARDS",
@@ -271,6 +276,7 @@ _SUBCOMMANDS = (
         flags=_STALE,
         example="CLUSTER COUNTKEYSINSLOT 7000",
         run=slots.count_keys,
+        spread=by_slot(2),
     ),
     Command(
         name="CLUSTER GETKEYSINSLOT",
@@ -284,16 +290,18 @@ _SUBCOMMANDS = (
         flags=_STALE,
         example="CLUSTER GETKEYSINSLOT 7000 10",
         run=slots.keys,
+        spread=by_slot(2),
     ),
     Command(
         name="CLUSTER FORGET",
         arity=3,
         group="cluster",
         since="3.0.0",
-        summary="Removes a node from the cluster, as soon as a majority agrees.",
+        summary="Removes a node from the cluster, once its shards were brought to others.",
         syntax="node-id",
-        reply="`OK` once it is removed; an error when there is no such node or it is the last voter. The node may be"
-        " named as in `RAFT.INFO` or as in `CLUSTER NODES`.",
+        reply="`OK` once it is removed; an error when there is no such node or it is the last one, `-TRYAGAIN` when it"
+        " still has shards after a while: it goes on, ask again. The node may be named as in `RAFT.NODES` or as in"
+        " `CLUSTER NODES`.",
         flags=_ADMIN,
         example="CLUSTER FORGET n4",
         serve=_forget,
@@ -304,7 +312,8 @@ _SUBCOMMANDS = (
         arity=-2,
         group="cluster",
         since="3.0.0",
-        summary="Makes the node that is asked the leader: the one before hands over once this node has all it has.",
+        summary="Makes the node that is asked the leader of a shard, or of all it has a replica of: the leader before"
+        " hands over once this node has all it has.",
         syntax="[shard]",
         reply="`OK` once it leads.",
         flags=_ADMIN,

@@ -15,11 +15,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from cluster.machine.reply import Reply, Verbatim
-from cluster.status import PeerStatus, Status
+from cluster.machine.machine import Machine
+from cluster.machine.reply import WAITING, Reply, Verbatim
+from cluster.status import PeerStatus, ShardStatus
 from resp_server import REDIS_VERSION, __version__, memory
 from resp_server.commands.command import Command
-from resp_server.commands.raft import lag_of, state_of
+from resp_server.commands.raft import await_answers, state_of
+from resp_server.commands.topology import clustered
+from resp_server.places import Share
 from resp_server.session import Session
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ def _server(server: Server) -> Fields:
     return {
         "redis_version": REDIS_VERSION,
         "sepakat_version": __version__,
-        "redis_mode": "standalone",
+        "redis_mode": "cluster" if clustered(server) else "standalone",
         "os": f"{system.system} {system.release} {system.machine}",
         "arch_bits": struct.calcsize("P") * 8,
         "python_version": platform.python_version(),
@@ -50,17 +53,24 @@ def _server(server: Server) -> Fields:
 
 
 def _clients(server: Server) -> Fields:
-    machine = server.node.machine
-    watching = [one for one in map(machine.sessions.get, machine.sessions.origins()) if one and one.watched]
+    watched: dict[bytes, set[bytes]] = {}  # keys, by session
+    blocking: set[bytes] = set()
+    for shard in server.node.shards:
+        machine = shard.machine
+        for origin in machine.sessions.origins():
+            known = machine.sessions.get(origin)
+            if known is not None and known.watched:
+                watched.setdefault(origin, set()).update(known.watched)
+        blocking.update(machine.waiters.keys())
     return {
         "connected_clients": len(server.clients),
         "maxclients": server.settings.maxclients,
         "blocked_clients": sum(one.waiting for one in server.clients.values()) + server.acknowledgements.waiting,
         "tracking_clients": 0,
         "pubsub_clients": 0,
-        "watching_clients": len(watching),
-        "total_watched_keys": len({key for one in watching for key in one.watched}),
-        "total_blocking_keys": len(list(machine.waiters.keys())),
+        "watching_clients": len(watched),
+        "total_watched_keys": len(set().union(*watched.values())),
+        "total_blocking_keys": len(blocking),
     }
 
 
@@ -91,7 +101,7 @@ def _persistence(server: Server) -> Fields:
     return {
         "loading": 0,
         "async_loading": 0,
-        "rdb_changes_since_last_save": server.node.machine.keyspace.unsaved,
+        "rdb_changes_since_last_save": sum(shard.machine.keyspace.unsaved for shard in server.node.each()),
         "rdb_bgsave_in_progress": int(saving.under_way),
         "rdb_last_save_time": saving.last_unix_s,
         "rdb_last_bgsave_status": "ok" if saving.last_ok else "err",
@@ -155,54 +165,102 @@ def _errors(server: Server) -> Fields:
     return {f"errorstat_{code}": f"count={count}" for code, count in sorted(server.stats.errors.items())}
 
 
-def _cluster(_server: Server) -> Fields:
-    return {"cluster_enabled": 0}
+def _cluster(server: Server) -> Fields:
+    return {"cluster_enabled": int(clustered(server))}
 
 
 def _keyspace(server: Server) -> Fields:
-    keyspace = server.node.machine.keyspace
-    return {"db0": f"keys={len(keyspace)},expires={len(keyspace.deadlines)}"} if len(keyspace) else {}
+    """What is here; `_info` asks elsewhere as well."""
+    return _database([_count(shard.machine, []) for shard in server.node.shards])
+
+
+def _count(machine: Machine, args: list[bytes]) -> list[int]:
+    """One shard's keys, and how many of them expire."""
+    keyspace = machine.keyspace
+    return [len(keyspace), len(keyspace.deadlines)]
+
+
+def _database(counts: list[list[int]]) -> Fields:
+    keys, expires = map(sum, zip(*counts, strict=True))
+    return {"db0": f"keys={keys},expires={expires}"} if keys else {}
 
 
 def _sepakat(server: Server) -> Fields:
     node = server.node
     status = node.status()
-    return {
+    ring = node.ring()
+    fields: Fields = {
         "node_id": status.node,
         "cluster_id": status.cluster,
         "node_address": status.address,
-        "raft_role": status.role,
-        "raft_leader": (status.leader or "") if node.has_leader else "",
-        "raft_term": status.term,
-        "raft_voters": ",".join(status.voters),
-        "raft_learners": ",".join(status.learners),
-        "log_term": status.term,
-        "log_index": status.last_index,
-        "log_commit_index": status.commit,
-        "log_applied_index": status.applied,
-        "log_checkpoint_index": node.checkpoint_index,
+        "node_zone": status.zone,
+        "shards": len(ring),
+        "shards_here": len(status.shards),
+        "shards_led": sum(shard.role == "leader" for shard in status.shards),
+        "shards_without_leader": sum(row.leader is None for row in ring),
+        "shards_moving": sum(bool(row.moving) for row in ring),
+        "rebalancing_paused": int(status.paused),
         "log_bytes_since_checkpoint": node.bytes_since_checkpoint,
         "commits": server.stats.commits,
         "commit_failures": server.stats.commit_failures,
-        "waiting_commands": len(node.machine.waiters),
+        "waiting_commands": sum(len(shard.machine.waiters) for shard in node.shards),
         "cache_lines": len(server.lines),
         "cache_bytes": server.lines.bytes,
-        **{f"peer_{peer.id}": _peer(peer, status) for peer in status.peers},
+    }
+    if len(ring) == 1:
+        for shard in status.shards:
+            fields |= _only_shard(shard, ring[0].leader)
+            fields["log_checkpoint_index"] = node.shards[0].checkpoint_index
+    fields |= {f"shard_{shard.shard}": _shard(shard) for shard in status.shards}
+    fields |= {f"peer_{peer.id}": _peer(peer) for peer in status.peers}
+    return fields
+
+
+def _only_shard(shard: ShardStatus, leader: str | None) -> Fields:
+    """Where there is one shard, what it says is what the node says."""
+    return {
+        "raft_role": shard.role,
+        "raft_leader": leader or "",
+        "raft_term": shard.term,
+        "raft_voters": ",".join(shard.voters),
+        "raft_learners": ",".join(shard.learners),
+        "log_term": shard.term,
+        "log_index": shard.last_index,
+        "log_commit_index": shard.commit,
+        "log_applied_index": shard.applied,
     }
 
 
-def _peer(peer: PeerStatus, status: Status) -> str:
-    """Another node as a line of fields; -1 is "not known"."""
-    fields = {
-        "address": peer.address,
-        "role": peer.role,
-        "state": state_of(peer),
-        "last_contact_ms": peer.last_contact_ms,
-        "round_trip_us": peer.round_trip_us,
-        "match": peer.match,
-        "lag": lag_of(peer, status),
-    }
+def _line(fields: dict[str, object]) -> str:
+    """Fields on a line; -1 is "not known"."""
     return ",".join(f"{name}={-1 if value is None else value}" for name, value in fields.items())
+
+
+def _shard(shard: ShardStatus) -> str:
+    return _line(
+        {
+            "role": shard.role,
+            "leader": shard.leader,
+            "term": shard.term,
+            "last_index": shard.last_index,
+            "commit": shard.commit,
+            "applied": shard.applied,
+        }
+    )
+
+
+def _peer(peer: PeerStatus) -> str:
+    return _line(
+        {
+            "address": peer.address,
+            "zone": peer.zone,
+            "state": state_of(peer),
+            "leads": peer.leading,
+            "replicas": peer.replicas,
+            "last_contact_ms": peer.last_contact_ms,
+            "round_trip_us": peer.round_trip_us,
+        }
+    )
 
 
 SECTIONS: dict[str, Section] = {
@@ -224,22 +282,48 @@ ON_REQUEST = frozenset({"commandstats"})
 """Left out of plain INFO, as Redis does."""
 
 
-def render(server: Server, wanted: set[str]) -> bytes:
-    """The wanted sections (lower case names, or ``default``, ``all``, ``everything``); unknown names are ignored."""
+def chosen(wanted: set[str]) -> list[str]:
+    """The titles that are wanted (lower case names, or ``default``, ``all``, ``everything``), in their order."""
     everything = not wanted.isdisjoint({"all", "everything"})
     plain = not wanted or "default" in wanted
+    names = {title: title.lower() for title in SECTIONS}
+    return [
+        title for title, name in names.items() if everything or name in wanted or (plain and name not in ON_REQUEST)
+    ]
+
+
+def render(server: Server, titles: list[str], known: dict[str, Fields]) -> Verbatim:
+    """These sections; ``known`` has those that are there already."""
     blocks = []
-    for title, fields in SECTIONS.items():
-        name = title.lower()
-        if everything or name in wanted or (plain and name not in ON_REQUEST):
-            lines = [f"# {title}", *(f"{field}:{value}" for field, value in fields(server).items())]
-            blocks.append("".join(f"{line}\r\n" for line in lines))
-    return "\r\n".join(blocks).encode("utf-8", "surrogateescape")
+    for title in titles:
+        fields = known[title] if title in known else SECTIONS[title](server)
+        lines = [f"# {title}", *(f"{field}:{value}" for field, value in fields.items())]
+        blocks.append("".join(f"{line}\r\n" for line in lines))
+    return Verbatim("\r\n".join(blocks).encode("utf-8", "surrogateescape"))
 
 
 def _info(session: Session, args: list[bytes]) -> Reply:
-    wanted = {arg.decode("utf-8", "surrogateescape").lower() for arg in args[1:]}
-    return Verbatim(render(session.server, wanted))
+    """All that this node knows, and the number of keys from whoever leads the shards."""
+    server = session.server
+    titles = chosen({arg.decode("utf-8", "surrogateescape").lower() for arg in args[1:]})
+    if "Keyspace" not in titles or not clustered(server) or session.executing:
+        return render(server, titles, {})
+    shards = [server.shard(number) for number in range(len(server.node.shards))]
+    here = [_count(shard.machine, []) for shard in shards]
+    led = [shard for shard in shards if shard.has_leader and shard.reads_wait]
+    if not led:
+        return render(server, titles, {"Keyspace": _database(here)})
+
+    def merge(replies: list[Reply]) -> Reply:
+        for shard, reply in zip(led, replies, strict=True):
+            if isinstance(reply, list):
+                here[shard.number] = reply
+        return render(server, titles, {"Keyspace": _database(here)})
+
+    gather = await_answers(session, len(led), merge)
+    for share, shard in enumerate(led):
+        shard.submit_read(Share(gather, share), _count, [b"INFO"])
+    return WAITING
 
 
 COMMANDS = (
@@ -253,6 +337,7 @@ COMMANDS = (
         flags=("loading", "stale"),
         more_categories=("dangerous",),
         example="INFO clients sepakat",
+        run=_count,
         serve=_info,
     ),
 )

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.status import PeerStatus, RingRow, Status
 from resp_server import address
 from resp_server.address import Address
+
+if TYPE_CHECKING:
+    from resp_server.server import Server
 
 NOWHERE = "127.0.0.1"
 """The host of a node that nothing is known of, asked over a Unix socket."""
@@ -95,6 +98,11 @@ class Topology:
     def find(self, named: bytes) -> Place | None:
         """The node of an id: its name, or the one it has here."""
         return next((one for one in self.places.values() if named in (one.hex, one.name.encode())), None)
+
+
+def clustered(server: Server) -> bool:
+    """Whether clients are told that this is a cluster: there is more than one shard to choose from."""
+    return len(server.node.shards) > 1
 
 
 def hex_id(cluster: str, node: str) -> bytes:
