@@ -181,7 +181,7 @@ def _shard_of(row: dict[str, Any], told: dict[str, Any] | None) -> Shard:
     placed = (row["shard"], first, last, row["nodes"], row["leader"], row["preferred"], row["moving"])
     if told is None or told["leader"] != row["leader"]:
         return Shard(*placed)
-    behind = {peer["id"]: peer["lag"] for peer in told["peers"]}
+    behind = {peer["id"]: peer["lag"] for peer in told["peers"] if peer["role"] != "none"}
     return Shard(*placed, told["term"], told["last-index"], behind)
 
 
@@ -277,7 +277,7 @@ def _moves(shard: Shard) -> Iterator[str]:
         elif lag >= shard.last_index:
             yield f"+{node}: its keys are being sent"
         else:
-            yield f"+{node}: {lag} entries behind"
+            yield f"+{node}: {lag} {'entry' if lag == 1 else 'entries'} behind"
     yield from (f"-{node}" for node in shard.departing)
 
 

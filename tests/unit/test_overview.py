@@ -39,8 +39,9 @@ def row(number: int, slots: list[int], nodes: str, leader: str | None, moving: s
 
 
 def replica(number: int, leader: str, role: str, **lags: int | None) -> dict[str, Any]:
-    """A shard in RAFT.INFO, with how far other nodes are behind."""
-    peers = [{"id": name, "lag": lag} for name, lag in lags.items()]
+    """A shard in RAFT.INFO, with how far other nodes are behind; those without a replica are among them."""
+    peers = [{"id": name, "role": "follower", "lag": lag} for name, lag in lags.items()]
+    peers += [{"id": name, "role": "none", "lag": None} for name in PORTS if name not in lags]
     return {"shard": number, "leader": leader, "term": 5, "role": role, "last-index": 10, "peers": peers}
 
 
