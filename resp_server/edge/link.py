@@ -13,7 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import hiredis
 import trio
@@ -31,6 +31,9 @@ PIECES_PER_WRITE = 512  # the system's own limit is 1024
 
 FRAME = b"*2\r\n$4\r\nPEER\r\n$%d\r\n%b\r\n"
 FRAME_HEAD = b"*2\r\n$4\r\nPEER\r\n$%d\r\n"
+
+Mail: TypeAlias = tuple[str, int, AnyMessage]
+"""(from whom, about which shard, what)."""
 
 _NOTHING_WHOLE = object()
 
@@ -200,9 +203,9 @@ class Links:
         """The peers whose messages are taken."""
         return [inbound.peer for inbound in self._from.values()]
 
-    def hear(self, ready: Iterable[tuple[int, int]]) -> list[tuple[str, int, AnyMessage]]:
-        """Looks after the links that are ready; the messages that came: (from whom, the shard, what)."""
-        mail: list[tuple[str, int, AnyMessage]] = []
+    def hear(self, ready: Iterable[tuple[int, int]]) -> list[Mail]:
+        """Looks after the links that are ready; the messages that came."""
+        mail: list[Mail] = []
         for fd, event in ready:
             if (inbound := self._from.get(fd)) is not None:
                 self._read(inbound, mail)
@@ -234,6 +237,10 @@ class Links:
                 continue
             self._look_out(link)
 
+    def has(self, fd: int) -> bool:
+        """Whether this is the descriptor of one."""
+        return fd in self._from or fd in self._to_by_fd
+
     def close(self) -> None:
         """Ends all of them, after one more try to send what is unsent."""
         for link in list(self._to.values()):
@@ -245,7 +252,7 @@ class Links:
         for inbound in list(self._from.values()):
             self._forget(inbound)
 
-    def _read(self, inbound: Inbound, mail: list[tuple[str, int, AnyMessage]]) -> None:
+    def _read(self, inbound: Inbound, mail: list[Mail]) -> None:
         peer = inbound.peer
         try:
             mail += [(peer, shard, message) for shard, message in inbound.read(self._buffer)]
