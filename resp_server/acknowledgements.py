@@ -1,9 +1,13 @@
 """WAIT: clients that want their writes on so many other nodes before they go on.
 
 The command stands alone on its connection, so when it is carried out all
-earlier writes of the client are applied here; another node has them when its
-log is known to be durable up to there. A client that waits is owed a reply like
-one whose write is under way, and nothing behind WAIT is carried out before it.
+earlier writes of the client are applied; another node has them when its log is
+known to be durable up to there. Of several shards it is about the one that was
+written to last. A client that waits is owed a reply like one whose write is
+under way, and nothing behind WAIT is carried out before it.
+
+A node that has no replica of the shard knows that a majority has the write,
+since that was answered, and nothing more, whatever it waits for.
 """
 
 from __future__ import annotations
@@ -12,10 +16,12 @@ from typing import NamedTuple
 
 from cluster.machine.reply import CommandError, Reply
 from cluster.node import Answers, Node
+from cluster.shard import Shard
 from resp_server.session import Session
 
 
 class _Wait(NamedTuple):
+    shard: Shard
     up_to: int  # the log's index
     wanted: int
     until_ms: float | None  # None: for ever
@@ -42,26 +48,29 @@ class Acknowledgements:
         """Whether this client waits."""
         return session in self._waits
 
-    def count(self, index: int) -> int:
-        """How many other nodes are known to have the log up to ``index`` on their disks."""
-        return sum(peer.match is not None and peer.match >= index for peer in self._node.status().peers)
-
     def begin(self, session: Session, wanted: int, timeout_ms: int) -> int | None:
         """How many nodes have what is applied here, or None: that is answered later, once there are enough.
 
         Or after ``timeout_ms``, for ever when that is 0. Where there is no other
         node, or the client may not wait, the answer comes at once.
         """
-        node = self._node
-        index = node.applied_index
-        found = self.count(index)
-        if found >= wanted or not node.machine.may_wait or not node.addresses():
+        node, shard = self._node, session.written
+        if not shard.here:
+            return len(node.ring()[shard.number].nodes) // 2 + 1
+        index = shard.applied_index
+        found = self._count(shard, index)
+        if found >= wanted or session.executing or not node.addresses():
             return found
-        self._waits[session] = _Wait(index, wanted, node.monotonic_ms + timeout_ms if timeout_ms else None)
+        self._waits[session] = _Wait(shard, index, wanted, node.monotonic_ms + timeout_ms if timeout_ms else None)
         session.pending += 1
         session.held = True
         session.settle()
         return None
+
+    def _count(self, shard: Shard, index: int) -> int:
+        """How many other nodes are known to have the shard's log up to ``index`` on their disks."""
+        matches = shard.matches()
+        return sum(match >= index for node, match in matches.items() if node != self._node.name)
 
     def unblock(self, session: Session, error: CommandError | None) -> bool:
         """Ends a client's wait at the next `look`, as its timeout would or with ``error``; whether it was waiting."""
@@ -76,7 +85,7 @@ class Acknowledgements:
         now_ms = self._node.monotonic_ms
         replies: list[tuple[Session, Reply]] = []
         for session, wait in list(self._waits.items()):
-            found = self.count(wait.up_to)
+            found = self._count(wait.shard, wait.up_to)
             over = wait.until_ms is not None and wait.until_ms <= now_ms
             if session.closed or found >= wait.wanted or over:
                 del self._waits[session]

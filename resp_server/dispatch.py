@@ -5,9 +5,14 @@ that is sure to be one, elsewhere when the leader has said up to where the
 state must be. A *write* takes its place in the turn's log entry and is answered
 when that is committed. A *local* command (PING, CLIENT, INFO …) is answered by this node.
 
-Order on a connection: once a write is unanswered, everything behind it goes
-into the entry as well and runs in its place; behind a command that may wait,
-everything is held back until that is answered.
+Reads and writes are the business of the shard their keys are in, and reach it
+the same way whether this node has a replica of it or not. Some are shared out
+over several shards, as their records say (commands/spreading.py).
+
+Order on a connection: once a write is unanswered, everything behind it in its
+shard goes into the entry as well and runs in its place; what goes to another
+shard goes there at once, and its answer waits for its turn (places.py). Behind
+a command that may wait, everything is held back until that is answered.
 
 There are two ways through. `execute` is the hottest code of the program: it
 knows only quick reads and writes of sessions in no special state. All else
@@ -17,19 +22,32 @@ is taken away (`hurry`).
 
 from __future__ import annotations
 
+from binascii import crc_hqx
+from collections.abc import Callable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from cluster.clients import no_leader
 from cluster.machine import transactions
-from cluster.machine.machine import Call, Handler, Machine, bug, in_place
+from cluster.machine.machine import Call, Handler, bug
 from cluster.machine.reply import OK, QUEUED, WAITING, CommandError, Reply
 from cluster.node import Answers
+from cluster.ring.slots import SLOTS, slot_of
+from cluster.shard import Shard
+from resp_server.commands.command import Serve
+from resp_server.commands.spreading import Shares, cross_slot
 from resp_server.commands.table import Route
+from resp_server.places import Finish, Gather, Place, Share, merged
 from resp_server.protocol.replies import BULK_HEADERS, SHORT_BYTES
 from resp_server.session import Session, Transaction
+from resp_server.settings import Routing
 
 if TYPE_CHECKING:
     from resp_server.server import Server
+
+Queued: TypeAlias = "tuple[Route, list[bytes]]"
+Local: TypeAlias = "tuple[int, Serve, list[bytes]]"
+"""A local command of a transaction, with its position."""
 
 LARGE_REPLY_BYTES = 16 * 1024
 UNREAD_BYTES_MAX = 4 * 1024 * 1024
@@ -41,6 +59,9 @@ UNANSWERED_MAX = 64
 
 WRITES_UNANSWERED_MAX = 2048
 """A client owed more replies than this from the log is not listened to until it got them."""
+
+SLOT_BITS = SLOTS - 1
+assert SLOTS & SLOT_BITS == 0
 
 
 class Dispatcher:
@@ -56,7 +77,8 @@ class Dispatcher:
         self.resumed: list[Session] = []
         self._server = server
         self._node = server.node
-        self._clients = server.node.clients
+        self._several = len(server.node.shards) > 1
+        self._only: Shard | None = None
         self._table = server.table
         self._fast: dict[bytes, Route] = {}
         self.hurry()
@@ -64,16 +86,22 @@ class Dispatcher:
     def hurry(self) -> None:
         """Takes up the fast way, unless all must be looked at: no writes now, or a slow log of microseconds."""
         careful = self._server.refusal is not None or self._server.slowlog.watches_everything
-        self._fast = {} if careful else self._table.fast
+        self._redirecting = self._server.settings.routing is Routing.REDIRECT
+        self._only = None if self._several or self._redirecting else self._node.shards[0]
+        self._fast = {} if careful else self._table.fast if self._only is not None else self._table.fast_by_key
 
     def execute(self, session: Session, commands: list[list[bytes]]) -> None:  # noqa: C901 - a call costs each command
         """Carries out commands of one client, in order; replies land in ``session.out`` now or by `deliver`."""
-        machine = self._node.machine
+        shard = self._only
+        if shard is None:
+            self._execute_by_key(session, commands)
+            return
+        machine = shard.machine  # the node looks after an only shard in every turn: no need to touch it
         fast = self._fast
         out = session.out
         encode = session.encode
         plain = session.plain
-        direct = not (session.pending or self._node.reads_wait)
+        direct = not (session.pending or shard.reads_wait)
         writes: list[Call] = []
         for args in commands:
             route = fast.get(args[0])
@@ -102,62 +130,119 @@ class Dispatcher:
                         plain = session.plain
                     continue
             if writes:
-                self._submit(session, writes)
+                self._submit(session, shard, writes)
                 writes = []
             self._carefully(session, args)
             fast = self._fast
             encode = session.encode
             plain = session.plain
-            direct = not (session.pending or self._node.reads_wait)
+            direct = not (session.pending or shard.reads_wait)
         if writes:
-            self._submit(session, writes)
+            self._submit(session, shard, writes)
 
-    def _submit(self, session: Session, writes: list[Call]) -> None:
+    def _submit(self, session: Session, shard: Shard, writes: list[Call]) -> None:
         session.pending += len(writes)
-        self._clients.submit_writes(session, writes)
+        shard.clients.submit_writes(session, writes)
         if session.pending > WRITES_UNANSWERED_MAX:
             session.held = True
             session.settle()
 
+    def _execute_by_key(self, session: Session, commands: list[list[bytes]]) -> None:
+        """`execute` where a command's key says which shard it goes to."""
+        node = self._node
+        shards, slot_shard, turn = node.shards, node.slot_shard, node.turn
+        for args in commands:
+            route = self._fast.get(args[0])
+            if session.simple and route is not None and route.takes(len(args)):
+                key = args[1]
+                slot = slot_of(key) if b"{" in key else crc_hqx(key, 0) & SLOT_BITS
+                shard = shards[slot_shard[slot]]
+                if shard.turn != turn:
+                    node.touch(shard)
+                if not self._redirecting or shard.leader == node.name:
+                    if route.logged:
+                        route.calls += 1
+                        session.written = shard
+                        shard.clients.submit_writes(self._claim(session, shard), [(route.run, args, b"")])
+                        if session.pending > WRITES_UNANSWERED_MAX:
+                            session.held = True
+                            session.settle()
+                        continue
+                    if not (session.pending or shard.reads_wait):
+                        route.calls += 1
+                        reply = shard.read(route.run, args)
+                        if type(reply) is bytes and (size := len(reply)) < SHORT_BYTES:
+                            session.out.append(BULK_HEADERS[size] + reply + b"\r\n")
+                        else:
+                            self._reply(session, reply)
+                        continue
+            self._carefully(session, args)
+
+    # What clients are owed
+
+    def _claim(self, session: Session, shard: Shard) -> Session | Place:
+        """Who is to get the next answer of ``shard``: the session, or a place when it is owed one from elsewhere."""
+        if not session.pending:
+            session.lane = shard
+        elif session.places or session.lane is not shard:
+            return self._place(session)
+        session.pending += 1
+        return session
+
+    def _place(self, session: Session, finish: Finish | None = None) -> Place:
+        """A place behind all that the session is owed."""
+        place = Place(session, finish)
+        session.pending += 1
+        session.places.append(place)
+        if len(session.places) == 1:
+            session.settle()
+        return place
+
     def deliver(self, answers: Answers) -> None:
         """Hands answers from the log to their sessions."""
         outbox = self.outbox
-        last: Session | None = None
-        for session, reply in answers.replies:
-            if session is None:
-                continue
-            if session is not last:
-                last = session
-                outbox[session] = None
-            session.pending -= 1
-            if session.plain and type(reply) is not CommandError:
-                session.out.append(OK.wire if reply is OK else session.encode(reply))
+        last: object = self  # nobody yet
+        for client, reply in answers.replies:
+            if client is not last:
+                if type(client) is not Session:
+                    if client is not None and client.fill(reply):
+                        self._clear(client.session)
+                    continue
+                last = client
+                outbox[client] = None
+            client.pending -= 1
+            if client.plain and type(reply) is not CommandError:
+                client.out.append(OK.wire if reply is OK else client.encode(reply))
             else:
-                self._deliver_carefully(session, reply)
-        for origin, reply in answers.woken:
+                self._deliver_carefully(client, reply)
+        for number, origin, reply in answers.woken:
             waiter = self._server.session_of(origin)
-            if waiter is not None and waiter.waiting:
+            if waiter is not None and waiter.waiting and waiter.lane.number == number:
                 self._end_wait(waiter, reply)
-
         if answers.restored:
-            self._release_unseen()
+            self._release_unseen(answers.restored)
 
-    def _release_unseen(self) -> None:
+    def _release_unseen(self, restored: list[int]) -> None:
         """The state was replaced: tells those whose wait has ended in what was skipped."""
         for session in list(self._server.clients.values()):
-            if session.waiting and self._node.machine.waiters.of(session.origin) is None:
+            if session.waiting and session.lane.number in restored and not _is_waiting(session):
                 self._end_wait(session, CommandError("the wait ended, it is not known how", "UNCERTAIN"))
 
     def give_up_waits(self) -> None:
         """There has been no leader for long: tells those who wait, and ends their waits once there is one."""
         for session in list(self._server.clients.values()):
-            if session.waiting and self._node.machine.waiters.of(session.origin) is not None:
-                self._node.unblock(None, session.origin, b"TIMEOUT")
+            shard = session.lane
+            if session.waiting and not shard.has_leader and _is_waiting(session):
+                self._server.shard(shard.number).unblock(None, session.origin, b"TIMEOUT")
                 self._end_wait(session, CommandError("no leader; it may still be served", "UNCERTAIN"))
 
     def _end_wait(self, session: Session, reply: Reply) -> None:
         session.waiting = False
         self.outbox[session] = None
+        if session.places:  # what was asked before is not all answered
+            session.places[-1].fill(reply)
+            self._clear(session)
+            return
         session.answer(reply)
         self._release_when_done(session)
 
@@ -165,9 +250,34 @@ class Dispatcher:
         if reply is WAITING:
             session.waiting = True
             return
+        self._answer(session, reply)
+        if session.places:
+            self._clear(session)
+        self._release_when_done(session)
+
+    def _answer(self, session: Session, reply: Reply) -> None:
         if type(reply) is CommandError:
             self._server.stats.count_error(reply)
         session.answer(reply)
+
+    def _clear(self, session: Session) -> None:
+        """Answers from the front of the places, as far as they are filled and nothing from before them is open.
+
+        A session that waits is owed nothing but the end of its wait, once all from before it is answered.
+        """
+        places = session.places
+        if session.closed or session.pending > len(places):
+            return
+        while places and (reply := places[0].reply) is not WAITING:
+            places.popleft()
+            session.pending -= 1
+            self._answer(session, reply)
+        if session.waiting and len(places) == 1:
+            places.clear()
+            session.pending -= 1
+        if not places:
+            session.settle()
+        self.outbox[session] = None
         self._release_when_done(session)
 
     def relieve(self, session: Session) -> None:
@@ -245,56 +355,135 @@ class Dispatcher:
         route.calls += 1
         return args if command.prepare is None else command.prepare(self._server, args)
 
-    def _queue(self, session: Session, transaction: Transaction, route: Route, args: list[bytes]) -> Reply:
-        if "no_multi" in route.command.flags:
-            raise CommandError("Command not allowed inside a transaction")
-        if route.command.name == "WATCH":  # refused, yet the transaction stays good
-            return CommandError("WATCH inside MULTI is not allowed")
-        transaction.add(route, args)
-        if transaction.size_bytes > self._server.settings.client_query_buffer_limit:
-            session.closing = True
-            raise CommandError("the transaction is larger than client-query-buffer-limit")
-        return QUEUED
-
     def _start(self, session: Session, route: Route, args: list[bytes]) -> None:
-        """Runs the command now, or gives it its place in the log."""
-        node, command = self._node, route.command
-        handler = self._handler(session, route)
-        if command.logged:
-            if route.blocking and b"BLOCK" in map(bytes.upper, args):
-                session.held = True
-                session.settle()
-            session.pending += 1
-            node.submit(session, handler, args, origin=session.origin if route.of_session else b"")
-        else:
-            self._look(session, handler, args, is_local=command.serve is not None and "readonly" not in command.flags)
+        """Runs the command now, or gives it its place in the log of its shard, or of several."""
+        if route.local:
+            self._reply(session, self._serve(session, _serves(route), args))
+            return
+        parts, merge = self._shares(session, route, args)
+        if merge is not None:
+            self._spread(session, route, Shares(parts, merge))
+            return
+        number, args = parts[0]
+        shard = self._server.shard(number)
+        handler = self._handler(session, route, shard)
+        if not route.logged:
+            self._look(session, shard, handler, args)
+            return
+        if route.command.name == "WATCH":
+            if session.watched not in (None, shard):
+                raise cross_slot()
+            session.watched = shard
+        client = self._claim(session, shard)
+        if route.blocking and b"BLOCK" in map(bytes.upper, args):
+            session.lane = shard  # where it waits, whatever else is unanswered
+            session.held = True
+            session.settle()
+        session.written = shard
+        shard.submit(client, handler, args, origin=self._known_to(shard, session) if route.of_session else b"")
 
-    def _look(self, session: Session, handler: Handler, args: list[bytes], *, is_local: bool = False) -> None:
+    def _known_to(self, shard: Shard, session: Session) -> bytes:
+        """The session's name in the log of a shard that may hold something of it from now on."""
+        session.shards[shard.number] = None
+        return session.origin
+
+    def _look(
+        self, session: Session, shard: Shard, handler: Handler, args: list[bytes], finish: Finish | None = None
+    ) -> None:
         """Runs what is not logged: now, or in its place behind what is unanswered.
 
-        What is not local waits too while this node may not read by itself, or
-        something is due; not for what is due while the disk lets nothing happen.
+        It waits too while this node may not read by itself, or something is due;
+        not for what is due while the disk lets nothing happen.
         """
-        node = self._node
-        in_vain = node.due and self._server.refusal is not None
-        if session.pending or (node.reads_wait and not is_local and not in_vain):
-            session.pending += 1
-            node.submit_read(session, handler, args)
-            if session.pending > UNANSWERED_MAX:
-                session.held = True  # what it reads may be large: see first what that comes to
-                session.settle()
+        in_vain = shard.due and self._server.refusal is not None
+        if session.pending or (shard.reads_wait and not in_vain):
+            client = self._claim(session, shard) if finish is None else self._place(session, finish)
+            shard.submit_read(client, handler, args)
+            self._hold_readers(session)
         else:
-            self._reply(session, node.read(handler, args))
+            reply = shard.read(handler, args)
+            self._reply(session, reply if finish is None else finish(reply))
 
-    def _handler(self, session: Session, route: Route) -> Handler:
+    def _hold_readers(self, session: Session) -> None:
+        if session.pending > UNANSWERED_MAX:
+            session.held = True  # what it reads may be large: see first what that comes to
+            session.settle()
+
+    # Which shards
+
+    def _shares(self, session: Session, route: Route, args: list[bytes]) -> Shares:
+        """What each shard has to do; raises what speaks against it where the client is to find the leader itself."""
+        node = self._node
+        if self._only is not None:
+            return Shares([(0, args)])
+        keys = self._table.keys_of(route, args)
+        if route.command.spread is not None and self._several:
+            shares = route.command.spread(route.command.keys, args, node.slot_shard)
+        else:
+            numbers = {node.slot_shard[slot_of(key)] for key in keys}
+            if len(numbers) > 1:
+                raise cross_slot()
+            shares = Shares([(numbers.pop() if numbers else 0, args)])
+        if self._redirecting and keys and len(shares.parts) == 1:
+            self._redirect(session, route, keys[0], shares.parts[0][0])
+        return shares
+
+    def _redirect(self, session: Session, route: Route, key: bytes, number: int) -> None:
+        """Raises ``-MOVED`` unless this node leads the shard, or has it and the client is content with that."""
+        leader = self._node.leader_of(number)
+        if leader == self._node.name or (session.readonly and not route.logged and self._node.shards[number].here):
+            return
+        if leader is None:
+            raise no_leader(number)
+        raise CommandError(f"{slot_of(key)} {self._node.address_of(leader)}", "MOVED")
+
+    def _spread(self, session: Session, route: Route, shares: Shares) -> None:
+        """Hands every shard its share at once; the answers are one when all are there."""
+        assert shares.merge is not None
+        parts = [(self._server.shard(number), args) for number, args in shares.parts]
+        merge = merged(shares.merge, logged=route.logged)
+        handlers = [self._handler(session, route, shard) for shard, _ in parts]
+        if not (route.logged or session.pending or any(shard.reads_wait for shard, _ in parts)):
+            replies = [shard.read(handler, args) for handler, (shard, args) in zip(handlers, parts, strict=True)]
+            self._reply(session, self._affordable(session, merge(replies)))
+            return
+        place = self._place(session, lambda reply: self._affordable(session, reply))
+        gather = Gather(place, merge, len(parts))
+        for number, (handler, (shard, args)) in enumerate(zip(handlers, parts, strict=True)):
+            if route.logged:
+                session.written = shard
+                shard.submit(Share(gather, number), handler, args)
+            else:
+                shard.submit_read(Share(gather, number), handler, args)
+        self._hold_readers(session)
+
+    # Carrying out
+
+    def _handler(self, session: Session, route: Route, shard: Shard) -> Handler:
         """What carries out a command for this session, timed for the slow log unless it cannot be slow."""
         serve = route.command.serve
-        if serve is not None:
-            return self._timed(session, lambda machine, args: serve(session, args))
+        if serve is not None and shard.here:
+            return lambda machine, args: self._timed(session, lambda: serve(session, args), args)
         run = route.run
         if route.quick and not self._server.slowlog.watches_everything:
             return run
-        return self._timed(session, run)
+        return lambda machine, args: self._timed(session, lambda: run(machine, args), args)
+
+    def _serve(self, session: Session, serve: Serve, args: list[bytes]) -> Reply:
+        """Runs a local command."""
+        try:
+            return self._timed(session, lambda: serve(session, args), args)
+        except CommandError as error:
+            return error
+        except Exception:  # noqa: BLE001 - see `bug`
+            return bug(args)
+
+    def _timed(self, session: Session, run: Callable[[], Reply], args: list[bytes]) -> Reply:
+        started_ns = perf_counter_ns()
+        try:
+            return self._affordable(session, run())
+        finally:
+            self._server.slowlog.note(session, args, (perf_counter_ns() - started_ns) // 1000)
 
     def _affordable(self, session: Session, reply: Reply) -> Reply:
         """The reply, unless it alone is past what the client may leave unread: then it is not even encoded."""
@@ -305,22 +494,40 @@ class Dispatcher:
         self._server.edge.close(session)
         return CommandError("the reply is larger than client-output-buffer-limit")
 
-    def _timed(self, session: Session, handler: Handler) -> Handler:
-        def timed(machine: Machine, args: list[bytes]) -> Reply:
-            started_ns = perf_counter_ns()
-            try:
-                return self._affordable(session, handler(machine, args))
-            finally:
-                self._server.slowlog.note(session, args, (perf_counter_ns() - started_ns) // 1000)
+    # Transactions
 
-        return timed
+    def _queue(self, session: Session, transaction: Transaction, route: Route, args: list[bytes]) -> Reply:
+        if "no_multi" in route.command.flags:
+            raise CommandError("Command not allowed inside a transaction")
+        if route.command.name == "WATCH":  # refused, yet the transaction stays good
+            return CommandError("WATCH inside MULTI is not allowed")
+        if not route.local:
+            self._keep_to_one_shard(session, transaction, route, args)
+        transaction.add(route, args)
+        if transaction.size_bytes > self._server.settings.client_query_buffer_limit:
+            session.closing = True
+            raise CommandError("the transaction is larger than client-query-buffer-limit")
+        return QUEUED
+
+    def _keep_to_one_shard(self, session: Session, transaction: Transaction, route: Route, args: list[bytes]) -> None:
+        """Raises ``-CROSSSLOT`` unless the command goes where the transaction, and what was watched for it, is."""
+        parts, merge = self._shares(session, route, args)
+        if merge is not None:
+            raise cross_slot(f"'{route.name}' concerns several shards, and a transaction is in one")
+        number = parts[0][0]
+        known = transaction.shard
+        if known is None and session.watched is not None:
+            known = session.watched.number
+        if known not in (None, number):
+            raise cross_slot()
+        transaction.shard = number
 
     def _execute_transaction(self, session: Session) -> None:
         """EXEC: the queued commands become one command of the log.
 
-        Other replicas carry out those that are logged; here the reads and the
-        local ones (PING, CLIENT …) run in their places too. When there is
-        nothing to log, all are carried out as one read is.
+        Reads among them are logged too, for this node may not be the one that
+        carries it out; local ones (PING, CLIENT …) are run here when the answer is
+        there. When there is nothing to log, all are carried out as one read is.
         """
         transaction = session.transaction
         if transaction is None:
@@ -330,33 +537,68 @@ class Dispatcher:
         if transaction.failed:
             self._server.unwatch(session)
             raise CommandError("Transaction discarded because of previous errors.", "EXECABORT")
-        steps = [self._step(session, route, args) for route, args in transaction.commands]
-        writes = [args for route, args in transaction.commands if route.command.logged]
-        if not (writes or session.pending or self._node.knows_session(session.origin)):
-            self._look(
-                session,
-                lambda machine, _: self._affordable(session, transactions.look(machine, steps)),
-                [b"EXEC"],
-            )
+        queued = transaction.commands
+        local = [(at, _serves(route), args) for at, (route, args) in enumerate(queued) if route.local]
+        steps = [(route, args) for route, args in queued if not route.local]
+        watched = session.watched
+        if watched is None and not any(route.logged for route, _ in steps):
+            self._execute_reads(session, transaction.shard, steps, local)
             return
         refusal = self._server.refusal
         if refusal is not None:
             self._server.unwatch(session)
             reason = f"{refusal.code} {refusal.message}"
             raise CommandError(f"Transaction discarded because of: {reason}", "EXECABORT")
-        session.pending += 1
-        self._node.submit(
-            session,
-            lambda machine, _: self._affordable(session, transactions.execute(machine, steps)),
+        session.watched = None
+        number = transaction.shard
+        if number is None:
+            number = 0 if watched is None else watched.number
+        shard = session.written = self._server.shard(number)
+        carried = self._steps(session, shard, steps)
+        shard.submit(
+            self._claim(session, shard) if not local else self._place(session, self._woven(session, local)),
+            lambda machine, _: self._affordable(session, transactions.execute(machine, carried)),
             [b"EXEC"],
-            logged=[b"EXEC", *writes],
-            origin=session.origin,
+            logged=transactions.logged([(args, not route.logged) for route, args in steps]),
+            origin=self._known_to(shard, session),
         )
 
-    def _step(self, session: Session, route: Route, args: list[bytes]) -> tuple[Handler, list[bytes]]:
-        """A command of a transaction."""
-        handler = self._handler(session, route)
-        return (handler, args) if route.command.logged else in_place(handler, args)
+    def _execute_reads(self, session: Session, number: int | None, steps: list[Queued], local: list[Local]) -> None:
+        """EXEC where nothing is to be logged."""
+        finish = self._woven(session, local)
+        if not steps:
+            self._reply(session, finish([]))
+            return
+        shard = self._server.shard(number or 0)
+        carried = self._steps(session, shard, steps)
+        self._look(
+            session,
+            shard,
+            lambda machine, _: self._affordable(session, transactions.look(machine, carried)),
+            transactions.looking([args for _, args in steps]),
+            finish if local else None,
+        )
+
+    def _steps(self, session: Session, shard: Shard, steps: list[Queued]) -> list[transactions.Step]:
+        return [(self._handler(session, route, shard), args, not route.logged) for route, args in steps]
+
+    def _woven(self, session: Session, local: list[Local]) -> Finish:
+        """Runs the local commands of a transaction that was carried out, and puts their replies among the others."""
+
+        def weave(reply: Reply) -> Reply:
+            if type(reply) is not list:
+                return reply  # the null array, or an error: nothing happened
+            session.executing = True
+            try:
+                for at, serve, args in local:
+                    reply.insert(at, self._serve(session, serve, args))
+            finally:
+                session.executing = False
+            return reply
+
+        return weave
+
+    # Answering
 
     def _reply(self, session: Session, reply: Reply) -> None:
         """Answers now when nothing is owed before, else in its place.
@@ -367,12 +609,9 @@ class Dispatcher:
         if reply is WAITING:
             return
         if session.pending:
-            session.pending += 1
-            self._node.submit_read(session, lambda machine, args: reply, [])
+            self._place(session).reply = reply
             return
-        if type(reply) is CommandError:
-            self._server.stats.count_error(reply)
-        session.answer(reply)
+        self._answer(session, reply)
         if session.out and len(session.out[-1]) > LARGE_REPLY_BYTES:
             self._count_large(session, len(session.out[-1]))
 
@@ -381,6 +620,18 @@ class Dispatcher:
         if session.out_bytes > UNREAD_BYTES_MAX:
             session.held = session.glutted = True
             session.settle()
+
+
+def _serves(route: Route) -> Serve:
+    serve = route.command.serve
+    assert serve is not None, f"{route.name} is not local"
+    return serve
+
+
+def _is_waiting(session: Session) -> bool:
+    """Whether a session that was told to wait still does, as far as this node can tell."""
+    shard = session.lane
+    return not shard.here or shard.machine.waiters.of(session.origin) is not None
 
 
 def size_bytes(reply: Reply) -> int:

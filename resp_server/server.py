@@ -16,6 +16,8 @@ from cluster.cache.lines import Lines
 from cluster.machine.reply import CommandError
 from cluster.machine.transactions import unwatch
 from cluster.node import Node
+from cluster.ring.slots import slot_of
+from cluster.shard import Shard
 from resp_server.acknowledgements import Acknowledgements
 from resp_server.commands.table import Table
 from resp_server.peering import Listener, Sayings
@@ -198,14 +200,28 @@ class Server:
         del self.clients[session.id]
         self.handshakes.pop(session.id, None)
         session.backlog.clear()
+        session.places.clear()
         session.out.clear()
-        if session.pending or session.waiting or self.node.knows_session(session.origin):
-            self.node.end_session(session.origin)
+        for number in session.shards:
+            shard = self.shard(number)
+            if session.pending or session.waiting or shard.knows_session(session.origin):
+                shard.end_session(session.origin)
 
     def unwatch(self, session: Session) -> None:
         """Ends the watches of a session that is owed nothing (UNWATCH, DISCARD, RESET), as soon as the log allows."""
-        if self.node.knows_session(session.origin):
-            self.node.submit(None, unwatch, [b"UNWATCH"], origin=session.origin)
+        watched, session.watched = session.watched, None
+        if watched is not None and watched.knows_session(session.origin):
+            self.shard(watched.number).submit(None, unwatch, [b"UNWATCH"], origin=session.origin)
+
+    def shard(self, number: int) -> Shard:
+        """A shard, ready to be used in this turn."""
+        shard = self.node.shards[number]
+        self.node.touch(shard)
+        return shard
+
+    def shard_of(self, key: bytes) -> Shard:
+        """The shard a key is in, ready to be used in this turn."""
+        return self.shard(self.node.slot_shard[slot_of(key)])
 
     def session_of(self, origin: bytes) -> Session | None:
         """The client a wake-up of the log is meant for, if it is still connected here."""

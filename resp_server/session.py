@@ -7,13 +7,16 @@ moves commands through it; the edge carries bytes to and from it.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from cluster.machine.reply import Reply
 from resp_server.protocol.replies import Encoder, resp2, resp3
 
 if TYPE_CHECKING:
+    from cluster.shard import Shard
     from resp_server.commands.table import Route
+    from resp_server.places import Place
     from resp_server.server import Server
 
 
@@ -22,13 +25,17 @@ ARGUMENT_BYTES = 40
 
 
 class Transaction:
-    """The commands between MULTI and EXEC; ``failed`` once one of them could not be queued."""
+    """The commands between MULTI and EXEC; ``failed`` once one of them could not be queued.
 
-    __slots__ = ("commands", "failed", "size_bytes")
+    ``shard`` is where all their keys are, None while there are none.
+    """
+
+    __slots__ = ("commands", "failed", "shard", "size_bytes")
 
     def __init__(self) -> None:
         self.commands: list[tuple[Route, list[bytes]]] = []
         self.failed = False
+        self.shard: int | None = None
         self.size_bytes = 0  # of their arguments
 
     def add(self, route: Route, args: list[bytes]) -> None:
@@ -41,11 +48,16 @@ class Session:
     """A client as the commands see it.
 
     ``out`` collects encoded replies for the edge to send. ``pending`` counts
-    commands in the log whose answers are outstanding: while there are any, all
-    that follows on the connection goes through the log too, so replies keep
-    their order. ``held`` stops everything behind a command that may have to
-    wait; what arrives meanwhile is kept in ``backlog``, and in ``broken`` the
-    error of a protocol broken behind it.
+    commands whose answers are outstanding. While they are all at one shard, its
+    ``lane``, they are answered in their order, and what follows there goes
+    behind them, so replies keep their order; ``places`` are those of them that
+    came after one at another shard (places.py). ``held`` stops everything behind
+    a command that may have to wait; what arrives meanwhile is kept in
+    ``backlog``, and in ``broken`` the error of a protocol broken behind it.
+
+    ``shards`` are those that may know of the session something that ends with
+    it, by number; ``watched`` is the one it watches keys in, ``written`` the one
+    it wrote to last, where there are several.
     """
 
     __slots__ = (
@@ -57,9 +69,11 @@ class Session:
         "closing",
         "created_ms",
         "encode",
+        "executing",
         "glutted",
         "held",
         "id",
+        "lane",
         "last_active_ms",
         "last_command",
         "library_name",
@@ -72,18 +86,24 @@ class Session:
         "out",
         "out_bytes",
         "pending",
+        "places",
         "plain",
         "protocol",
+        "readonly",
         "reply_mode",
         "server",
+        "shards",
+        "simple",
         "transaction",
         "waiting",
+        "watched",
+        "written",
     )
 
     def __init__(self, server: Server, id: int, address: str, local_address: str, now_ms: int) -> None:
         self.server = server
         self.id = id
-        self.origin = server.node.origin(id)
+        self.origin = server.node.shards[0].origin(id)  # the same in all of them
         self.address = address
         self.local_address = local_address
         self.created_ms = now_ms
@@ -93,6 +113,12 @@ class Session:
         self.backlog: list[list[bytes]] = []
         self.broken: bytes | None = None
         self.pending = 0
+        self.lane: Shard = server.node.shards[0]
+        self.places: deque[Place] = deque()
+        self.shards: dict[int, None] = {}
+        self.watched: Shard | None = None
+        self.written: Shard = self.lane
+        self.executing = False  # local commands of a transaction, where nobody may wait
         self.held = False
         self.glutted = False  # held because it asks for more than it reads
         self.waiting = False
@@ -109,21 +135,26 @@ class Session:
         self.name = b""
         self.library_name = b""
         self.library_version = b""
+        self.readonly = False  # READONLY: reads need not be asked of the leader
         self.last_command = ""
         self.no_evict = False
         self.no_touch = False
         self.settle()
 
     def settle(self) -> None:
-        """Call after changing whatever decides how a command is taken and answered."""
+        """Call after changing whatever decides how a command is taken and answered.
+
+        ``simple``: commands may go the fast way; ``plain``: and are answered in the order in which shards answer.
+        """
         self.encode: Encoder = resp3 if self.protocol == 3 else resp2
-        self.plain = (
+        self.simple = (
             self.authenticated
             and self.transaction is None
             and self.reply_mode == "on"
             and not self.held
             and not self.closing
         )
+        self.plain = self.simple and not self.places
 
     def answer(self, reply: Reply) -> None:
         """Adds one reply to what the client is owed, unless it asked for silence."""

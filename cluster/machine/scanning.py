@@ -35,8 +35,8 @@ def keys(machine: Machine, args: list[bytes]) -> Reply:
 
 
 def scan(machine: Machine, args: list[bytes]) -> Reply:
-    """SCAN cursor [MATCH pattern] [COUNT n] [TYPE type]; a cursor is a bucket number"""
-    start = cursor(args[1])
+    """SCAN cursor [MATCH pattern] [COUNT n] [TYPE type]; of a cursor only the bucket number counts"""
+    start = cursor(args[1]) % BUCKETS
     count = COUNT_DEFAULT
     pattern = b"*"
     kind: bytes | None = None
@@ -61,12 +61,12 @@ def scan(machine: Machine, args: list[bytes]) -> Reply:
 
 
 def cursor(text: bytes) -> int:
-    """A cursor as SCAN and its kin take it, brought into the range of the buckets."""
+    """A cursor as SCAN and its kin take it: modulo `BUCKETS` it is the bucket to go on with."""
     found = _CURSOR.match(text)
     number = int(found[1]) if found else -1
     if not 0 <= number < 1 << 64:
         raise CommandError("invalid cursor")
-    return number % BUCKETS
+    return number
 
 
 def living(machine: Machine, found: Iterable[bytes]) -> Iterable[bytes]:

@@ -1,19 +1,27 @@
 """MULTI, EXEC and WATCH where they touch the replicated state.
 
 A session's queue lives on its node; EXEC brings it into the log as one command
-whose arguments are commands. Watched keys are replicated (WATCH is logged), so
-every replica comes to the same answer whether EXEC may go on.
+whose arguments are commands, reads among them: whoever carries out the log may
+have to answer for a node that does not. Watched keys are replicated (WATCH is
+logged), so every replica comes to the same answer whether EXEC may go on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
 
 from cluster.machine.reply import NULL_ARRAY, OK, Reply
 
 if TYPE_CHECKING:
     from cluster.machine.machine import Handler, Machine
+
+Step: TypeAlias = "tuple[Handler, list[bytes], bool]"
+"""A command of a transaction, and whether it only reads, and so leaves no trace."""
+
+LOOK = b"_EXEC.LOOK"
 
 
 def watch(machine: Machine, args: list[bytes]) -> Reply:
@@ -29,7 +37,7 @@ def unwatch(machine: Machine, args: list[bytes]) -> Reply:
     return OK
 
 
-def execute(machine: Machine, steps: Sequence[tuple[Handler, list[bytes]]]) -> Reply:
+def execute(machine: Machine, steps: Sequence[Step]) -> Reply:
     """Runs commands as one step: nobody waits in it, and nobody is woken before its end.
 
     The null array when a watched key changed since WATCH.
@@ -37,20 +45,47 @@ def execute(machine: Machine, steps: Sequence[tuple[Handler, list[bytes]]]) -> R
     session = machine.sessions.get(machine.origin)
     dirty = session is not None and session.dirty
     machine.unwatch(machine.origin)
-    if dirty:
-        return NULL_ARRAY
-    return look(machine, steps)
+    return NULL_ARRAY if dirty else look(machine, steps)
 
 
-def look(machine: Machine, steps: Sequence[tuple[Handler, list[bytes]]]) -> list[Reply]:
+def look(machine: Machine, steps: Sequence[Step]) -> list[Reply]:
     """Runs commands one after the other, where nobody may wait: all there is to a transaction that only reads."""
     machine.may_wait = False
     try:
-        return [machine.step(handler, args) for handler, args in steps]
+        return [(machine.peek if reads else machine.step)(handler, args) for handler, args, reads in steps]
     finally:
         machine.may_wait = True
 
 
+# Between nodes, and in the log
+
+
+def logged(commands: Sequence[tuple[list[bytes], bool]]) -> list[Any]:
+    """EXEC as it stands in the log: its name, then the commands; one that only reads within a list of its own."""
+    return [b"EXEC", *([command] if reads else command for command, reads in commands)]
+
+
 def replayed(machine: Machine, args: list[Any]) -> Reply:
-    """EXEC as it stands in the log: its name, then the transaction's writes."""
-    return execute(machine, [(machine.handler(command[0]), command) for command in args[1:]])
+    """What stands in the log."""
+    return execute(
+        machine,
+        [
+            _step(machine, command[0], reads=True) if type(command[0]) is list else _step(machine, command)
+            for command in args[1:]
+        ],
+    )
+
+
+def looking(commands: Sequence[list[bytes]]) -> list[bytes]:
+    """A transaction that only reads, and watched nothing, as another node is asked for it."""
+    return [LOOK, msgspec.msgpack.encode(commands)]
+
+
+def looked(machine: Machine, args: list[bytes]) -> Reply:
+    """What is asked so."""
+    commands = msgspec.msgpack.decode(args[1], type=list[list[bytes]])
+    return look(machine, [_step(machine, command, reads=True) for command in commands])
+
+
+def _step(machine: Machine, command: list[bytes], *, reads: bool = False) -> Step:
+    return machine.handler(command[0]), command, reads

@@ -1,25 +1,39 @@
-"""CACHE.*: string keys through the lines of the node the client talks to."""
+"""CACHE.*: string keys through the lines of the node the client talks to.
+
+A node keeps lines of the shards it has; for all others the memory is asked,
+wherever it is, which is what ``run`` is for in the records below.
+"""
 
 from __future__ import annotations
 
+from cluster.cache.lines import INVALID
 from cluster.machine import keys, strings
 from cluster.machine.machine import Machine
 from cluster.machine.reply import Reply, syntax_error
 from resp_server.commands.command import ALL_KEYS, ONE_KEY, Command
+from resp_server.commands.spreading import by_keys, by_keys_in_order, total
 from resp_server.session import Session
 
 
 def _memory(session: Session, key: bytes) -> bytes | None:
-    return session.server.node.machine.keyspace.string(key)
+    return session.server.shard_of(key).machine.keyspace.string(key)
 
 
 def _get(session: Session, args: list[bytes]) -> Reply:
     return session.server.lines.read(args[1], _memory(session, args[1]))
 
 
+def _get_from_memory(machine: Machine, args: list[bytes]) -> Reply:
+    return machine.keyspace.string(args[1])
+
+
 def _mget(session: Session, args: list[bytes]) -> Reply:
     memory = [_memory(session, key) for key in args[1:]]
     return [session.server.lines.read(key, value) for key, value in zip(args[1:], memory, strict=True)]
+
+
+def _mget_from_memory(machine: Machine, args: list[bytes]) -> Reply:
+    return list(map(machine.keyspace.string, args[1:]))
 
 
 def _without_sync(args: list[bytes]) -> list[bytes]:
@@ -43,7 +57,7 @@ def _set_in_memory(machine: Machine, args: list[bytes]) -> Reply:
 
 
 def _set(session: Session, args: list[bytes]) -> Reply:
-    reply = _set_in_memory(session.server.node.machine, args)
+    reply = _set_in_memory(session.server.shard_of(args[1]).machine, args)
     if reply is not None:
         value = _memory(session, args[1])
         if value is not None:
@@ -55,8 +69,16 @@ def _state(session: Session, args: list[bytes]) -> Reply:
     return session.server.lines.state(args[1], _memory(session, args[1]))
 
 
+def _no_state(machine: Machine, args: list[bytes]) -> Reply:
+    return INVALID
+
+
 def _evict(session: Session, args: list[bytes]) -> Reply:
     return int(session.server.lines.drop(args[1]))
+
+
+def _nothing_to_evict(machine: Machine, args: list[bytes]) -> Reply:
+    return 0
 
 
 def _flush(session: Session, args: list[bytes]) -> Reply:
@@ -96,6 +118,7 @@ COMMANDS = (
         flags=("readonly", "fast"),
         keys=ONE_KEY,
         example="CACHE.GET page:1",
+        run=_get_from_memory,
         serve=_get,
     ),
     Command(
@@ -109,7 +132,9 @@ COMMANDS = (
         flags=("readonly", "fast"),
         keys=ALL_KEYS,
         example="CACHE.MGET page:1 page:2",
+        run=_mget_from_memory,
         serve=_mget,
+        spread=by_keys_in_order,
     ),
     Command(
         name="CACHE.SET",
@@ -136,6 +161,7 @@ COMMANDS = (
         keys=ALL_KEYS,
         example="CACHE.DEL page:1",
         run=keys.delete,
+        spread=by_keys(total),
     ),
     Command(
         name="CACHE.STATE",
@@ -147,6 +173,7 @@ COMMANDS = (
         flags=("readonly", "fast"),
         keys=ONE_KEY,
         example="CACHE.STATE page:1",
+        run=_no_state,
         serve=_state,
     ),
     Command(
@@ -159,6 +186,7 @@ COMMANDS = (
         flags=("readonly", "fast"),
         keys=ONE_KEY,
         example="CACHE.EVICT page:1",
+        run=_nothing_to_evict,
         serve=_evict,
     ),
     Command(

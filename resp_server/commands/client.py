@@ -85,7 +85,8 @@ def describe(session: Session) -> bytes:
     server = session.server
     now_ms = server.now_ms()
     transaction = session.transaction
-    known = server.node.machine.sessions.get(session.origin)
+    watched = session.watched
+    known = None if watched is None else watched.machine.sessions.get(session.origin)
     fields: dict[str, str | int | bytes] = {
         "id": session.id,
         "addr": session.address,
@@ -160,7 +161,7 @@ def _unblock(session: Session, args: list[bytes]) -> Reply:
         return 1
     if not blocked.waiting:
         return 0
-    server.node.unblock(None, blocked.origin, reason)
+    server.shard(blocked.lane.number).unblock(None, blocked.origin, reason)
     return 1
 
 

@@ -2,7 +2,8 @@
 
 A command is carried out by the replicated machine (``run``, a handler from
 `cluster.machine`) or by the node the client is connected to (``serve``); one
-with both by the node that is asked, and by the machine wherever the log is.
+that reads or writes and has both, by ``serve`` on the node that is asked if it
+has the shard, and by ``run`` on every other.
 Arity checks, routing, COMMAND and its subcommands, HELP and
 ``docs/commands.md`` all come from these records; nothing is listed twice.
 """
@@ -17,6 +18,7 @@ from cluster.machine.machine import Handler, Retry
 from cluster.machine.reply import CommandError, Reply
 
 if TYPE_CHECKING:
+    from resp_server.commands.spreading import Spread
     from resp_server.server import Server
     from resp_server.session import Session
 
@@ -60,6 +62,9 @@ class Command:
     instead of being queued in it. One that stands ``alone`` waits until all
     before it on its connection is answered, because it changes how the client's
     commands or replies are treated.
+    ``spread`` says how it is carried out when it may concern several shards;
+    without it all its keys must be in one. ``inner_at`` is where the name of
+    another command stands among its arguments, whose keys are its keys too.
     ``more_categories`` are ACL categories that neither flags nor group bring.
     ``syntax`` is what follows the name; ``reply`` and ``example`` are prose for
     the documentation.
@@ -81,6 +86,8 @@ class Command:
     retry: Retry | None = None
     serve: Serve | None = None
     prepare: Prepare | None = None
+    spread: Spread | None = None
+    inner_at: int = 0
     ends_transaction: bool = False
     alone: bool = False
     subcommands: tuple[Command, ...] = ()
@@ -104,6 +111,11 @@ class Command:
     def logged(self) -> bool:
         """Whether it goes through the log."""
         return self.run is not None and not {"write", "logged"}.isdisjoint(self.flags)
+
+    @property
+    def local(self) -> bool:
+        """Whether the node that is asked answers it by itself, without the state of a shard."""
+        return self.run is None or (self.serve is not None and {"write", "readonly"}.isdisjoint(self.flags))
 
     @property
     def public_flags(self) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def _hello(session: Session, args: list[bytes]) -> Reply:
         b"version": REDIS_VERSION.encode(),
         b"proto": protocol,
         b"id": session.id,
-        b"mode": b"standalone",
+        b"mode": b"cluster" if len(session.server.node.shards) > 1 else b"standalone",
         b"role": b"master",
         b"modules": [],
     }

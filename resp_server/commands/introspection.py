@@ -137,18 +137,20 @@ _FILTERS: dict[bytes, Callable[[bytes], Callable[[Command], bool]]] = {
 
 
 def _keys_of(session: Session, call: list[bytes]) -> tuple[Command, list[bytes]]:
+    table = session.server.table
     try:
-        command = session.server.table.find(call).command
+        route = table.find(call)
     except CommandError:
         raise CommandError("Invalid command specified") from None
+    command = route.command
     if not command.keys.first:
         raise CommandError(_NO_KEYS)
     if not command.arguments_min <= len(call) <= command.arguments_max:
         raise CommandError("Invalid number of arguments specified for command")
-    positions = command.keys.positions(call)
-    if not positions:
+    keys = table.keys_of(route, call)
+    if not keys:
         raise CommandError(_NO_KEYS)
-    return command, [call[position] for position in positions]
+    return command, keys
 
 
 def _get_keys(session: Session, args: list[bytes]) -> Reply:

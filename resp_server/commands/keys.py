@@ -8,6 +8,15 @@ from cluster.machine import keys, objects, scanning
 from resp_server.commands import expiry
 from resp_server.commands.command import ALL_KEYS, ONE_KEY, TWO_KEYS, Command, Keys
 from resp_server.commands.help import help_for
+from resp_server.commands.spreading import (
+    all_done,
+    any_one,
+    by_keys,
+    everywhere,
+    joined,
+    one_after_the_other,
+    total,
+)
 
 SECOND_KEY = Keys(2, 2, 1)
 
@@ -97,6 +106,7 @@ COMMANDS = (
         keys=ALL_KEYS,
         example="DEL a b",
         run=keys.delete,
+        spread=by_keys(total),
     ),
     Command(
         name="UNLINK",
@@ -111,6 +121,7 @@ COMMANDS = (
         keys=ALL_KEYS,
         example="UNLINK a b",
         run=keys.delete,
+        spread=by_keys(total),
     ),
     Command(
         name="EXISTS",
@@ -124,6 +135,7 @@ COMMANDS = (
         keys=ALL_KEYS,
         example="EXISTS a b",
         run=keys.exists,
+        spread=by_keys(total),
     ),
     Command(
         name="TOUCH",
@@ -138,6 +150,7 @@ COMMANDS = (
         keys=ALL_KEYS,
         example="TOUCH a b",
         run=keys.exists,
+        spread=by_keys(total),
     ),
     Command(
         name="TYPE",
@@ -163,6 +176,7 @@ COMMANDS = (
         more_categories=("dangerous",),
         example="KEYS page:*",
         run=scanning.keys,
+        spread=everywhere(joined),
     ),
     Command(
         name="SCAN",
@@ -176,6 +190,7 @@ COMMANDS = (
         flags=("readonly",),
         example="SCAN 0 MATCH page:* COUNT 100",
         run=scanning.scan,
+        spread=one_after_the_other,
     ),
     Command(
         name="RANDOMKEY",
@@ -186,6 +201,7 @@ COMMANDS = (
         flags=("readonly",),
         example="RANDOMKEY",
         run=scanning.random_key(_CHANCE.randrange),
+        spread=everywhere(any_one),
     ),
     Command(
         name="RENAME",
@@ -245,6 +261,7 @@ COMMANDS = (
         more_categories=("keyspace",),
         example="DBSIZE",
         run=keys.dbsize,
+        spread=everywhere(total),
     ),
     Command(
         name="FLUSHDB",
@@ -258,6 +275,7 @@ COMMANDS = (
         more_categories=("keyspace", "dangerous"),
         example="FLUSHDB",
         run=keys.flush,
+        spread=everywhere(all_done),
     ),
     Command(
         name="FLUSHALL",
@@ -271,6 +289,7 @@ COMMANDS = (
         more_categories=("keyspace", "dangerous"),
         example="FLUSHALL",
         run=keys.flush,
+        spread=everywhere(all_done),
     ),
     Command(
         name="MEMORY",

@@ -8,6 +8,7 @@ from cluster.machine import fence, locks
 from cluster.machine.lock_requests import ACQUIRE, DEFAULT_TTL_MS, options
 from cluster.machine.reply import CommandError
 from resp_server.commands.command import ONE_KEY, Command
+from resp_server.commands.spreading import cross_slot, everywhere, joined, one_after_the_other
 
 if TYPE_CHECKING:
     from resp_server.server import Server
@@ -33,6 +34,8 @@ def fenced(server: Server, args: list[bytes]) -> list[bytes]:
     if command.run is fence.fence:
         raise CommandError("FENCE calls can not be nested")
     route.check_arity(inner)
+    if command.spread is not None and not command.keys.first and len(server.node.shards) > 1:
+        raise cross_slot(f"'{command.full_name}' concerns all shards, and a lock is in one")
     return args if command.prepare is None else [*args[:FENCED_AT], *command.prepare(server, inner)]
 
 
@@ -118,6 +121,7 @@ COMMANDS = (
         flags=("readonly",),
         example="LOCK.OWNED worker-a",
         run=locks.owned,
+        spread=everywhere(joined),
     ),
     Command(
         name="LOCK.SCAN",
@@ -130,6 +134,7 @@ COMMANDS = (
         flags=("readonly",),
         example="LOCK.SCAN 0 MATCH job:*",
         run=locks.scan,
+        spread=one_after_the_other,
     ),
     Command(
         name="LOCK.BREAK",
@@ -157,5 +162,6 @@ COMMANDS = (
         example="FENCE job:7 1 SET job:7:result done",
         run=fence.fence,
         prepare=fenced,
+        inner_at=FENCED_AT,
     ),
 )

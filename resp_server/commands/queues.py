@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cluster.machine import queues
 from resp_server.commands.command import ONE_KEY, Command
+from resp_server.commands.spreading import everywhere, in_order
 
 COMMANDS = (
     Command(
@@ -199,5 +200,6 @@ COMMANDS = (
         flags=("readonly",),
         example="Q.LIST MATCH mail:*",
         run=queues.list_,
+        spread=everywhere(in_order),
     ),
 )

@@ -65,8 +65,28 @@ def _wait(session: Session, args: list[bytes]) -> Reply:
     return WAITING if found is None else found
 
 
-def _no_cluster(session: Session, args: list[bytes]) -> Reply:
-    raise CommandError(_NO_CLUSTER)
+def _in_cluster(session: Session) -> None:
+    """Raises Redis's error where there is one shard only, which is to clients a server without a cluster."""
+    if len(session.server.node.shards) == 1:
+        raise CommandError(_NO_CLUSTER)
+
+
+def _read_only(session: Session, args: list[bytes]) -> Reply:
+    _in_cluster(session)
+    session.readonly = True
+    return OK
+
+
+def _read_write(session: Session, args: list[bytes]) -> Reply:
+    _in_cluster(session)
+    session.readonly = False
+    return OK
+
+
+def _asking(session: Session, args: list[bytes]) -> Reply:
+    """Nothing to ask for: a shard that moves is served by its leader all the time, and nobody answers ``-ASK``."""
+    _in_cluster(session)
+    return OK
 
 
 def _modules(session: Session, args: list[bytes]) -> Reply:
@@ -193,22 +213,34 @@ COMMANDS = (
         arity=1,
         group="connection",
         since="3.0.0",
-        summary="Is for clusters of several shards.",
-        reply="An error: every node answers every command.",
+        summary="Lets reads of this connection be answered by any node that has the shard, where `routing` is"
+        " `redirect`. They are as new as the leader's all the same.",
+        reply="`OK`; an error where there is one shard, and every node answers every command.",
         flags=("loading", "stale", "fast"),
         example="READONLY",
-        serve=_no_cluster,
+        serve=_read_only,
     ),
     Command(
         name="READWRITE",
         arity=1,
         group="connection",
         since="3.0.0",
-        summary="Is for clusters of several shards.",
-        reply="An error: every node answers every command.",
+        summary="Takes READONLY back.",
+        reply="`OK`; an error where there is one shard.",
         flags=("loading", "stale", "fast"),
         example="READWRITE",
-        serve=_no_cluster,
+        serve=_read_write,
+    ),
+    Command(
+        name="ASKING",
+        arity=1,
+        group="connection",
+        since="3.0.0",
+        summary="Is what a client says after `-ASK`, which no node answers.",
+        reply="`OK`; an error where there is one shard.",
+        flags=("fast",),
+        example="ASKING",
+        serve=_asking,
     ),
     Command(
         name="DEBUG",

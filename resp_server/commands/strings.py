@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cluster.machine import counters, lcs, strings
 from resp_server.commands.command import ALL_KEYS, ONE_KEY, TWO_KEYS, Command, Keys
+from resp_server.commands.spreading import all_done, by_keys, by_keys_in_order
 
 PAIRS = Keys(1, -1, 2)
 
@@ -40,7 +41,7 @@ COMMANDS = (
         arity=-3,
         group="string",
         since="1.0.1",
-        summary="Sets several keys in one step.",
+        summary="Sets several keys in one step; keys of several shards in one step for each shard.",
         syntax="key value [key value ...]",
         reply="`OK`",
         complexity="O(N) where N is the number of keys.",
@@ -48,6 +49,7 @@ COMMANDS = (
         keys=PAIRS,
         example="MSET a 1 b 2",
         run=strings.mset,
+        spread=by_keys(all_done),
     ),
     Command(
         name="MGET",
@@ -61,6 +63,7 @@ COMMANDS = (
         keys=ALL_KEYS,
         example="MGET a b",
         run=strings.mget,
+        spread=by_keys_in_order,
     ),
     Command(
         name="SETNX",

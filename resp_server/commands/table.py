@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cluster.machine.machine import Commands, Handler
-from cluster.machine.reply import CommandError
+from cluster.machine import transactions as machine_transactions
+from cluster.machine.machine import Commands, Handler, Machine
+from cluster.machine.reply import CommandError, Reply
 from resp_server.commands import (
     acl,
     cache,
@@ -25,7 +26,7 @@ from resp_server.commands import (
     strings,
     transactions,
 )
-from resp_server.commands.command import Command, wrong_arity
+from resp_server.commands.command import ONE_KEY, Command, wrong_arity
 
 FAMILIES = (
     strings.COMMANDS,
@@ -61,6 +62,7 @@ class Route:
         "blocking",
         "calls",
         "command",
+        "local",
         "logged",
         "name",
         "of_session",
@@ -76,6 +78,7 @@ class Route:
         self.of_session = "session" in command.flags
         self.arguments_min = command.arguments_min
         self.arguments_max = command.arguments_max
+        self.local = command.local
         self.logged = command.logged
         self.quick = command.complexity == "O(1)"
         self.run: Handler = command.run or _local
@@ -111,13 +114,15 @@ class Route:
 class Table:
     """Looks commands up by name, in any case, subcommands included.
 
-    ``fast`` maps the usual spellings of those names that need no closer look.
+    ``fast`` maps the usual spellings of those names that need no closer look,
+    ``fast_by_key`` those of them whose only key is their first argument.
     """
 
     def __init__(self, families: Iterable[Iterable[Command]] = FAMILIES) -> None:
         self._routes: dict[bytes, Route] = {}
         self._subroutes: dict[bytes, dict[bytes, Route]] = {}
         self.fast: dict[bytes, Route] = {}
+        self.fast_by_key: dict[bytes, Route] = {}
         for command in (command for family in families for command in family):
             name = command.name.encode()
             if name in self._routes:
@@ -125,6 +130,8 @@ class Table:
             route = self._routes[name] = Route(command)
             if route.fast:
                 self.fast[name] = self.fast[name.lower()] = route
+                if command.keys == ONE_KEY:
+                    self.fast_by_key[name] = self.fast_by_key[name.lower()] = route
             if command.subcommands:
                 self._subroutes[name] = {one.name.split(" ")[1].encode(): Route(one) for one in command.subcommands}
 
@@ -162,13 +169,30 @@ class Table:
         """The subcommands of a container."""
         return list(self._subroutes.get(command.name.encode(), {}).values())
 
+    def keys_of(self, route: Route, args: list[bytes]) -> list[bytes]:
+        """The keys of a call, those of a command within it included."""
+        command = route.command
+        keys = [args[position] for position in command.keys.positions(args)]
+        if command.inner_at:
+            inner = args[command.inner_at :]
+            keys += self.keys_of(self.find(inner), inner)
+        return keys
+
     def machine_commands(self) -> Commands:
         """What the replicated machine must be able to carry out."""
         routes = list(self._routes.items())
-        return Commands(
-            handlers={name: route.run for name, route in routes if route.command.run is not None},
-            retries={name: route.command.retry for name, route in routes if route.command.retry is not None},
-        )
+        handlers: dict[bytes, Handler] = {machine_transactions.LOOK: machine_transactions.looked}
+        for name, route in routes:
+            if route.command.run is not None:
+                handlers[name] = route.run
+            elif any(one.command.run is not None for one in self.subroutes(route.command)):
+                handlers[name] = self._container
+        retries = {name: route.command.retry for name, route in routes if route.command.retry is not None}
+        return Commands(handlers, retries)
+
+    def _container(self, machine: Machine, args: list[bytes]) -> Reply:
+        """A subcommand that another node, or the log, asks for."""
+        return self.find(args).run(machine, args)
 
 
 def _local(machine: object, args: list[bytes]) -> None:
