@@ -43,7 +43,7 @@ from cluster.machine.machine import Commands
 from cluster.machine.reply import CommandError, Reply
 from cluster.moves import Moves
 from cluster.raft.core import Chance, Timing
-from cluster.raft.membership import VOTERS_MAX, Config, Member
+from cluster.raft.membership import Config, Member
 from cluster.raft.messages import (
     Alive,
     Append,
@@ -146,7 +146,7 @@ class Node:
                 contacts=self.contacts,
             )
 
-        self.shards = [new(number, commands, members, VOTERS_MAX) for number, members in enumerate(initial)]
+        self.shards = [new(number, commands, members, identity.replicas + 1) for number, members in enumerate(initial)]
         self.system = new(SYSTEM, system_state.COMMANDS, _system_config(members), SYSTEM_VOTERS)
         self.system.departures(self)
         self._all = [*self.shards, self.system]
@@ -392,6 +392,10 @@ class Node:
     def leader_of(self, number: int) -> str | None:
         """Who leads a shard, None if this node is in touch with nobody who does."""
         return self._by_number[number].leader
+
+    def origin(self, client_id: int) -> bytes:
+        """The name by which the logs know a client's session."""
+        return b"%b.%d" % (self.author, client_id)
 
     # Membership
 

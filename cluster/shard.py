@@ -148,7 +148,7 @@ class Shard:
         that is alone finds out in its first turn. The first entry of this run
         ends the sessions of the runs before.
         """
-        config, ledger = parts_of(recovered.ledger)
+        config, ledger, floor = parts_of(recovered.ledger)
         index = recovered.checkpoint_index
         self.machine.restore(ledger, rows)
         membership = Membership(index, config if config.members else self.raft.config)
@@ -158,7 +158,7 @@ class Shard:
             self.bytes_since_checkpoint += len(entry.payload)
         self.checkpoint_index = index
         self._carrying.term = recovered.checkpoint_term
-        self.raft.recover(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state)
+        self.raft.recover(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state, floor)
         self.now_ms = self.machine.now_ms
         self._carrying.outcomes = Outcomes(recovered.checkpoint_term)
         names = [END_SESSIONS, f"{self.name}.".encode(), self.clients.author + b"."]
@@ -288,17 +288,14 @@ class Shard:
     # Timers
 
     def tick(self) -> None:
-        """Runs the timers: elections, heartbeats, pings, retries, and giving up on what has no outcome."""
+        """Runs the timers: elections, heartbeats, retries, and giving up on what has no outcome."""
         raft = self.raft
-        if raft.leading is not None and not raft.leading.progress:
-            self._leadership.begin()
-            if len(self._wishes):
-                self._pursue_wishes()
-            if raft.leading.settled and (number := self.clients.outstanding.unconfirmed()):
-                raft.leading.ask_read(self.name, number)  # asked of a leader before this one was alone
-                self._leadership.pass_on_reads(self.now_ms)
-            return
         now_ms = self.monotonic_ms
+        if raft.leading is not None and not raft.leading.progress:  # alone
+            if self._leadership.begin() or now_ms >= self._next_retry_ms:
+                self._next_retry_ms = now_ms + self.timing.election_ms / 2
+                self._retry()
+            return
         raft.tick()
         if raft.leading is not None:
             if self._leadership.begin():
@@ -378,7 +375,7 @@ class Shard:
         raft, outstanding = self.raft, self.clients.outstanding
         self._pursue_wishes()
         if raft.leading is not None:
-            self._settle_alone()
+            self._settle_as_leader()
             return
         leader, term = self.last_leader, self.term
         if leader is None or leader == self.name:
@@ -394,7 +391,7 @@ class Shard:
         elif number := outstanding.unconfirmed():
             self._outbox.append((leader, AskRead(raft.term, number)))
 
-    def _settle_alone(self) -> None:
+    def _settle_as_leader(self) -> None:
         """A leader has nobody to ask: what it does not know itself, nobody knows."""
         leading, waits, outstanding = self.raft.leading, self._carrying.waits, self.clients.outstanding
         assert leading is not None
@@ -704,7 +701,7 @@ class Shard:
             origin, number, _ = ended
             if not origin.startswith(own):
                 self._carrying.outcomes.ended(self.monotonic_ms, ended)
-            elif self.here and waits.get(origin, number) == number:
+            elif waits.get(origin, number) == number:
                 waits.pop(origin, None)
                 found.append(ended)
         return found
@@ -723,7 +720,7 @@ class Shard:
         raft = self.raft
         term = raft.log.term(raft.applied)
         assert term is not None
-        return checkpoint, raft.applied, term, ledger_of(raft.membership.at(raft.applied), ledger)
+        return checkpoint, raft.applied, term, ledger_of(raft.membership.at(raft.applied), ledger, raft.floor)
 
     def end_checkpoint(self, index: int, *, durable: bool) -> None:
         """The checkpoint of ``index`` is in force, or it failed."""
@@ -759,7 +756,7 @@ class Shard:
         ``placed_at`` (None: this node is in it), and nobody sends anything.
         """
         raft = self.raft
-        if self.member or raft.leading is not None or not raft.log.last_index:
+        if raft.leading is not None or not raft.log.last_index:
             return False
         if raft.membership.left(self.name) and raft.applied >= raft.membership.since:
             return True
@@ -791,8 +788,9 @@ class Shard:
                 self._carrying.waits[waiter.origin] = waiter.number
 
     def ledger_of_dropped(self) -> bytes:
-        """What the disk keeps of a replica that was given up: the configuration it is no part of."""
-        return ledger_of(self.raft.config.without(self.name), b"")
+        """What the disk keeps of a replica that was given up: the configuration it is no part of, and how far it was."""
+        raft = self.raft
+        return ledger_of(raft.config.without(self.name), b"", raft.floor_of_given_up())
 
     # Looking
 

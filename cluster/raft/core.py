@@ -87,6 +87,8 @@ class Raft:
     takes nothing: then this member does not stand for election. ``chunks``
     are pieces of a snapshot that came in and that the driver should store;
     ``installing`` while it stores the last, which replaces the log, or gives the log up.
+    ``floor`` is the term and index of the last entry of a log that was given up
+    here: it may have been counted on for what it held, so nobody gets a vote who has less.
     ``eager``: this is the member that should lead, if all else is equal.
     ``voters_max`` is up to how many voters learners are made to.
     """
@@ -113,6 +115,7 @@ class Raft:
         self.candidacy: Candidacy | None = None
         self.able = True
         self.eager = False
+        self.floor = (0, 0)
         self.now_ms = 0.0
         self.contact_ms = 0.0
         self.election_at_ms = 0.0
@@ -126,8 +129,9 @@ class Raft:
         self._outbox: list[tuple[str, Message]] = []
         self._held: list[tuple[str, Message]] = []
 
-    def recover(self, log: Log, membership: Membership, hard_state: HardState) -> None:
+    def recover(self, log: Log, membership: Membership, hard_state: HardState, floor: tuple[int, int] = (0, 0)) -> None:
         """What the disk holds, before anything else is done."""
+        self.floor = floor
         self.log = log
         self.membership = membership
         self.term = max(hard_state.term, log.last_term)
@@ -363,9 +367,14 @@ class Raft:
         assert self.leading is not None
         election.stand(self, pre=False, forced=True)
 
+    def floor_of_given_up(self) -> tuple[int, int]:
+        """The floor once the log is given up."""
+        return max(self.floor, (self.log.last_term, self.log.last_index))
+
     def given_up(self) -> None:
         """This member is none any more, and its log and state are gone; its term and vote stay."""
         assert self.leading is None
+        self.floor = self.floor_of_given_up()
         self.log.restart(0, 0)
         self.membership.restart(0, self.config.without(self.name))
         self.commit = self.applied = 0

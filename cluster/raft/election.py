@@ -56,7 +56,7 @@ def on_vote(raft: Raft, peer: str, message: Vote) -> None:
         raft.enter(message.term)
         raft.rest()
     log = raft.log
-    up_to_date = (message.last_term, message.last_index) >= (log.last_term, log.last_index)
+    up_to_date = (message.last_term, message.last_index) >= max(raft.floor, (log.last_term, log.last_index))
     if message.pre:
         granted = message.term > raft.term and up_to_date
     else:

@@ -348,6 +348,8 @@ class Leading:
         if progress is None:
             return
         progress.heard_ms = raft.now_ms
+        if peer in raft.config.learners:  # it may have been emptied: nothing was ever counted on it
+            progress.match = min(progress.match, message.hint_index)
         if progress.state is State.SNAPSHOT or message.prev_index <= progress.match:
             return  # late
         if progress.state is State.PROBE and message.prev_index != progress.next - 1:
