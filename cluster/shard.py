@@ -788,7 +788,7 @@ class Shard:
                 self._carrying.waits[waiter.origin] = waiter.number
 
     def ledger_of_dropped(self) -> bytes:
-        """What the disk keeps of a replica that was given up: the configuration it is no part of, and how far it was."""
+        """What the disk keeps of a replica that was given up: a configuration without this node, and how far it was."""
         raft = self.raft
         return ledger_of(raft.config.without(self.name), b"", raft.floor_of_given_up())
 

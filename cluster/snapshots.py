@@ -25,7 +25,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Config, bytes, tuple[int, int]]).decode
 
 
-def ledger_of(config: Config, machine_ledger: bytes, floor: tuple[int, int]) -> bytes:
+def ledger_of(config: Config, machine_ledger: bytes, floor: tuple[int, int] = (0, 0)) -> bytes:
     """What a checkpoint keeps beside the keys: the configuration at its end, the machine's ledger, `Raft.floor`."""
     return _encode((config, machine_ledger, floor))
 
