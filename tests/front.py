@@ -12,6 +12,7 @@ from cluster.machine.machine import Ledger, Machine
 from cluster.node import Node, Work
 from cluster.raft.core import Timing
 from cluster.raft.membership import static
+from cluster.shard import Shard
 from cluster.storage import Identity, MemoryStorage
 from resp_server.commands.table import Table
 from resp_server.dispatch import Dispatcher
@@ -65,12 +66,15 @@ class Client:
 
 
 class Front:
-    """Dispatcher, node and storage with a clock that stands still; it is its own `Edge`."""
+    """Dispatcher, node and storage with a clock that stands still; it is its own `Edge`.
+
+    The cluster has one node and as many shards as the settings say.
+    """
 
     def __init__(self, storage: MemoryStorage | None = None, settings: Settings | None = None, boot: str = "b") -> None:
         self.storage = storage or MemoryStorage()
         table = Table()
-        self.node = alone(table, boot)
+        self.node = alone(table, boot, (settings or Settings()).shards)
         recover(self.node, self.storage)
         self.now_ms = max(START_MS, self.node.now_ms)
         self.server = Server(self.node, table, settings or Settings(), self, run_id="r")
@@ -79,6 +83,16 @@ class Front:
         self.stopped = False
         self.node.advance(self.now_ms, self.now_ms)
         self.finish()
+
+    @property
+    def shard(self) -> Shard:
+        """The first shard, ready to be used in this turn; the only one unless the settings say otherwise."""
+        return self.server.shard(SHARD)
+
+    @property
+    def machine(self) -> Machine:
+        """What the first shard holds."""
+        return self.shard.machine
 
     def connect(self) -> Client:
         """A new client."""
@@ -93,7 +107,7 @@ class Front:
         """Time passes, and what falls due happens."""
         self.now_ms += by_ms
         self.node.advance(self.now_ms, self.now_ms)
-        while self.node.due and self.server.refusal is None:
+        while any(shard.due for shard in self.node.each()) and self.server.refusal is None:
             self.finish()
 
     def finish(self) -> None:
@@ -125,7 +139,7 @@ class Front:
 
     def make_durable(self, work: Work) -> None:
         """Carries out what the node asks of the disk."""
-        self.storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
+        self.storage.append(work.entries, work.hard_states)
         self.node.persisted(work)
 
     # The edge its commands see
@@ -151,15 +165,17 @@ class Front:
 
 def recover(node: Node, storage: MemoryStorage) -> None:
     """Rebuilds a node from what the storage holds."""
-    found = storage.load(SHARD)
-    node.recover(found, storage.rows(SHARD), storage.entries(SHARD, found.checkpoint_index + 1))
+    for shard in node.each():
+        found = storage.load(shard.number)
+        rows, entries = storage.rows(shard.number), storage.entries(shard.number, found.checkpoint_index + 1)
+        node.recover(shard.number, found, rows, entries)
 
 
-def alone(table: Table, boot: str) -> Node:
+def alone(table: Table, boot: str, shards: int = 1) -> Node:
     """A node that is a cluster of its own."""
     return Node(
         table.machine_commands(),
-        identity=Identity("c", "n1", "d"),
+        identity=Identity("c", "n1", "d", shards),
         boot=boot,
         timing=Timing(),
         chance=Random(0),
@@ -167,18 +183,20 @@ def alone(table: Table, boot: str) -> Node:
     )
 
 
-def recovered(storage: MemoryStorage) -> Node:
-    """A new node with the state that the storage holds."""
+def recovered(storage: MemoryStorage) -> Machine:
+    """What a new node makes of the first shard as the storage holds it."""
     node = alone(Table(), "again")
     recover(node, storage)
-    node.clients.owed.clear()  # the sessions of the run before go on
+    for shard in node.each():
+        shard.clients.owed.clear()  # the sessions of the run before go on
     node.advance(START_MS, 0)
     node.tick()
     while (work := node.ready()) is not None:
         node.persisted(work)
-    while node.raft.applied < node.raft.commit:
+    while node.busy:
         node.apply()
-    return node
+        node.outgoing()
+    return node.shards[SHARD].machine
 
 
 def state(machine: Machine) -> dict[str, object]:
@@ -186,9 +204,10 @@ def state(machine: Machine) -> dict[str, object]:
     ledger = Ledger(
         machine.log_ms,
         machine.counter,
-        [msgspec.structs.replace(waiter, number=0) for waiter in machine.waiters.everyone()],  # only their order counts
+        machine.waiters.everyone(),
         machine.sessions.snapshot(),
         machine.locks,
+        machine.waiters.begun,
     )
     values, waiters = machine.keyspace.values, machine.waiters
     return {

@@ -55,7 +55,7 @@ def answer(front: Front, client: Client, words: Words) -> list[object]:
     replies = client.call(*words)
     if client.session.waiting:
         assert not replies
-        front.node.unblock(None, client.session.origin, b"TIMEOUT")
+        front.shard.unblock(None, client.session.origin, b"TIMEOUT")
         front.finish()
         replies = client.replies()
     return replies
@@ -67,12 +67,12 @@ def try_out(calls: list[Words], protocol: int) -> None:
     client = front.connect()
     client.call(b"HELLO", b"%d" % protocol)
     for words in filter(is_answered, calls):
-        before = state(front.node.machine) if client.session.transaction is None else None
+        before = state(front.machine) if client.session.transaction is None else None
         replies = answer(front, client, words)
         assert len(replies) == 1, f"{words!r} was answered {replies!r}"
         if isinstance(replies[0], hiredis.ReplyError):
             assert "internal error" not in str(replies[0]), f"{words!r} is a bug"
-            assert before in (None, state(front.node.machine)), f"{words!r}: {replies[0]}, and something changed"
+            assert before in (None, state(front.machine)), f"{words!r}: {replies[0]}, and something changed"
         if client.session.closing:
             client = front.connect()
 

@@ -104,7 +104,7 @@ def test_reset_ends_transaction_watches_name_and_protocol(front: WireFront) -> N
     assert (
         front.send(session, "RESET", "CLIENT GETNAME", "EXEC") == b"+RESET\r\n" + NULL + b"-ERR EXEC without MULTI\r\n"
     )
-    assert not front.server.node.knows_session(session.origin)
+    assert not front.shard.knows_session(session.origin)
 
 
 def test_quit_answers_what_came_before_and_nothing_after(front: WireFront) -> None:
@@ -132,9 +132,9 @@ def test_multi_and_watch_inside_a_transaction_leave_it_good(front: WireFront) ->
 @pytest.mark.parametrize("call", ["UNWATCH", "MULTI\nDISCARD", "MULTI\nUNWATCH\nPING\nEXEC"])
 def test_what_has_nothing_to_log_is_not_logged(front: WireFront, call: str) -> None:
     session = front.connect()
-    before = front.server.node.last_index
+    before = front.shard.last_index
     assert front.send(session, *call.split("\n")).startswith(OK)
-    assert front.server.node.last_index == before
+    assert front.shard.last_index == before
     front.server.refuse_writes(CommandError("full", "MISCONF"))
     assert b"MISCONF" not in front.send(session, *call.split("\n")), "a disk that takes nothing does not matter"
 
@@ -145,7 +145,7 @@ def test_watches_end_before_the_next_transaction(front: WireFront, call: str) ->
     front.send(session, "WATCH a")
     front.ask("SET a 1")
     assert front.send(session, *call.split("\n"), "MULTI", "GET a", "EXEC").endswith(b"*1\r\n$1\r\n1\r\n")
-    assert not front.server.node.knows_session(session.origin)
+    assert not front.shard.knows_session(session.origin)
 
 
 def test_a_pipeline_that_watches_and_unwatches(front: WireFront) -> None:

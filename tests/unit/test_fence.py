@@ -91,7 +91,7 @@ def test_a_fenced_release_serves_who_waits(machine: Machine) -> None:
     run(machine, "LOCK.ACQUIRE job a")
     run(machine, "LOCK.ACQUIRE job b BLOCK 0", session=b"other")
     assert run(machine, "FENCE job 1 LOCK.RELEASE job a") == 1
-    assert machine.woken == [(b"other", 2)]
+    assert machine.woken == [(b"other", 1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_a_default_life_of_this_node_is_written_into_the_log() -> None:
     for key, ttl_ms in ((b"job", 500), (b"long", 90_000), (b"mine", -1), (b"inner", 500)):
         (info,) = client.call(b"LOCK.INFO", key)
         assert dict(zip(info[::2], info[1::2], strict=True))[b"holders"][0][9] == ttl_ms, key
-    assert recovered(front.storage).machine.keyspace.values.keys() == {b"job", b"long", b"mine", b"inner"}
+    assert recovered(front.storage).keyspace.values.keys() == {b"job", b"long", b"mine", b"inner"}

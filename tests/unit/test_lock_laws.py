@@ -199,7 +199,7 @@ class Live:
 
     def pass_to(self, time_ms: int) -> None:
         self.machine.begin(time_ms)
-        self.woken += self.machine.woken
+        self.woken += [(origin, reply) for origin, _, reply in self.machine.woken]
         self.machine.woken.clear()
 
     def step(self, act: Act) -> Reply:
@@ -208,7 +208,7 @@ class Live:
         machine.begin(time_ms)
         machine.origin = session
         reply = machine.run(machine.handler(args[0]), args)
-        self.woken += machine.woken
+        self.woken += [(origin, reply) for origin, _, reply in machine.woken]
         machine.woken.clear()
         return reply
 

@@ -36,7 +36,7 @@ class Shard:
         self.machine.run(self.machine.handler(END_SESSION), [END_SESSION, session.encode()])
 
     def woken(self) -> list[tuple[str, Reply]]:
-        woken = [(origin.decode(), reply) for origin, reply in self.machine.woken]
+        woken = [(origin.decode(), reply) for origin, _, reply in self.machine.woken]
         self.machine.woken.clear()
         return woken
 

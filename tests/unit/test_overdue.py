@@ -60,7 +60,7 @@ def fall_behind(front: Front) -> None:
     front.now_ms += 200
     front.node.advance(front.now_ms, front.now_ms)
     front.finish()
-    assert front.node.machine.behind
+    assert front.machine.behind
 
 
 def behind_a_write(read: list[bytes]) -> tuple[Front, Any]:
@@ -94,10 +94,10 @@ def test_a_read_hides_it_and_leaves_it(
 ) -> None:
     front, reply = asked(words(read))
     assert (sorted(reply) if read.startswith("KEYS") else reply) == expected
-    keyspace = front.node.machine.keyspace
+    keyspace = front.machine.keyspace
     assert {b"key", b"lock", b"lives"} <= keyspace.values.keys()
     assert b"key" in keyspace.deadlines
-    assert state(recovered(front.storage).machine) == state(front.node.machine)
+    assert state(recovered(front.storage)) == state(front.machine)
     front.server.refuse_writes(None)
     front.advance(0)
     assert keyspace.values.keys() == {b"lives", b"written"}, "its alarms ring all the same"
@@ -124,13 +124,13 @@ def test_reads_go_by_the_clock_and_the_state_by_the_log() -> None:
     client.call(*words("SET key 1 PX 9000"))
     front.advance(4000)
     assert client.call(*words("PTTL key")) == [5000]
-    node = front.node
-    node.submit(None, node.machine.handler(b"SET"), words("SET later 1 PX 100"))
+    node, machine = front.node, front.machine
+    front.shard.submit(None, machine.handler(b"SET"), words("SET later 1 PX 100"))
     work = node.ready()
     assert work is not None
     node.advance(front.now_ms + 60, front.now_ms + 60)
     node.persisted(work)
     node.apply()
-    assert node.machine.keyspace.deadlines[b"later"] == front.now_ms + 100, "the time of its entry"
+    assert machine.keyspace.deadlines[b"later"] == front.now_ms + 100, "the time of its entry"
     node.advance(front.now_ms + 60, front.now_ms + 60)
     assert client.call(*words("PTTL later")) == [40]

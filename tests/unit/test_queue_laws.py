@@ -262,8 +262,8 @@ class QueueLaws(RuleBasedStateMachine):
     def settle(self) -> None:
         """The waiters of both were served alike."""
         self.model.serve()
-        assert [origin for origin, _ in self.machine.woken] == [origin for origin, _ in self.model.woken]
-        for (_, reply), (_, taken) in zip(self.machine.woken, self.model.woken, strict=True):
+        assert [origin for origin, _, _ in self.machine.woken] == [origin for origin, _ in self.model.woken]
+        for (_, _, reply), (_, taken) in zip(self.machine.woken, self.model.woken, strict=True):
             self.handed(reply, taken or [])
         self.machine.woken.clear()
         self.model.woken.clear()

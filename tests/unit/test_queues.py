@@ -54,7 +54,7 @@ class Shard:
         return [] if reply is NULL_ARRAY else [message[1] for message in reply]
 
     def woken(self) -> list[tuple[bytes, Any]]:
-        woken = list(self.machine.woken)
+        woken = [(origin, reply) for origin, _, reply in self.machine.woken]
         self.machine.woken.clear()
         return woken
 

@@ -92,7 +92,7 @@ class Saver:
     def go_on(self, rows: int) -> None:
         node, storage = self._front.node, self._front.storage
         if self._under_way is None:
-            self._under_way = node.begin_checkpoint()
+            self._under_way = node.begin_checkpoint(SHARD)
             changed = self._under_way[0]
             storage.begin_checkpoint(SHARD, cleared=changed.cleared, erased=changed.erased)
             return
@@ -101,7 +101,7 @@ class Saver:
             storage.write_rows(SHARD, written)
             return
         storage.finish_checkpoint(SHARD, index, term, ledger)
-        node.end_checkpoint(index, durable=True)
+        node.end_checkpoint(SHARD, index, durable=True)
         while storage.cut_log(SHARD, index, 2):
             pass
         self._under_way = None
@@ -133,7 +133,7 @@ def run(steps: list[Step]) -> Front:
 
 def check(front: Front) -> None:
     """The node that the log and the checkpoint bring back is the one there was, now and from now on."""
-    there, back = front.node.machine, recovered(front.storage).machine
+    there, back = front.machine, recovered(front.storage)
     assert state(back) == state(there)
     for machine in (there, back):
         machine.woken.clear()
@@ -162,7 +162,7 @@ def test_replay_gives_the_same_state(steps: list[Step]) -> None:
 @given(STEPS, st.sampled_from([b"FLUSHALL", b"DEL"]))
 def test_what_is_freed_at_once_is_granted_in_the_same_order(steps: list[Step], how: bytes) -> None:
     front = run(steps)
-    machines = (front.node.machine, recovered(front.storage).machine)
+    machines = (front.machine, recovered(front.storage))
     args = [b"FLUSHALL"] if how == b"FLUSHALL" else [b"DEL", b"a", b"b", b"c"]
     outcomes = []
     for machine in machines:
@@ -214,7 +214,7 @@ def test_a_read_of_what_is_overdue_leaves_no_trace() -> None:
     front.now_ms += 200
     front.node.advance(front.now_ms, front.now_ms)
     front.finish()
-    assert front.node.machine.behind
+    assert front.machine.behind
     other.ask([b"LOCK.INFO", b"lock"])
     other.ask([b"LOCK.ACQUIRE", b"other lock", b"ann"])
     front.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster.shard import Shard
 from resp_server.protocol.replies import resp2, resp3
 from resp_server.session import Session
 from resp_server.settings import load
@@ -49,6 +50,11 @@ class WireFront:
         self.server = self._front.server
         self.server.edge = self.edge = Edge()
         self.table = self.server.table
+
+    @property
+    def shard(self) -> Shard:
+        """The first shard, the only one unless the settings say otherwise."""
+        return self._front.shard
 
     def connect(self) -> Session:
         """A new client, with an address of its own."""
