@@ -26,14 +26,14 @@ def taken(leader: Forwarding) -> list[int]:
 def test_batches_are_taken_as_they_come() -> None:
     author, leader = Forwarding(b"n2.b1"), Forwarding(b"n1.b1")
     for number in (3, 4, 9):
-        leader.take(author.send(batch(number)))
+        leader.take(author.send(batch(number), wanted=False))
     assert taken(leader) == [3, 4, 9]
     assert next((author, bytes(body)) for author, _, body in leader.parts) == (b"n2.b1", b"batch 3")
 
 
 def test_a_batch_that_comes_twice_is_taken_once() -> None:
     author, leader = Forwarding(b"n2.b1"), Forwarding(b"n1.b1")
-    message = author.send(batch(1))
+    message = author.send(batch(1), wanted=False)
     leader.take(message)
     leader.take(message)
     assert taken(leader) == [1]
@@ -42,10 +42,10 @@ def test_a_batch_that_comes_twice_is_taken_once() -> None:
 def test_a_batch_waits_for_the_one_before_it() -> None:
     author, leader = Forwarding(b"n2.b1"), Forwarding(b"n1.b1")
     first, second = batch(1), batch(2)
-    lost = author.send(first)
-    leader.take(author.send(second))
+    lost = author.send(first, wanted=False)
+    leader.take(author.send(second, wanted=False))
     assert taken(leader) == []
-    for message in author.repeat([first, second], 1000.0, 150.0):
+    for message in author.repeat([first, second], 1000.0, 150.0, wanted=False):
         leader.take(message)
     leader.take(lost)
     assert taken(leader) == [1, 2]
@@ -55,23 +55,23 @@ def test_what_has_waited_long_enough_is_repeated_and_all_behind_it() -> None:
     """The leader refused what came behind a batch that it never got, however young that is."""
     author = Forwarding(b"n2.b1")
     first, second = batch(1), batch(2)
-    author.send(first)
-    author.send(second)
+    author.send(first, wanted=False)
+    author.send(second, wanted=False)
     first.sent_ms, second.sent_ms = 0.0, 100.0
-    assert [message.number for message in author.repeat([first, second], 149.0, 150.0)] == []
-    assert [message.number for message in author.repeat([first, second], 150.0, 150.0)] == [1, 2]
-    assert [message.number for message in author.repeat([second], 299.0, 150.0)] == []
-    assert [message.number for message in author.repeat([second], 300.0, 150.0)] == [2]
+    assert [message.number for message in author.repeat([first, second], 149.0, 150.0, wanted=False)] == []
+    assert [message.number for message in author.repeat([first, second], 150.0, 150.0, wanted=False)] == [1, 2]
+    assert [message.number for message in author.repeat([second], 299.0, 150.0, wanted=False)] == []
+    assert [message.number for message in author.repeat([second], 300.0, 150.0, wanted=False)] == [2]
 
 
 def test_what_was_given_up_is_no_link_of_the_chain() -> None:
     author, leader = Forwarding(b"n2.b1"), Forwarding(b"n1.b1")
     first, second, third = batch(1), batch(2), batch(3)
-    late = author.send(first)
-    author.send(second)
+    late = author.send(first, wanted=False)
+    author.send(second, wanted=False)
     for one in (first, second):
         one.lost = CommandError("given up", "UNCERTAIN")
-    leader.take(author.send(third))
+    leader.take(author.send(third, wanted=False))
     assert taken(leader) == [3]
     leader.take(late)
     assert taken(leader) == [3], "its client was told that it is uncertain; in its place it would come after the third"
@@ -79,17 +79,17 @@ def test_what_was_given_up_is_no_link_of_the_chain() -> None:
 
 def test_a_chain_begins_anew_in_every_term() -> None:
     author, leader = Forwarding(b"n2.b1"), Forwarding(b"n1.b1")
-    leader.take(author.send(batch(1, term=1)))
+    leader.take(author.send(batch(1, term=1), wanted=False))
     leader.begin_to_lead()
     assert taken(leader) == []
-    leader.take(author.send(batch(2, term=3)))
+    leader.take(author.send(batch(2, term=3), wanted=False))
     assert taken(leader) == [2]
 
 
 def test_authors_do_not_mix() -> None:
     leader = Forwarding(b"n1.b1")
     for author in (Forwarding(b"n2.b1"), Forwarding(b"n3.b1"), Forwarding(b"n2.b2")):
-        leader.take(author.send(batch(1)))
+        leader.take(author.send(batch(1), wanted=False))
     assert [name for name, _, _ in leader.parts] == [b"n2.b1", b"n3.b1", b"n2.b2"]
 
 
@@ -106,8 +106,8 @@ def test_whatever_the_network_does_each_batch_is_taken_once_and_in_order(seed: i
             number += 1
             waiting.append(batch(number))
             waiting[-1].sent_ms = now_ms
-            wire.append(author.send(waiting[-1]))
-        wire += author.repeat(waiting, now_ms, 150.0)
+            wire.append(author.send(waiting[-1], wanted=False))
+        wire += author.repeat(waiting, now_ms, 150.0, wanted=False)
         chance.shuffle(wire)
         for message in [wire.pop() for _ in range((len(wire) + 1) // 2)]:
             fate = chance.random()  # lost, doubled, or just late

@@ -19,7 +19,7 @@ def write(term: int = 1) -> Batch:
     batch = Batch()
     batch.clients.append("client")
     batch.calls.append((_handler, [b"SET"], b""))
-    batch.writes.append([b"SET"])
+    batch.logged.append([b"SET"])
     batch.term = term
     return batch
 
@@ -28,6 +28,8 @@ def read() -> Batch:
     batch = Batch()
     batch.clients.append("client")
     batch.calls.append((_handler, [b"GET"], b""))
+    batch.logged.append([b"GET"])
+    batch.reads.append(0)
     return batch
 
 
@@ -47,10 +49,36 @@ def test_batches_are_numbered_from_one_and_kept_in_order() -> None:
     assert Outstanding().oldest is None
 
 
-def test_a_batch_is_taken_with_all_before_it() -> None:
-    found = outstanding(write(), read(), write(), write())
-    assert [batch.number for batch in found.take_to(3)] == [1, 2, 3]
-    assert [batch.number for batch in found] == [4]
+def test_a_batch_is_taken_with_what_need_not_be_waited_for_before_it() -> None:
+    found = outstanding(write(), write(), read(), write(), write())
+    told, lost, *_ = found
+    told.answers = [("client", OK)]
+    lost.lost = ERROR
+    assert [batch.number for batch in found.take_to(4)] == [1, 2, 3, 4]
+    assert [batch.number for batch in found] == [5]
+
+
+def test_a_batch_stays_behind_one_whose_outcome_another_node_will_tell() -> None:
+    """This node got its replica between the two: the first is carried out by another, the second here."""
+    found = outstanding(write(), read(), write())
+    assert found.take_to(3) == []
+    assert [batch.number for batch in found] == [1, 2, 3]
+    waiting = found.find(3)
+    assert waiting is not None
+    waiting.answers = [("client", OK)]
+    assert list(found.take_answerable(100)) == [], "nothing is answered before what was asked earlier"
+    next(iter(found)).answers = [("client", OK)]
+    assert [batch.number for batch in found.take_answerable(0)] == [1], "the read still waits for its index"
+    found.readable(2, 7, 0)
+    assert [batch.number for batch in found.take_answerable(7)] == [2, 3]
+
+
+def test_a_batch_is_found_by_its_number_while_it_is_waited_for() -> None:
+    found = outstanding(write(), read(), write())
+    assert [one and one.number for one in map(found.find, (0, 1, 2, 3, 4))] == [None, 1, 2, 3, None]
+    found.take_to(1)
+    assert found.find(1) is None
+    assert Outstanding().find(1) is None
 
 
 def test_a_batch_that_is_not_waited_for_takes_nothing() -> None:
@@ -65,6 +93,7 @@ def test_a_number_that_was_given_up_in_the_middle_takes_nothing() -> None:
     found = outstanding(write(), write(), write())
     batches = list(found)
     batches[1].number = 99  # as if 2 were gone
+    batches[0].answers = [("client", OK)]
     assert found.take_to(2) == []
     assert len(found) == 3
 
@@ -102,15 +131,22 @@ def test_nothing_is_answered_before_what_was_asked_earlier() -> None:
 
 def test_an_entry_of_a_later_term_loses_the_writes_of_earlier_ones() -> None:
     found = outstanding(write(1), read(), write(2), write(3))
-    found.lose_before(3, ERROR)
+    found.lose_before(3, ERROR, after=0)
     assert [batch.lost for batch in found] == [ERROR, None, ERROR, None]
 
 
-def test_a_snapshot_loses_the_writes_that_may_be_in_it() -> None:
-    found = outstanding(write(1), read(), write(2), write(3))
-    assert [batch.number for batch in found.lose_to(2, UNCERTAIN)] == [1, 3]
-    assert [batch.lost for batch in found] == [UNCERTAIN, None, UNCERTAIN, None]
-    assert found.lose_to(2, ERROR) == []
+def test_what_was_told_is_not_lost_any_more() -> None:
+    found = outstanding(write(1), write(1))
+    next(iter(found)).answers = [("client", OK)]
+    found.lose_before(2, ERROR, after=0)
+    assert [batch.lost for batch in found] == [None, ERROR]
+
+
+def test_what_a_replica_did_not_see_it_does_not_lose() -> None:
+    """Its state came as a snapshot of an entry of term 1: what was sent by then may be in it."""
+    found = outstanding(write(1), write(2), write(3))
+    found.lose_before(3, ERROR, after=1)
+    assert [batch.lost for batch in found] == [None, ERROR, None]
 
 
 def test_a_lost_leader_loses_all_and_tells_writes_from_reads() -> None:
@@ -131,6 +167,16 @@ def test_what_is_to_be_repeated_to_the_leader_of_a_term() -> None:
     found = outstanding(write(1), read(), write(2), write(2))
     list(found)[2].lost = ERROR
     assert [batch.number for batch in found.sent_in(2)] == [4]
+    assert [batch.number for batch in found.sent_before(2)] == [1]
+    list(found)[0].answers = [("client", OK)]
+    assert found.sent_before(2) == []
+
+
+def test_whether_the_outcome_of_a_write_is_waited_for() -> None:
+    found = outstanding(read(), write())
+    assert found.writing
+    list(found)[1].answers = [("client", OK)]
+    assert not found.writing
 
 
 def test_lost_reads_are_not_asked_for_again() -> None:
