@@ -8,9 +8,9 @@ half as full again as the mean. So the nodes take turns:
 - in its turn a node asks for the shard it is nearest to, in the next for the
   second nearest, and so on; within a round the nearest asks first;
 - it gets the shard if that still lacks a replica, if none of the shard's
-  nodes is in the same zone (where there are fewer zones than replicas: if no
-  other zone could have that replica instead), and if the node is not full:
-  `ROOM` times its fair share.
+  nodes is in the same zone (with fewer zones than replicas: if that zone has
+  not got more of them than its part), and if the node is not full: `ROOM`
+  times its fair share.
 
 A node's wishes do not depend on who else is a member, so the arrival of one
 node takes from the others what it asked for sooner than they did, and little
@@ -35,6 +35,9 @@ from cluster.ring.ring import Ring, point_of
 ROOM = Fraction(5, 4)
 """How much fuller than its fair share a node may become. Less moves more when nodes come and go; more is less even."""
 
+Zone = tuple[str, str]
+"""A zone's name, or the node that is alone in its own."""
+
 
 class Placement(NamedTuple):
     """Where one shard should be; the ``preferred`` leader is the first of ``nodes``."""
@@ -55,9 +58,6 @@ def place(shards: int, replicas: int, nodes: Mapping[str, str]) -> list[Placemen
         Placement((leader, *(node for node in held if node != leader)), leader)
         for held, leader in zip(draft.held, leaders_of(draft.held), strict=True)
     ]
-
-
-Zone = tuple[str, str]
 
 
 def _wishes(shards: int, nodes: Mapping[str, Zone]) -> list[tuple[int, str]]:
@@ -117,7 +117,7 @@ class _Draft:
 def _spread(replicas: int, sizes: Mapping[Zone, int]) -> tuple[int, int]:
     """A shard's replicas over zones: so many in each that has the nodes, and one more in some: in how many.
 
-    None and ``replicas`` when there are enough zones.
+    With enough zones that is 0, and ``replicas``.
     """
     each = 0
     while sum(min(size, each + 1) for size in sizes.values()) < replicas:

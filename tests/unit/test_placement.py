@@ -165,3 +165,17 @@ def test_zones_are_as_even_as_their_sizes_let_them(sizes: tuple[int, ...], share
         found = place(64, 3, dict(zip(members, zones, strict=True)))
         assert max(replicas_on(found).values()) <= 1.25 * share
         assert max(Counter(preferred for _, preferred in found).values()) <= 7
+
+
+@pytest.mark.parametrize("zones", ["abcabca", "abcabc", "ababab", "abcdabc"])
+def test_a_node_that_joins_a_zone_moves_little(zones: str) -> None:
+    for seed in range(20):
+        members = dict(zip(names(seed, len(zones)), zones, strict=True))
+        before = dict(list(members.items())[:-1])
+        assert moved(place(64, 3, before), place(64, 3, members)) <= 1.3 * 64 * 3 / len(zones), members
+
+
+def test_the_third_zone_gets_a_replica_of_each_shard_and_nothing_else_moves() -> None:
+    members = dict(zip(names(0, 5), "aabbc", strict=True))
+    before = {node: zone for node, zone in members.items() if zone != "c"}
+    assert moved(place(64, 3, before), place(64, 3, members)) == 64
