@@ -26,11 +26,12 @@ def remove(node: str, where: Address, password: str) -> None:
     """Has the cluster remove ``node``, and returns once it is; raises `AskError` or `NotDrained`."""
     with _progress(node, where, password):
         while not _removed(node, where, password):
-            (told,) = ask(where, ("RAFT.REBALANCE",), password=password)
+            told, nodes = ask(where, ("RAFT.REBALANCE",), ("RAFT.NODES",), password=password)
+            if node not in {one["id"] for one in nodes}:
+                return
             if told["paused"]:
                 raise NotDrained(
-                    f"{node} keeps its shards while rebalancing is paused: it is removed after"
-                    " sepakat rebalance --resume"
+                    f"{node} keeps its shards while rebalancing is paused: sepakat rebalance --resume, then try again"
                 )
 
 
@@ -65,10 +66,15 @@ def _progress(node: str, where: Address, password: str) -> Iterator[None]:
 
 def _paint(progress: Progress, over: threading.Event, node: str, where: Address, password: str) -> None:
     """Counts the shards that are elsewhere until it is ``over``; a look that fails is made again."""
-    at_first, task = 0, progress.add_task(f"shards of {node} that are elsewhere", total=None)
+    about = f"shards of {node} that are elsewhere"
+    at_first, task = 0, progress.add_task(about, total=None)
     while not over.wait(LOOK_S):
         with suppress(AskError):
-            (ring,) = ask(where, ("RAFT.RING",), password=password)
-            left = sum(node in (*row["nodes"], *row["moving"]) for row in ring)
-            at_first = max(at_first, left)
-            progress.update(task, total=at_first, completed=at_first - left)
+            ring, nodes = ask(where, ("RAFT.RING",), ("RAFT.NODES",), password=password)
+            left = [row for row in ring if node in (*row["nodes"], *row["moving"])]
+            at_first = max(at_first, len(left))
+            silent = [
+                one["id"] for one in nodes if not one["reachable"] and any(one["id"] in row["moving"] for row in left)
+            ]
+            waits = f", which waits for {' and '.join(silent)} (unreachable)" if silent else ""
+            progress.update(task, description=about + waits, total=at_first, completed=at_first - len(left))

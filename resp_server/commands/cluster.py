@@ -162,20 +162,22 @@ def _forget(session: Session, args: list[bytes]) -> Reply:
 def _fail_over(session: Session, args: list[bytes]) -> Reply:
     if len(args) > 3:
         raise wrong_subcommand(args)
-    server = session.server
+    node = session.server.node
+    held = [shard.shard for shard in node.status().shards if node.name in shard.voters]
     if len(args) == 3:
         if args[2].upper() in (b"FORCE", b"TAKEOVER"):
             raise CommandError("a leader cannot be made without the others' votes: leave FORCE and TAKEOVER out")
         if not args[2].lstrip(b"-").isdigit():
             raise syntax_error()
-        wanted = [shard_number(session, args[2])]
-    else:
-        wanted = [shard.shard for shard in server.node.status().shards if server.node.name in shard.voters]
-    if not wanted:
-        raise CommandError(f"{server.node.name} has no replica it could lead: see RAFT.RING")
-    gather = await_answers(session, len(wanted), _all_led)
-    for share, number in enumerate(wanted):
-        server.shard(number).change(Share(gather, share), Change("lead", server.node.name))
+        number = shard_number(session, args[2])
+        if number not in held:
+            raise CommandError(f"{node.name} has no replica of shard {number}: see RAFT.RING")
+        held = [number]
+    if not held:
+        raise CommandError(f"{node.name} has no replica of any shard: see RAFT.RING")
+    gather = await_answers(session, len(held), _all_led)
+    for share, number in enumerate(held):
+        session.server.shard(number).change(Share(gather, share), Change("lead", node.name))
     return WAITING
 
 

@@ -246,6 +246,12 @@ def test_remove_asks_until_no_shard_is_left(nodes: Cluster, run: Run) -> None:
     assert [call for _, call, _ in nodes.asked].count(("CLUSTER", "FORGET", "n3")) == 3
 
 
+def test_a_node_that_went_in_the_last_moment_is_removed(nodes: Cluster, run: Run) -> None:
+    nodes.refusals = ["TRYAGAIN n3 is being drained: 1 shards are left", "ERR Unknown node n3"]
+    nodes.nodes.pop()
+    assert run("remove", "n3", "--port", "7001") == (0, "n3 is removed\n", "")
+
+
 def test_a_node_that_cannot_be_removed_is_one_line_and_exit_1(nodes: Cluster, run: Run) -> None:
     nodes.refusals = ["TRYAGAIN n3 is being drained: 2 shards are left", "UNCERTAIN the cluster did not agree"]
     code, output, errors = run("remove", "n3", "--port", "7001")
@@ -258,7 +264,7 @@ def test_a_pause_is_not_waited_for(nodes: Cluster, run: Run) -> None:
     nodes.rebalancing["paused"] = 1
     code, output, errors = run("remove", "n3", "--port", "7001")
     assert (code, output) == (1, "")
-    assert errors.startswith("sepakat: n3 keeps its shards while rebalancing is paused: it is removed after")
+    assert errors.startswith("sepakat: n3 keeps its shards while rebalancing is paused: sepakat rebalance --resume,")
 
 
 # transfer
