@@ -137,5 +137,5 @@ def running_ring(
     with new_cluster(folder, size, *UNHURRIED, *flags, shape=shape, zones=zones, direct=True) as cluster:
         cluster.start()
         named = dict(zip(cluster.nodes, zones, strict=True)) if zones else None
-        wait_for_ring(cluster, replicas=replicas, zones=named)
+        wait_for_ring(cluster, replicas=replicas, zones=named, leaders=True)
         yield cluster

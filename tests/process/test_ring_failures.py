@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from tests.raw_client import RawClient
 from tests.rings import Ring, ring_of, running_ring, wait_for_ring
 from tests.servers import wait_until
 
+HAND_OVER_ELECTION_MS = 5000
 KEYS = [f"key:{number}" for number in range(200)]
 
 
@@ -188,13 +190,17 @@ def test_calls_under_way_from_afar_end_when_the_leader_dies(whole: Cluster) -> N
 
 def test_a_node_that_stops_hands_its_shards_over(tmp_path: Path) -> None:
     """Nobody waits for an election."""
-    with running_ring(tmp_path, 3, "--election-timeout", "5000", "--heartbeat-interval", "100") as cluster:
+    timing = ("--election-timeout", str(HAND_OVER_ELECTION_MS), "--heartbeat-interval", "100")
+    with running_ring(tmp_path, 3, *timing) as cluster:
         wait_for_ring(cluster, leaders=True)
         with counting(cluster, seed=76, prefix="handed", clients=3, nodes=[cluster["n1"], cluster["n3"]]) as count:
             count.goes_on()
+            started_s = time.monotonic()
             assert cluster["n2"].stop() == 0
-            count.goes_on()
+            wait_until(lambda: all(serves(node) for node in cluster.serving))
+            assert time.monotonic() - started_s < HAND_OVER_ELECTION_MS / 1000
             assert "n2" not in ring_of(cluster["n1"]).leaders()
-        assert not count.excuses
+            count.goes_on()
+        assert all(said.startswith("CLUSTERDOWN") for said in count.excuses), count.excuses
         cluster["n2"].restart()
         wait_for_ring(cluster, leaders=True)

@@ -108,12 +108,13 @@ def test_nobody_writes_to_less_than_three(tmp_path: Path) -> None:
     """While shards move, each is on three nodes at any time that anybody looks."""
     with running_ring(tmp_path, 5, shards=SHARDS) as cluster:
         write(cluster["n1"], "kept", 1000)
+        old = cluster.serving
         join(cluster, "n6")
         fewest = REPLICAS
 
         def settled() -> bool:
             nonlocal fewest
-            rings = [ring_of(node) for node in cluster.serving]
+            rings = [ring_of(node) for node in old]
             fewest = min(fewest, *(len(row.nodes) for ring in rings for row in ring.rows))
             return all(ring.replicas()["n6"] >= 4 and not any(row.moving for row in ring.rows) for ring in rings)
 
