@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from cluster.raft.messages import AskRead, Message
+from cluster.raft.messages import Alive, AskRead, Message
 from resp_server.edge.clock import Clock
 from resp_server.edge.disk import Disk
 from resp_server.edge.poller import READ, EpollPoller
@@ -206,6 +206,38 @@ def test_mail_is_read_before_the_time_is_taken(rig: Rig, monkeypatch: pytest.Mon
     """Else a heartbeat would count from before it was sent, and its sender's lease on it would be too long."""
     rig.link()
     hear(rig, monkeypatch, [("n2", 0, AskRead(0, 1))])
+    rig.turn()
+    assert rig.steps == ["hear", "advance", "receive", "tick"]
+
+
+SIGN_OF_LIFE: Message = Alive(0, 1, True)
+
+
+def test_signs_of_life_are_one_turn_s_work(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of all nodes come at about the same time; whatever else comes is not kept waiting."""
+    rig.link()
+    monkeypatch.setattr("resp_server.edge.reactor.GATHER_NS", 60_000_000_000)
+    monkeypatch.setattr(rig.reactor._poller, "poll", lambda timeout_s: [])
+    signs = [[(peer, 0, SIGN_OF_LIFE)] for peer in ("n2", "n3", "n4")]
+    hear(rig, monkeypatch, *signs, [("n2", 0, SIGN_OF_LIFE), ("n2", 0, AskRead(0, 1))])
+    rig.reactor._serving = False
+    rig.reactor.turn([])
+    assert rig.steps == ["hear"] * 4 + ["advance"] + ["receive"] * 5 + ["tick"]
+
+
+def test_a_client_waits_for_no_sign_of_life(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.link()
+    hear(rig, monkeypatch, [("n2", 0, SIGN_OF_LIFE)])
+    rig.reactor._serving = False
+    rig.turn(GET)
+    assert rig.steps == ["hear", "advance", "receive", "tick"]
+    assert rig.client.recv(100) == b"$-1\r\n"
+
+
+def test_who_serves_does_not_wait_for_signs_of_life(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.link()
+    rig.turn(SET)
+    hear(rig, monkeypatch, [("n2", 0, SIGN_OF_LIFE)])
     rig.turn()
     assert rig.steps == ["hear", "advance", "receive", "tick"]
 
