@@ -38,7 +38,7 @@ class Batch:
     ``reads`` are the places of those that are not logged where this node
     carries out the log itself, unless the batch is to be logged as a ``whole``
     because another node answers it. ``number`` is 0 while the batch is open.
-    ``term`` is the one it was sent in, ``index`` its entry where this node made
+    ``term`` is the one it was sent in, 0 when it was not, ``index`` its entry where this node made
     that. A batch without writes waits for ``read_index`` to be applied, None
     until the leader named it, and runs as of ``read_ms``. ``answers`` is there
     once it is carried out, but not yet its turn to be answered; ``lost`` is what
@@ -86,6 +86,10 @@ class Batch:
     def writes(self) -> bool:
         """Whether it goes through the log."""
         return self.whole or len(self.calls) > len(self.reads)
+
+    def unsend(self) -> None:
+        """It certainly did not happen, and never will unless it is sent again."""
+        self.term = self.index = 0
 
     def encode(self) -> bytes:
         """The body of its part."""

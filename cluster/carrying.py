@@ -13,7 +13,7 @@ import msgspec
 
 from cluster import batch as batches
 from cluster.batch import Batch
-from cluster.clients import Clients, no_leader
+from cluster.clients import Clients
 from cluster.machine.machine import UNBLOCK, Call, Machine
 from cluster.machine.reply import WAITING, Reply
 from cluster.outcomes import Outcomes, Waiting
@@ -34,13 +34,12 @@ class Carrying:
     another node told of.
     """
 
-    def __init__(self, clients: Clients, shard: int) -> None:
+    def __init__(self, clients: Clients) -> None:
         self.term = 0
         self.concerned: list[tuple[bytes, int]] = []
         self.outcomes = Outcomes()
         self.waits: dict[bytes, int] = {}
         self._clients = clients
-        self._shard = shard
         self._waits_begun = 0  # before the entry that is being carried out
         self._given_up: list[bytes] = []  # sessions of this node whose part of the entry nobody waits for
 
@@ -52,7 +51,7 @@ class Carrying:
         clients = self._clients
         if entry.term > self.term:
             self.term = entry.term
-            clients.outstanding.lose_before(entry.term, no_leader(self._shard), after=self.outcomes.since_term)
+            clients.outstanding.never_before(entry.term, after=self.outcomes.since_term)
         payload = entry.payload
         if not payload or payload[:1] == MARK:
             return

@@ -16,16 +16,15 @@ REACHABLE_TIMEOUTS = 2
 
 
 class Contacts:
-    """What was heard of whom, in milliseconds of the node's own clock, and what was told to whom."""
+    """What was heard of whom, in milliseconds of the node's own clock."""
 
-    __slots__ = ("_echo_us", "_heard_ms", "_next_ms", "_round_trip_us", "_told", "interval_ms")
+    __slots__ = ("_echo_us", "_heard_ms", "_next_ms", "_round_trip_us", "interval_ms")
 
     def __init__(self, interval_ms: float) -> None:
         self.interval_ms = interval_ms
         self._heard_ms: dict[str, float] = {}
         self._round_trip_us: dict[str, int] = {}
         self._echo_us: dict[str, tuple[int, int]] = {}  # what the peer's last presence said, and when it came
-        self._told: list[tuple[int, int]] | None = None  # what this node leads, as all were told
         self._next_ms = 0.0
 
     def heard(self, peer: str, now_ms: float) -> None:
@@ -51,11 +50,8 @@ class Contacts:
     def presences(
         self, peers: Iterable[str], leads: list[tuple[int, int]], now_ms: float
     ) -> list[tuple[str, Presence]]:
-        """What to tell whom now; ``leads`` are the shards this node leads, and in which terms."""
-        if now_ms < self._next_ms and leads == self._told:
-            return []
+        """What to tell whom; ``leads`` are the shards this node leads, and in which terms."""
         self._next_ms = now_ms + self.interval_ms
-        self._told = leads
         now_us = int(now_ms * 1000)
         found = []
         for peer in peers:
@@ -65,11 +61,11 @@ class Contacts:
 
     @property
     def next_presence_ms(self) -> float:
-        """When `presences` has something next, whatever happens."""
+        """When everybody is to be told again."""
         return self._next_ms
 
     def hurry(self) -> None:
-        """Somebody may have missed what was told: everybody is told again."""
+        """There is news, or somebody may have missed it: everybody is told at once."""
         self._next_ms = 0.0
 
     def silent_ms(self, peer: str, now_ms: float) -> float | None:

@@ -38,6 +38,7 @@ class Leadership:
         self._hosting = hosting
         self._outbox = outbox
         self._led: Leading | None = None  # the term of office that was begun last
+        self._settled: Leading | None = None  # the one that was settled last
         self._rung_index = 0  # the last entry that was made because something was due
         self._asked: list[tuple[str, int]] = []  # reads of others that wait for what is due to happen
 
@@ -53,6 +54,19 @@ class Leadership:
         self._rung_index = 0
         return leading is not None
 
+    def settles(self) -> bool:
+        """Whether the first entry of this term of office was just carried out: then all the others hear of it at once.
+
+        They learn from it what of former terms happened, and may send the rest again.
+        """
+        leading = self._raft.leading
+        if leading is None or leading is self._settled or not leading.settled:
+            return False
+        self._settled = leading
+        for peer in leading.progress:
+            leading.tell(peer)
+        return True
+
     @property
     def ringing(self) -> bool:
         """Whether an entry that will ring what is due is on its way."""
@@ -60,10 +74,16 @@ class Leadership:
 
     @property
     def holding_back(self) -> bool:
-        """Whether no entry is made just now: leadership is being handed over, or too many are under way."""
+        """Whether no entry is made just now.
+
+        Leadership is being handed over, or too many entries are under way, or it is
+        not known yet what became of those this node made or forwarded before it led.
+        """
         raft = self._raft
         assert raft.leading is not None
         if raft.leading.successor is not None:
+            return True
+        if not raft.leading.settled and self._clients.outstanding.sent_before(raft.term):
             return True
         return raft.log.last_index - raft.commit >= ENTRIES_AHEAD_MAX
 
@@ -109,6 +129,11 @@ class Leadership:
         assert leading is not None
         if clients.owed:
             clients.settle_debts()
+        again = clients.outstanding.to_send(raft.term)
+        if again:
+            for batch in again:
+                batch.term = raft.term
+                self._forwarding.parts.append((clients.author, batch.number, msgspec.Raw(batch.body)))
         batch = clients.open
         rings = due and (bool(batch.calls or self._asked) or not self.ringing)
         if batch.writes or self._forwarding.parts or rings:

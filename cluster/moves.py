@@ -57,7 +57,7 @@ class Moves:
             there = eligible(zones, marks.leaving, marks.lost, node.identity.replicas) if zones else {}
             self._targets = place(len(node.shards), node.identity.replicas, there) if there else []
             for shard, target in zip(node.shards, self._targets, strict=False):
-                shard.raft.eager = target.preferred == node.name
+                shard.raft.rank = _rank(target, node.name)
         return self._targets
 
     def look(self) -> None:
@@ -102,7 +102,7 @@ class Moves:
         if reported == index and node.monotonic_ms - at_ms < REPORT_AGAIN_MS:
             return
         self._reported[shard.number] = (index, node.monotonic_ms)
-        node.touch(node.system)
+        node.stir(node.system)
         found = Place(index, raft.config.voters, raft.config.learners)
         node.system.clients.owe(system_state.placed(node.system.machine, shard.number, found))
 
@@ -120,7 +120,7 @@ class Moves:
         found += [(peer, UP) for peer in atlas.marks.lost if node.reachable(peer)]
         found += [(peer, UP) for peer in (*atlas.marks.lost, *atlas.marks.leaving) if peer not in node.members]
         if found:
-            node.touch(node.system)
+            node.stir(node.system)
         for peer, mark in found:
             node.system.clients.owe(system_state.marked(machine, peer, mark))
 
@@ -146,7 +146,7 @@ class Moves:
         )
         if step is None:
             return
-        node.touch(shard)
+        node.stir(shard)
         match step:
             case Add(peer) if leading.may_add(peer):
                 leading.change(config.with_learner(Member(peer, "")))
@@ -167,7 +167,14 @@ class Moves:
     def _arriving(self, shard: Shard, target: Placement) -> dict[str, int]:
         """How many other shards are on their way to each node."""
         places = self._node.atlas.places
-        return {
-            peer: sum(peer in one.learners for number, one in places.items() if number != shard.number)
-            for peer in target.nodes
-        }
+        learners = {number: place.learners for number, place in places.items() if number != shard.number}
+        for other in self._node.shards:  # what is led here is known here first
+            if other.raft.leading is not None and other is not shard:
+                learners[other.number] = other.raft.config.learners
+        return {peer: sum(peer in arriving for arriving in learners.values()) for peer in target.nodes}
+
+
+def _rank(target: Placement, node: str) -> int:
+    """How soon a node should stand for election: the preferred one first, the others in the order of the ring."""
+    order = (target.preferred, *(one for one in target.nodes if one != target.preferred))
+    return order.index(node) if node in order else len(order)

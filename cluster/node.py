@@ -152,7 +152,9 @@ class Node:
         self._all = [*self.shards, self.system]
         self._by_number = {shard.number: shard for shard in self._all}
         self._touched: dict[Shard, None] = {}
-        self._noted = False
+        self._busy: dict[Shard, None] = {}  # those that had something to do at the end of a turn
+        self._stirred = False  # the touched shards may have got something to do
+        self._only = self.shards[0] if len(self.shards) == 1 else None
         self._tick_at_ms = 0.0
         self._due_at_ms: int | None = None
         self._next_round_ms = 0.0
@@ -185,14 +187,14 @@ class Node:
     def advance(self, now_ms: int, monotonic_ms: float) -> None:
         """Begins a turn: moves the clocks, never back, and touches the shards that have something to do."""
         self._note()
-        self._noted = False
         self.turn += 1
-        self.now_ms = max(self.now_ms, now_ms)
-        self.monotonic_ms = max(self.monotonic_ms, monotonic_ms)
-        touched, self._touched = self._touched, {}
-        for shard in touched:
-            if shard.busy:
-                self.touch(shard)
+        if now_ms > self.now_ms:
+            self.now_ms = now_ms
+        if monotonic_ms > self.monotonic_ms:
+            self.monotonic_ms = monotonic_ms
+        self._touched = {}
+        for shard in self._busy:
+            self.touch(shard)
         if self._due_at_ms is not None and self.now_ms >= self._due_at_ms:
             self._due_at_ms = None
             for shard in self._all:
@@ -200,8 +202,8 @@ class Node:
                     self.touch(shard)
                 elif shard.due_at_ms is not None:
                     self._due_at_ms = min(self._due_at_ms or shard.due_at_ms, shard.due_at_ms)
-        if len(self.shards) == 1:
-            self.touch(self.shards[0])
+        if self._only is not None:
+            self.touch(self._only)
 
     def touch(self, shard: Shard) -> None:
         """The shard is used in this turn: its clocks are this turn's, and the turn looks after it."""
@@ -209,25 +211,32 @@ class Node:
             shard.turn = self.turn
             self._touched[shard] = None
             shard.advance(self.now_ms, self.monotonic_ms)
-        elif shard not in self._touched:
-            self._touched[shard] = None
-        self._noted = False
 
-    def _touch_all(self) -> None:
+    def stir(self, shard: Shard) -> None:
+        """As `touch`, where more is done to the shard than its clients' commands."""
+        self.touch(shard)
+        self._stirred = True
+
+    def _stir_all(self) -> None:
         for shard in self._all:
-            self.touch(shard)
+            self.stir(shard)
 
     def _note(self) -> None:
-        """Remembers when the touched shards have something to do next."""
-        if self._noted:
-            return
-        self._noted = True
+        """Remembers what the touched shards have to do, and when, unless they were only read from."""
         for shard in self._touched:
+            if not (self._stirred or shard.clients.open.calls or shard.clients.owed):
+                continue
+            if shard.busy:
+                self._busy[shard] = None
+            else:
+                self._busy.pop(shard, None)
             shard.tick_at_ms = shard.next_tick_ms()
-            self._tick_at_ms = min(self._tick_at_ms, shard.tick_at_ms)
+            if shard.tick_at_ms < self._tick_at_ms:
+                self._tick_at_ms = shard.tick_at_ms
             due_ms = shard.due_at_ms = shard.next_due_ms()
             if due_ms is not None and (self._due_at_ms is None or due_ms < self._due_at_ms):
                 self._due_at_ms = due_ms
+        self._stirred = False
 
     def pass_time(self, monotonic_ms: float) -> None:
         """The time once messages were read off a socket, before they are handed to `receive`.
@@ -241,7 +250,10 @@ class Node:
 
     def reads_lapsed(self, monotonic_ms: float) -> bool:
         """Whether reads that were answered since `advance` may be stale: a lease they relied on has run out."""
-        return any(shard.reads_lapsed(monotonic_ms) for shard in self._touched)
+        for shard in self._touched:  # noqa: SIM110 - a generator costs every turn
+            if shard.reads_lapsed(monotonic_ms):
+                return True
+        return False
 
     def receive(self, peer: str, number: int, message: Message) -> None:
         """A message about a shard came from another member.
@@ -263,7 +275,7 @@ class Node:
             return
         if isinstance(message, Alive):
             self.contacts.answered(peer, message, self.monotonic_ms)
-        self.touch(shard)
+        self.stir(shard)
         shard.receive(peer, message)
 
     def _hear_presence(self, peer: str, message: Presence) -> None:
@@ -272,14 +284,14 @@ class Node:
         for shard in self._all:
             term = leads.get(shard.number)
             if shard.led_by(peer, term) if term is not None else shard.led_no_more(peer):
-                self.touch(shard)
+                self.stir(shard)
 
     def connected(self, peer: str) -> None:
         """There is a link to the peer again: what it may have missed is sent at once."""
         self.contacts.hurry()
         for shard in self._all:
             if shard.concerns(peer):
-                self.touch(shard)
+                self.stir(shard)
                 shard.connected(peer)
 
     def disconnected(self, peer: str) -> None:
@@ -320,7 +332,9 @@ class Node:
 
     def outgoing(self) -> list[tuple[str, int, Message]]:
         """Messages to send now: to whom, about which shard, what."""
-        self._noted = False
+        self._stirred = True
+        if self.monotonic_ms >= self.contacts.next_presence_ms and len(self.members.members) > 1:
+            self._show_presence()
         found, self._outbox = self._outbox, []
         for shard in self._touched:
             number = shard.number
@@ -341,21 +355,26 @@ class Node:
                     self._tick_at_ms = min(self._tick_at_ms, shard.tick_at_ms)
         for shard in list(self._touched):
             shard.tick()
-            self._note_leadership(shard)
         if now_ms >= self._next_round_ms:
             self._next_round_ms = now_ms + ROUND_MS
             self._introduce()
             self._moves.look()
-        others = self.members.others(self.name)
-        if others:
-            presences = self.contacts.presences(others, list(self._leads.items()), now_ms)
-            self._outbox += [(peer, SYSTEM, message) for peer, message in presences]
 
     def _note_leadership(self, shard: Shard) -> None:
-        if shard.raft.leading is not None:
-            self._leads[shard.number] = shard.raft.term
+        """Whether this node leads the shard, and knows it well enough for others to come with their commands."""
+        raft = shard.raft
+        if raft.leading is not None and raft.leading.settled:
+            if self._leads.get(shard.number) != raft.term:
+                self._leads[shard.number] = raft.term
+                self.contacts.hurry()
         elif shard.number in self._leads:
             del self._leads[shard.number]
+            self.contacts.hurry()
+
+    def _show_presence(self) -> None:
+        others = self.members.others(self.name)
+        presences = self.contacts.presences(others, list(self._leads.items()), self.monotonic_ms)
+        self._outbox += [(peer, SYSTEM, message) for peer, message in presences]
 
     def next_tick_ms(self) -> float:
         """The monotonic time at which `tick` has something to do."""
@@ -372,7 +391,12 @@ class Node:
     @property
     def busy(self) -> bool:
         """Whether there is something to do that no socket, timer or disk has to announce."""
-        return bool(self._outbox) or any(shard.busy for shard in self._touched)
+        if self._outbox:
+            return True
+        for shard in self._touched:  # noqa: SIM110 - a generator costs every turn
+            if shard.busy:
+                return True
+        return False
 
     @property
     def has_leader(self) -> bool:
@@ -401,12 +425,12 @@ class Node:
 
     def change(self, client: Client, change: Change) -> None:
         """Somebody wants a node added or removed; the answer comes once it is so."""
-        self.touch(self.system)
+        self.stir(self.system)
         self.system.change(client, change)
 
     def pause(self, client: Client, *, pause: bool) -> None:
         """Somebody wants no shard to be moved, or that it goes on."""
-        self.touch(self.system)
+        self.stir(self.system)
         handler, args, _ = system_state.paused(self.system.machine, pause=pause)
         self.system.submit(client, handler, args)
 
@@ -414,7 +438,7 @@ class Node:
         """Asks others to lead instead, before this node stops."""
         for shard in self._all:
             if shard.raft.leading is not None:
-                self.touch(shard)
+                self.stir(shard)
                 shard.resign()
 
     def let_go(self, node: str) -> bool:
@@ -436,14 +460,14 @@ class Node:
         me = config.members.get(self.name)
         moved = me is not None and self.address and (me.address, me.zone) != (self.address, self.zone)
         if moved and not system.wishing:
-            self.touch(system)
+            self.stir(system)
             system.change(None, Change("add", self.name, self.address, self.identity.disk, self.zone))
         leading = system.raft.leading
         if leading is not None:
             met = {**self._met, self.name: self.identity.disk}
             unknown = [one for one in config.members.values() if not one.disk and met.get(one.id)]
             if unknown and leading.may_change():
-                self.touch(system)
+                self.stir(system)
                 known = msgspec.structs.replace(unknown[0], disk=met[unknown[0].id])
                 leading.change(config.with_known(known))
 
@@ -468,30 +492,30 @@ class Node:
             by_shard.setdefault(entry.shard, []).append(entry)
         for number, entries in by_shard.items():
             shard = self._by_number[number]
-            self.touch(shard)
+            self.stir(shard)
             shard.persisted(entries, states.get(number))
 
     def refused(self, error: CommandError, *, definite: bool) -> None:
         """The disk did not take the work of `ready`, and ``error`` is what clients are told of it."""
-        self._touch_all()
+        self._stir_all()
         for shard in self._all:
             shard.refused(error, definite=definite)
 
     def stand_aside(self) -> None:
         """The disk takes nothing: this node stands for no election, and hands over what it leads."""
-        self._touch_all()
+        self._stir_all()
         for shard in self._all:
             shard.stand_aside()
 
     def refuse_open(self, error: CommandError) -> None:
         """What gathered meanwhile, and would have to be written here, is answered with ``error``."""
-        self._touch_all()
+        self._stir_all()
         for shard in self._all:
             shard.refuse_open(error)
 
     def mended(self) -> None:
         """The disk takes writes again: what it is behind with comes with the next `ready`."""
-        self._touch_all()
+        self._stir_all()
         for shard in self._all:
             shard.mended()
 
@@ -499,11 +523,12 @@ class Node:
 
     def apply(self) -> Answers:
         """Carries out what is committed, up to a limit (`busy` tells of more); the answers to deliver."""
-        self._noted = False
+        self._stirred = True
         replies: list[Iterable[Answer]] = []
         woken: list[tuple[int, bytes, Reply]] = []
         for shard in self._touched:
             answers, ended = shard.apply()
+            self._note_leadership(shard)
             replies += answers
             if ended:
                 woken += [(shard.number, origin, reply) for origin, _, reply in ended]
@@ -544,7 +569,7 @@ class Node:
     def chunk_stored(self, number: int, chunk: Chunk, *, stored: bool) -> None:
         """A piece of a shard's `snapshots` is on the disk, or cannot be had there; after the last the state is it."""
         shard = self._by_number[number]
-        self.touch(shard)
+        self.stir(shard)
         if shard.chunk_stored(chunk, stored=stored):
             self._restored.append(number)
 
@@ -571,7 +596,7 @@ class Node:
         """It is empty."""
         shard = self._by_number[number]
         self._to_drop.pop(number, None)
-        self.touch(shard)
+        self.stir(shard)
         shard.given_up()
         self._restored.append(number)
 

@@ -19,11 +19,12 @@ from cluster.machine.reply import CommandError
 class Outstanding:
     """The closed batches of one node, oldest first."""
 
-    __slots__ = ("_batches", "_number")
+    __slots__ = ("_batches", "_number", "_term")
 
     def __init__(self) -> None:
         self._batches: deque[Batch] = deque()
         self._number = 0
+        self._term = 0  # in which all that has to be sent before anything new was sent
 
     def close(self, batch: Batch, now_ms: float) -> None:
         """Gives the batch its number; it is answered after those before it."""
@@ -97,20 +98,34 @@ class Outstanding:
         """The batches that stand in entries after ``index``, made here in this term."""
         return [one for one in self._batches if one.index > index and one.term == term and one.lost is None]
 
-    def lose_before(self, term: int, error: CommandError, *, after: int) -> None:
+    def never_before(self, term: int, *, after: int) -> None:
         """An entry of ``term`` is carried out: what was sent in an earlier term and is still here never happened.
 
-        Unless it was sent by term ``after``: what came of that, this replica did not see.
+        It is to be sent again. Except for what was sent by term ``after``: what
+        came of that, this replica did not see.
         """
         for batch in self._batches:
             if after < batch.term < term and _unresolved(batch):
-                batch.lost = error
+                batch.unsend()
+
+    def to_send(self, term: int) -> list[Batch] | None:
+        """What has to be sent (again) in ``term`` before anything new; None while that is not known.
+
+        As long as nobody knows what became of a batch that was sent in an
+        earlier term, one behind it must not overtake it.
+        """
+        if term == self._term:
+            return []
+        if any(0 < batch.term < term and _unresolved(batch) for batch in self._batches):
+            return None
+        self._term = term
+        return [batch for batch in self._batches if not batch.term and _unresolved(batch)]
 
     def lose(self, writes: CommandError, reads: CommandError, *, before_ms: float = float("inf")) -> list[Batch]:
-        """Gives up what was asked before that time; what that is."""
+        """Gives up what was asked before that time; what that is. ``writes`` is for what was sent: who knows."""
         found = [one for one in self._batches if one.lost is None and one.answers is None and one.since_ms < before_ms]
         for batch in found:
-            batch.lost = writes if batch.writes else reads
+            batch.lost = writes if batch.writes and batch.term else reads
         return found
 
     def unconfirmed(self) -> int:
@@ -132,7 +147,7 @@ class Outstanding:
 
     def sent_before(self, term: int) -> list[Batch]:
         """The batches of writes that were sent in an earlier term and whose outcome is not known."""
-        return [batch for batch in self._batches if batch.term < term and _unresolved(batch)]
+        return [batch for batch in self._batches if 0 < batch.term < term and _unresolved(batch)]
 
 
 def _unresolved(batch: Batch) -> bool:

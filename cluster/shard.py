@@ -115,13 +115,14 @@ class Shard:
         self._lease_until_ms = 0.0
         self._next_retry_ms = 0.0
         self._next_ask_waits_ms = 0.0
+        self._retried_term = 0
         self._outbox: list[tuple[str, Message]] = []
         self._leaderless_ms = 0.0
         self._elsewhere: tuple[int, str] | None = None  # the term and who leads in it, as that node itself said
         self.raft = Raft(name, members, shard=number, timing=timing, chance=chance, voters_max=voters_max)
         self.snapshots = Snapshots(self.raft, commands)
         self._wishes = Wishes(self.raft)
-        self._carrying = Carrying(self.clients, number)
+        self._carrying = Carrying(self.clients)
         self._hosting = Hosting(self.raft, self._carrying, self._forwarding, self._outbox)
         self._leadership = Leadership(self.raft, self.clients, self._forwarding, self._hosting, self._outbox)
         self._woken: list[Woken] = []
@@ -341,7 +342,8 @@ class Shard:
             return self._leadership.has_work(due=self.due)
         if self.lost_leader:
             return bool(self.clients.open.calls)
-        return self.last_leader is not None and bool(self.clients.open.calls or self.clients.owed)
+        asked = bool(self.clients.open.calls or self.clients.owed)
+        return asked and self.last_leader is not None and not self.clients.outstanding.sent_before(self.term)
 
     @property
     def has_leader(self) -> bool:
@@ -383,7 +385,10 @@ class Shard:
         patience_ms = self.timing.election_ms / 2
         now_ms, wanted = self.monotonic_ms, not self.here
         self._ask_waits(leader)
-        again = self._forwarding.repeat(outstanding.sent_before(term), now_ms, patience_ms, wanted=True)
+        news = term != self._retried_term
+        self._retried_term = term
+        before = outstanding.sent_before(term)
+        again = self._forwarding.repeat(before, now_ms, 0 if news else patience_ms, wanted=True)
         again += self._forwarding.repeat(outstanding.sent_in(term), now_ms, patience_ms, wanted=wanted)
         self._outbox += [(leader, message) for message in again]
         if wanted:
@@ -570,6 +575,12 @@ class Shard:
         if leader is None or leader == self.name or self.lost_leader:
             return
         clients, term, here = self.clients, self.term, self.here
+        again = clients.outstanding.to_send(term)
+        if again is None:
+            return
+        for batch in again:
+            batch.term, batch.sent_ms = term, self.monotonic_ms
+            self._outbox.append((leader, self._forwarding.send(batch, wanted=not here)))
         if clients.owed:
             clients.settle_debts()
         if not clients.open.calls:
@@ -610,7 +621,12 @@ class Shard:
         if batch.lost is not None or batch.answers is not None:
             return
         if not message.replies:
-            batch.lost = no_leader(self.number) if message.never else uncertain("nobody remembers what became of it")
+            if batch.term >= message.term:
+                return  # it was sent again since
+            if message.never:
+                batch.unsend()
+            else:
+                batch.lost = uncertain("nobody remembers what became of it")
             return
         replies = decode(message.replies)
         if len(replies) != len(batch.calls):  # it was sent while this node read by itself
@@ -659,6 +675,8 @@ class Shard:
             self.clients.serve(machine, raft.applied if self.here else NOTHING_READABLE)
         if self._hosting.waiting:
             self._hosting.serve(machine)
+        if self._leadership.settles():
+            self._next_retry_ms = self.monotonic_ms
         woken, machine.woken = machine.woken, []
         if raft.leading is not None and (carrying.concerned or woken):
             self._tell_others(woken)

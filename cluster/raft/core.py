@@ -73,8 +73,8 @@ class Timing(NamedTuple):
         return self.election_ms * 0.8
 
 
-EAGER_SPAN = 0.25
-"""How much longer than one election timeout a member waits that should lead before others try."""
+RANK_SHARE = 0.25
+"""The part of an election timeout in which one rank of members stands for election: then comes the next."""
 
 
 class Raft:
@@ -89,7 +89,7 @@ class Raft:
     ``installing`` while it stores the last, which replaces the log, or gives the log up.
     ``floor`` is the term and index of the last entry of a log that was given up
     here: it may have been counted on for what it held, so nobody gets a vote who has less.
-    ``eager``: this is the member that should lead, if all else is equal.
+    ``rank`` says how soon this member should stand for election, if all else is equal: 0 before 1, and so on.
     ``voters_max`` is up to how many voters learners are made to.
     """
 
@@ -114,7 +114,7 @@ class Raft:
         self.leading: Leading | None = None
         self.candidacy: Candidacy | None = None
         self.able = True
-        self.eager = False
+        self.rank: int | None = None
         self.floor = (0, 0)
         self.now_ms = 0.0
         self.contact_ms = 0.0
@@ -323,9 +323,11 @@ class Raft:
         self.rest()
 
     def rest(self) -> None:
-        """Draws a new time for the next election: one to two election timeouts from now, near one where ``eager``."""
-        span = EAGER_SPAN if self.eager else 1.0
-        self.election_at_ms = self.now_ms + self.timing.election_ms * (1 + span * self._chance.random())
+        """Draws a new time for the next election: one to two election timeouts from now, sooner for lower ranks."""
+        wait = self._chance.random()
+        if self.rank is not None:
+            wait = min(1.0, (self.rank + wait) * RANK_SHARE)
+        self.election_at_ms = self.now_ms + self.timing.election_ms * (1 + wait)
 
     def lead(self) -> None:
         """Won: the first entry of a leader's term is empty, so that it can commit at all (section 8 of the paper)."""

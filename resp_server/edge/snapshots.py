@@ -99,6 +99,7 @@ class Snapshots:
             self._close(shard.number, peer)
             shard.snapshots.begin_anew(peer)
             return
+        self._node.stir(shard)
         shard.snapshots.send(peer, piece)
         self._allowance.spend(size_bytes_of(piece))
         self._disk.ring()
