@@ -23,31 +23,25 @@ is taken away (`hurry`).
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Callable
-from time import perf_counter_ns
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from cluster.clients import no_leader
 from cluster.machine import transactions
 from cluster.machine.machine import Call, Handler, bug
 from cluster.machine.reply import OK, QUEUED, WAITING, CommandError, Reply
 from cluster.node import Answers
 from cluster.ring.slots import SLOTS, slot_of
 from cluster.shard import Shard
-from resp_server.commands.command import Serve
+from resp_server.calls import Calls
 from resp_server.commands.spreading import Shares, cross_slot
 from resp_server.commands.table import Route
 from resp_server.places import Finish, Gather, Place, Share, merged
 from resp_server.protocol.replies import BULK_HEADERS, SHORT_BYTES
 from resp_server.session import Session, Transaction
 from resp_server.settings import Routing
+from resp_server.targets import Targets
 
 if TYPE_CHECKING:
     from resp_server.server import Server
-
-Queued: TypeAlias = "tuple[Route, list[bytes]]"
-Local: TypeAlias = "tuple[int, Serve, list[bytes]]"
-"""A local command of a transaction, with its position."""
 
 LARGE_REPLY_BYTES = 16 * 1024
 UNREAD_BYTES_MAX = 4 * 1024 * 1024
@@ -77,17 +71,19 @@ class Dispatcher:
         self.resumed: list[Session] = []
         self._server = server
         self._node = server.node
-        self._several = len(server.node.shards) > 1
         self._only: Shard | None = None
         self._table = server.table
+        self._targets = Targets(server)
+        self._calls = Calls(server)
         self._fast: dict[bytes, Route] = {}
         self.hurry()
 
     def hurry(self) -> None:
         """Takes up the fast way, unless all must be looked at: no writes now, or a slow log of microseconds."""
         careful = self._server.refusal is not None or self._server.slowlog.watches_everything
-        self._redirecting = self._server.settings.routing is Routing.REDIRECT
-        self._only = None if self._several or self._redirecting else self._node.shards[0]
+        self._targets.redirecting = self._server.settings.routing is Routing.REDIRECT
+        shards = self._node.shards
+        self._only = None if len(shards) > 1 or self._targets.redirecting else shards[0]
         self._fast = {} if careful else self._table.fast if self._only is not None else self._table.fast_by_key
 
     def execute(self, session: Session, commands: list[list[bytes]]) -> None:  # noqa: C901 - a call costs each command
@@ -159,29 +155,32 @@ class Dispatcher:
                 shard = shards[slot_shard[slot]]
                 if shard.turn != turn:
                     node.touch(shard)
-                if not self._redirecting or shard.leader == node.name:
+                if not self._targets.redirecting or shard.leader == node.name:
+                    route.calls += 1
                     if route.logged:
-                        route.calls += 1
                         session.written = shard
                         shard.clients.submit_writes(self._claim(session, shard), [(route.run, args, b"")])
                         if session.pending > WRITES_UNANSWERED_MAX:
                             session.held = True
                             session.settle()
-                        continue
-                    if not (session.pending or shard.reads_wait):
-                        route.calls += 1
+                    elif session.pending or shard.reads_wait:
+                        shard.clients.submit_read(self._claim(session, shard), route.run, args)
+                        self._hold_readers(session)
+                    else:
                         reply = shard.read(route.run, args)
                         if type(reply) is bytes and (size := len(reply)) < SHORT_BYTES:
                             session.out.append(BULK_HEADERS[size] + reply + b"\r\n")
                         else:
                             self._reply(session, reply)
-                        continue
+                    continue
             self._carefully(session, args)
 
     # What clients are owed
 
-    def _claim(self, session: Session, shard: Shard) -> Session | Place:
+    def _claim(self, session: Session, shard: Shard, finish: Finish | None = None) -> Session | Place:
         """Who is to get the next answer of ``shard``: the session, or a place when it is owed one from elsewhere."""
+        if finish is not None:
+            return self._place(session, finish)
         if not session.pending:
             session.lane = shard
         elif session.places or session.lane is not shard:
@@ -358,15 +357,15 @@ class Dispatcher:
     def _start(self, session: Session, route: Route, args: list[bytes]) -> None:
         """Runs the command now, or gives it its place in the log of its shard, or of several."""
         if route.local:
-            self._reply(session, self._serve(session, _serves(route), args))
+            self._reply(session, self._calls.serve(session, route, args))
             return
-        parts, merge = self._shares(session, route, args)
+        parts, merge = self._targets.of(session, route, args)
         if merge is not None:
             self._spread(session, route, Shares(parts, merge))
             return
         number, args = parts[0]
         shard = self._server.shard(number)
-        handler = self._handler(session, route, shard)
+        handler = self._calls.handler(session, route, shard)
         if not route.logged:
             self._look(session, shard, handler, args)
             return
@@ -397,8 +396,7 @@ class Dispatcher:
         """
         in_vain = shard.due and self._server.refusal is not None
         if session.pending or (shard.reads_wait and not in_vain):
-            client = self._claim(session, shard) if finish is None else self._place(session, finish)
-            shard.submit_read(client, handler, args)
+            shard.submit_read(self._claim(session, shard, finish), handler, args)
             self._hold_readers(session)
         else:
             reply = shard.read(handler, args)
@@ -409,45 +407,17 @@ class Dispatcher:
             session.held = True  # what it reads may be large: see first what that comes to
             session.settle()
 
-    # Which shards
-
-    def _shares(self, session: Session, route: Route, args: list[bytes]) -> Shares:
-        """What each shard has to do; raises what speaks against it where the client is to find the leader itself."""
-        node = self._node
-        if self._only is not None:
-            return Shares([(0, args)])
-        keys = self._table.keys_of(route, args)
-        if route.command.spread is not None and self._several:
-            shares = route.command.spread(route.command.keys, args, node.slot_shard)
-        else:
-            numbers = {node.slot_shard[slot_of(key)] for key in keys}
-            if len(numbers) > 1:
-                raise cross_slot()
-            shares = Shares([(numbers.pop() if numbers else 0, args)])
-        if self._redirecting and keys and len(shares.parts) == 1:
-            self._redirect(session, route, keys[0], shares.parts[0][0])
-        return shares
-
-    def _redirect(self, session: Session, route: Route, key: bytes, number: int) -> None:
-        """Raises ``-MOVED`` unless this node leads the shard, or has it and the client is content with that."""
-        leader = self._node.leader_of(number)
-        if leader == self._node.name or (session.readonly and not route.logged and self._node.shards[number].here):
-            return
-        if leader is None:
-            raise no_leader(number)
-        raise CommandError(f"{slot_of(key)} {self._node.address_of(leader)}", "MOVED")
-
     def _spread(self, session: Session, route: Route, shares: Shares) -> None:
         """Hands every shard its share at once; the answers are one when all are there."""
         assert shares.merge is not None
         parts = [(self._server.shard(number), args) for number, args in shares.parts]
         merge = merged(shares.merge, logged=route.logged)
-        handlers = [self._handler(session, route, shard) for shard, _ in parts]
+        handlers = [self._calls.handler(session, route, shard) for shard, _ in parts]
         if not (route.logged or session.pending or any(shard.reads_wait for shard, _ in parts)):
             replies = [shard.read(handler, args) for handler, (shard, args) in zip(handlers, parts, strict=True)]
-            self._reply(session, self._affordable(session, merge(replies)))
+            self._reply(session, self._calls.affordable(session, merge(replies)))
             return
-        place = self._place(session, lambda reply: self._affordable(session, reply))
+        place = self._place(session, lambda reply: self._calls.affordable(session, reply))
         gather = Gather(place, merge, len(parts))
         for number, (handler, (shard, args)) in enumerate(zip(handlers, parts, strict=True)):
             if route.logged:
@@ -456,43 +426,6 @@ class Dispatcher:
             else:
                 shard.submit_read(Share(gather, number), handler, args)
         self._hold_readers(session)
-
-    # Carrying out
-
-    def _handler(self, session: Session, route: Route, shard: Shard) -> Handler:
-        """What carries out a command for this session, timed for the slow log unless it cannot be slow."""
-        serve = route.command.serve
-        if serve is not None and shard.here:
-            return lambda machine, args: self._timed(session, lambda: serve(session, args), args)
-        run = route.run
-        if route.quick and not self._server.slowlog.watches_everything:
-            return run
-        return lambda machine, args: self._timed(session, lambda: run(machine, args), args)
-
-    def _serve(self, session: Session, serve: Serve, args: list[bytes]) -> Reply:
-        """Runs a local command."""
-        try:
-            return self._timed(session, lambda: serve(session, args), args)
-        except CommandError as error:
-            return error
-        except Exception:  # noqa: BLE001 - see `bug`
-            return bug(args)
-
-    def _timed(self, session: Session, run: Callable[[], Reply], args: list[bytes]) -> Reply:
-        started_ns = perf_counter_ns()
-        try:
-            return self._affordable(session, run())
-        finally:
-            self._server.slowlog.note(session, args, (perf_counter_ns() - started_ns) // 1000)
-
-    def _affordable(self, session: Session, reply: Reply) -> Reply:
-        """The reply, unless it alone is past what the client may leave unread: then it is not even encoded."""
-        limit = self._server.settings.client_output_buffer_limit.hard_bytes
-        if not limit or type(reply) is not list or size_bytes(reply) <= limit:
-            return reply
-        self._server.stats.output_limit_disconnections += 1
-        self._server.edge.close(session)
-        return CommandError("the reply is larger than client-output-buffer-limit")
 
     # Transactions
 
@@ -511,7 +444,7 @@ class Dispatcher:
 
     def _keep_to_one_shard(self, session: Session, transaction: Transaction, route: Route, args: list[bytes]) -> None:
         """Raises ``-CROSSSLOT`` unless the command goes where the transaction, and what was watched for it, is."""
-        parts, merge = self._shares(session, route, args)
+        parts, merge = self._targets.of(session, route, args)
         if merge is not None:
             raise cross_slot(f"'{route.name}' concerns several shards, and a transaction is in one")
         number = parts[0][0]
@@ -537,66 +470,38 @@ class Dispatcher:
         if transaction.failed:
             self._server.unwatch(session)
             raise CommandError("Transaction discarded because of previous errors.", "EXECABORT")
-        queued = transaction.commands
-        local = [(at, _serves(route), args) for at, (route, args) in enumerate(queued) if route.local]
-        steps = [(route, args) for route, args in queued if not route.local]
-        watched = session.watched
-        if watched is None and not any(route.logged for route, _ in steps):
-            self._execute_reads(session, transaction.shard, steps, local)
+        if session.watched is None and not any(route.logged for route, _ in transaction.commands):
+            self._execute_reads(session, transaction)
             return
         refusal = self._server.refusal
         if refusal is not None:
             self._server.unwatch(session)
             reason = f"{refusal.code} {refusal.message}"
             raise CommandError(f"Transaction discarded because of: {reason}", "EXECABORT")
-        session.watched = None
         number = transaction.shard
         if number is None:
-            number = 0 if watched is None else watched.number
+            number = 0 if session.watched is None else session.watched.number
+        session.watched = None
         shard = session.written = self._server.shard(number)
-        carried = self._steps(session, shard, steps)
+        steps = transaction.in_shard
         shard.submit(
-            self._claim(session, shard) if not local else self._place(session, self._woven(session, local)),
-            lambda machine, _: self._affordable(session, transactions.execute(machine, carried)),
+            self._claim(session, shard, self._calls.weaving(session, transaction.commands)),
+            self._calls.transaction(session, shard, steps, reads=False),
             [b"EXEC"],
             logged=transactions.logged([(args, not route.logged) for route, args in steps]),
             origin=self._known_to(shard, session),
         )
 
-    def _execute_reads(self, session: Session, number: int | None, steps: list[Queued], local: list[Local]) -> None:
+    def _execute_reads(self, session: Session, transaction: Transaction) -> None:
         """EXEC where nothing is to be logged."""
-        finish = self._woven(session, local)
+        weave = self._calls.weaving(session, transaction.commands)
+        steps = transaction.in_shard
         if not steps:
-            self._reply(session, finish([]))
+            self._reply(session, [] if weave is None else weave([]))
             return
-        shard = self._server.shard(number or 0)
-        carried = self._steps(session, shard, steps)
-        self._look(
-            session,
-            shard,
-            lambda machine, _: self._affordable(session, transactions.look(machine, carried)),
-            transactions.looking([args for _, args in steps]),
-            finish if local else None,
-        )
-
-    def _steps(self, session: Session, shard: Shard, steps: list[Queued]) -> list[transactions.Step]:
-        return [(self._handler(session, route, shard), args, not route.logged) for route, args in steps]
-
-    def _woven(self, session: Session, local: list[Local]) -> Finish:
-        """Runs the local commands of a transaction that was carried out, and puts their replies among the others."""
-
-        def weave(reply: Reply) -> Reply:
-            if type(reply) is not list:
-                return reply  # the null array, or an error: nothing happened
-            session.executing = True
-            try:
-                for at, serve, args in local:
-                    reply.insert(at, self._serve(session, serve, args))
-            finally:
-                session.executing = False
-            return reply
-
-        return weave
+        shard = self._server.shard(transaction.shard or 0)
+        handler = self._calls.transaction(session, shard, steps, reads=True)
+        self._look(session, shard, handler, transactions.looking([args for _, args in steps]), weave)
 
     # Answering
 
@@ -622,20 +527,7 @@ class Dispatcher:
             session.settle()
 
 
-def _serves(route: Route) -> Serve:
-    serve = route.command.serve
-    assert serve is not None, f"{route.name} is not local"
-    return serve
-
-
 def _is_waiting(session: Session) -> bool:
     """Whether a session that was told to wait still does, as far as this node can tell."""
     shard = session.lane
     return not shard.here or shard.machine.waiters.of(session.origin) is not None
-
-
-def size_bytes(reply: Reply) -> int:
-    """How many bytes of values a reply holds: a key asked for a thousand times counts a thousand times."""
-    if type(reply) is bytes:
-        return len(reply)
-    return sum(map(size_bytes, reply)) if isinstance(reply, list) else 0

@@ -38,6 +38,11 @@ class Transaction:
         self.shard: int | None = None
         self.size_bytes = 0  # of their arguments
 
+    @property
+    def in_shard(self) -> list[tuple[Route, list[bytes]]]:
+        """The commands that are carried out in the shard, not by this node."""
+        return [(route, args) for route, args in self.commands if not route.local]
+
     def add(self, route: Route, args: list[bytes]) -> None:
         """Queues a command."""
         self.commands.append((route, args))
