@@ -27,8 +27,11 @@ def remove(node: str, where: Address, password: str) -> None:
     with _progress(node, where, password):
         while not _removed(node, where, password):
             told, nodes = ask(where, ("RAFT.REBALANCE",), ("RAFT.NODES",), password=password)
-            if node not in {one["id"] for one in nodes}:
+            state = next((one["state"] for one in nodes if one["id"] == node), None)
+            if state is None:
                 return
+            if state != "leaving":
+                raise NotDrained(f"the cluster did not agree to remove {node}: see sepakat status, and try again")
             if told["paused"]:
                 raise NotDrained(
                     f"{node} keeps its shards while rebalancing is paused: sepakat rebalance --resume, then try again"

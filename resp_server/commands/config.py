@@ -7,12 +7,12 @@ from cluster.machine.reply import OK, CommandError, Reply, syntax_error
 from resp_server import settings
 from resp_server.commands.command import Command
 from resp_server.commands.help import help_for
+from resp_server.commands.topology import clustered
 from resp_server.session import Session
 from resp_server.settings import SettingError, Settings
 
 FIXED = {
     "appendonly": "yes",
-    "cluster-enabled": "no",
     "databases": "1",
     "maxmemory": "0",
     "maxmemory-policy": "noeviction",
@@ -22,15 +22,18 @@ FIXED = {
 }
 """Redis's settings that clients ask for, with what is true here; they cannot be changed."""
 
+CLUSTER_ENABLED = "cluster-enabled"
+
 _FLAGS = ("admin", "noscript", "loading", "stale")
-_IMMUTABLE = "can't set immutable config"
+_IMMUTABLE = {*FIXED, CLUSTER_ENABLED}
 
 
 def in_force(session: Session) -> dict[str, str]:
     """Every setting by name, as text."""
     server = session.server
     known = {field.name: field.text(server.settings) for field in settings.FIELDS}
-    return dict(sorted({**known, "port": str(server.port), **FIXED}.items()))
+    here = {"port": str(server.port), CLUSTER_ENABLED: "yes" if clustered(server) else "no"}
+    return dict(sorted({**known, **FIXED, **here}.items()))
 
 
 def _get(session: Session, args: list[bytes]) -> Reply:
@@ -55,8 +58,8 @@ def _set(session: Session, args: list[bytes]) -> Reply:
     for at, name in enumerate(names):
         if name in names[:at]:
             raise _failed(name, "duplicate parameter")
-        if name in FIXED or not settings.named(name).live:
-            raise _failed(name, _IMMUTABLE)
+        if name in _IMMUTABLE or not settings.named(name).live:
+            raise _failed(name, "can't set immutable config")
     changed = server.settings
     for name, text in zip(names, args[3::2], strict=True):
         changed = _changed(changed, name, text)
@@ -68,7 +71,7 @@ def _set(session: Session, args: list[bytes]) -> Reply:
 
 def _settable(given: bytes) -> str:
     name = given.decode("utf-8", "surrogateescape").lower()
-    if name not in FIXED and name not in {field.name for field in settings.FIELDS}:
+    if name not in _IMMUTABLE and name not in {field.name for field in settings.FIELDS}:
         raise CommandError(b"Unknown option or number of arguments for CONFIG SET - '%b'" % given[:128])
     return name
 

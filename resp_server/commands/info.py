@@ -20,7 +20,7 @@ from cluster.machine.reply import WAITING, Reply, Verbatim
 from cluster.status import PeerStatus, ShardStatus
 from resp_server import REDIS_VERSION, __version__, memory
 from resp_server.commands.command import Command
-from resp_server.commands.raft import await_answers, state_of
+from resp_server.commands.raft import await_answers
 from resp_server.commands.topology import clustered
 from resp_server.places import Share
 from resp_server.session import Session
@@ -254,7 +254,8 @@ def _peer(peer: PeerStatus) -> str:
         {
             "address": peer.address,
             "zone": peer.zone,
-            "state": state_of(peer),
+            "state": peer.state,
+            "reachable": int(peer.reachable),
             "leads": peer.leading,
             "replicas": peer.replicas,
             "last_contact_ms": peer.last_contact_ms,
@@ -303,25 +304,29 @@ def render(server: Server, titles: list[str], known: dict[str, Fields]) -> Verba
 
 
 def _info(session: Session, args: list[bytes]) -> Reply:
-    """All that this node knows, and the number of keys from whoever leads the shards."""
+    """All that this node knows, and the number of keys from whoever leads the shards.
+
+    Where there is no leader it is what is here: INFO is what people look at when something is wrong.
+    """
     server = session.server
     titles = chosen({arg.decode("utf-8", "surrogateescape").lower() for arg in args[1:]})
-    if "Keyspace" not in titles or not clustered(server) or session.executing:
+    if "Keyspace" not in titles or session.executing:
         return render(server, titles, {})
     shards = [server.shard(number) for number in range(len(server.node.shards))]
-    here = [_count(shard.machine, []) for shard in shards]
-    led = [shard for shard in shards if shard.has_leader and shard.reads_wait]
-    if not led:
-        return render(server, titles, {"Keyspace": _database(here)})
+    counts = [_count(shard.machine, []) for shard in shards]
+    several = clustered(server)
+    asked = [one for one in shards if one.has_leader and (session.pending or (several and one.reads_wait))]
 
-    def merge(replies: list[Reply]) -> Reply:
-        for shard, reply in zip(led, replies, strict=True):
+    def rendered(replies: list[Reply]) -> Reply:
+        for shard, reply in zip(asked, replies, strict=True):
             if isinstance(reply, list):
-                here[shard.number] = reply
-        return render(server, titles, {"Keyspace": _database(here)})
+                counts[shard.number] = reply
+        return render(server, titles, {"Keyspace": _database(counts)})
 
-    gather = await_answers(session, len(led), merge)
-    for share, shard in enumerate(led):
+    if not asked:
+        return rendered([])
+    gather = await_answers(session, len(asked), rendered)
+    for share, shard in enumerate(asked):
         shard.submit_read(Share(gather, share), _count, [b"INFO"])
     return WAITING
 

@@ -242,6 +242,7 @@ def test_remove_asks_the_node_it_is_given(nodes: Cluster, run: Run) -> None:
 
 def test_remove_asks_until_no_shard_is_left(nodes: Cluster, run: Run) -> None:
     nodes.refusals = [f"TRYAGAIN n3 is being drained: {left} shards are left" for left in (2, 1)]
+    nodes.nodes[2]["state"] = "leaving"
     assert run("remove", "n3", "--port", "7001") == (0, "n3 is removed\n", "")
     assert [call for _, call, _ in nodes.asked].count(("CLUSTER", "FORGET", "n3")) == 3
 
@@ -254,13 +255,22 @@ def test_a_node_that_went_in_the_last_moment_is_removed(nodes: Cluster, run: Run
 
 def test_a_node_that_cannot_be_removed_is_one_line_and_exit_1(nodes: Cluster, run: Run) -> None:
     nodes.refusals = ["TRYAGAIN n3 is being drained: 2 shards are left", "UNCERTAIN the cluster did not agree"]
+    nodes.nodes[2]["state"] = "leaving"
     code, output, errors = run("remove", "n3", "--port", "7001")
     assert (code, output) == (1, "")
     assert errors == "sepakat: 127.0.0.1:7001 answers: UNCERTAIN the cluster did not agree\n"
 
 
+def test_a_cluster_that_does_not_agree_is_not_waited_for(nodes: Cluster, run: Run) -> None:
+    nodes.refusals = ["TRYAGAIN n3 is being drained: 2 shards are left"] * 2
+    code, output, errors = run("remove", "n3", "--port", "7001")
+    assert (code, output) == (1, "")
+    assert errors == "sepakat: the cluster did not agree to remove n3: see sepakat status, and try again\n"
+
+
 def test_a_pause_is_not_waited_for(nodes: Cluster, run: Run) -> None:
     nodes.refusals = ["TRYAGAIN n3 is being drained: 2 shards are left"] * 2
+    nodes.nodes[2]["state"] = "leaving"
     nodes.rebalancing["paused"] = 1
     code, output, errors = run("remove", "n3", "--port", "7001")
     assert (code, output) == (1, "")

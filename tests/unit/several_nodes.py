@@ -1,9 +1,10 @@
-"""Three real nodes with their fronts, without sockets: messages are handed over, and time passes when told to."""
+"""Some real nodes with their fronts, without sockets: messages are handed over, and time passes when told to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import TypeAlias
 
 from cluster.node import Node
 from cluster.raft.core import Timing
@@ -20,34 +21,37 @@ from tests.unit.wire_front import Edge
 
 STEP_MS = 10
 PATIENCE_MS = 20_000
-ADDRESSES = {"n1": "127.0.0.1:7001", "n2": "127.0.0.1:7002", "n3": "127.0.0.1:7003"}
+ADDRESSES = {f"n{number}": f"127.0.0.1:700{number}" for number in range(1, 6)}
+
+Mail: TypeAlias = "list[tuple[str, int, Message]]"
+"""From whom or to whom, about which shard, what."""
 
 
 class Member:
     """One node and what is in front of it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, addresses: dict[str, str], shards: int) -> None:
         table = Table()
         self.storage = MemoryStorage()
         self.node = Node(
             table.machine_commands(),
-            identity=Identity("c", name, f"disk of {name}"),
+            identity=Identity("c", name, f"disk of {name}", shards),
             boot="b",
             timing=Timing(),
             chance=Random(name),
-            members=static(ADDRESSES),
+            members=static(addresses),
             address=ADDRESSES[name],
         )
         recover(self.node, self.storage)
         self.server = Server(self.node, table, Settings(), Edge(), run_id="r")
         self.dispatcher = Dispatcher(self.server)
 
-    def turn(self, now_ms: int, mail: list[tuple[str, Message]]) -> list[tuple[str, Message]]:
+    def turn(self, now_ms: int, mail: Mail) -> Mail:
         """One turn as the reactor takes it; what it sends."""
         node, dispatcher = self.node, self.dispatcher
         node.advance(START_MS + now_ms, now_ms)
-        for peer, message in mail:
-            node.receive(peer, message)
+        for peer, number, message in mail:
+            node.receive(peer, number, message)
         self._settle()
         while dispatcher.resumed:
             resumed, dispatcher.resumed = dispatcher.resumed, []
@@ -62,23 +66,28 @@ class Member:
         node.tick()
         work = node.ready()
         if work is not None:
-            self.storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
+            self.storage.append(work.entries, work.hard_states)
             node.persisted(work)
         self.dispatcher.deliver(node.apply())
         if self.server.acknowledgements.waiting:
             self.dispatcher.deliver(self.server.acknowledgements.look())
 
 
-class ThreeNodes:
-    """The cluster; a node in ``cut`` neither hears nor is heard."""
+class SeveralNodes:
+    """The cluster, once every shard has the leader it should have; a node in ``cut`` neither hears nor is heard."""
 
-    def __init__(self) -> None:
-        self.members = {name: Member(name) for name in ADDRESSES}
+    def __init__(self, count: int = 3, shards: int = 1) -> None:
+        self.addresses = dict(list(ADDRESSES.items())[:count])
+        self.members = {name: Member(name, self.addresses, shards) for name in self.addresses}
         self.cut: set[str] = set()
-        self._mail: dict[str, list[tuple[str, Message]]] = {name: [] for name in ADDRESSES}
+        self._mail: dict[str, Mail] = {name: [] for name in self.addresses}
         self._now_ms = 0
-        self.until(lambda: all(member.node.has_leader for member in self.members.values()))
+        self.until(self._settled)
         self.pass_time(500)  # everybody has met everybody
+
+    def _settled(self) -> bool:
+        rows = [row for member in self.members.values() for row in member.node.ring()]
+        return all(row.leader is not None and row.leader == row.preferred for row in rows)
 
     def pass_time(self, for_ms: int) -> None:
         """Time passes for all nodes."""
@@ -97,24 +106,29 @@ class ThreeNodes:
     def _exchange(self) -> None:
         for name, member in self.members.items():
             mail, self._mail[name] = self._mail[name], []
-            for peer, message in member.turn(self._now_ms, mail):
+            for peer, number, message in member.turn(self._now_ms, mail):
                 if not self.cut & {name, peer}:
-                    self._mail[peer].append((name, message))
+                    self._mail[peer].append((name, number, message))
+
+    def leader_of(self, number: int) -> str:
+        """Who leads a shard, as the leader says."""
+        there = {name: member.node for name, member in self.members.items() if name not in self.cut}
+        (name,) = [name for name, node in there.items() if node.shards[number].raft.leading]
+        return name
 
     @property
     def leader(self) -> str:
-        """Who leads, as the leader says."""
-        (name,) = [name for name, one in self.members.items() if name not in self.cut and one.node.raft.leading]
-        return name
+        """Who leads the first shard."""
+        return self.leader_of(0)
 
     @property
     def followers(self) -> list[str]:
         """The others."""
-        return [name for name in ADDRESSES if name != self.leader]
+        return [name for name in self.addresses if name != self.leader]
 
     def connect(self, name: str) -> Session:
         """A new client of a node."""
-        return self.members[name].server.connect("127.0.0.1:50000", ADDRESSES[name])
+        return self.members[name].server.connect("127.0.0.1:50000", self.addresses[name])
 
     def send(self, session: Session, *calls: str) -> bytes:
         """Sends a pipeline, lets the nodes talk for a while, and gives what the client receives by then."""
