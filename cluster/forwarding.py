@@ -30,10 +30,10 @@ class Forwarding:
         self._accepted: dict[bytes, int] = {}  # the last batch taken of each author, in this term
 
     def send(self, batch: Batch, *, wanted: bool) -> Forward:
-        """A batch for the first time, in its term."""
+        """A batch for the first time in its term."""
         last, self._sent = self._sent, batch
-        if last is None or last.term != batch.term or last.lost is not None:
-            return self._message(batch, 0, wanted)  # whatever came before was answered, or given up
+        if last is None or last is batch or last.term != batch.term or last.lost is not None:
+            return self._message(batch, 0, wanted)  # whatever came before was answered, or given up, or not sent yet
         return self._message(batch, last.number, wanted)
 
     def repeat(self, sent: list[Batch], now_ms: float, patience_ms: float, *, wanted: bool) -> list[Forward]:

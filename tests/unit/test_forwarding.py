@@ -86,6 +86,20 @@ def test_a_chain_begins_anew_in_every_term() -> None:
     assert taken(leader) == [2]
 
 
+def test_what_is_sent_again_in_a_later_term_is_the_first_of_its_chain() -> None:
+    """Also the batch that was sent last."""
+    author = Forwarding(b"n2.b1")
+    batches = [batch(number, term=1) for number in (1, 2)]
+    for one in batches:
+        author.send(one, wanted=False)
+    for term, again in ((2, batches), (3, batches[1:])):
+        leader = Forwarding(b"n1.b1")
+        for one in again:
+            one.term = term
+            leader.take(author.send(one, wanted=False))
+        assert taken(leader) == [one.number for one in again]
+
+
 def test_authors_do_not_mix() -> None:
     leader = Forwarding(b"n1.b1")
     for author in (Forwarding(b"n2.b1"), Forwarding(b"n3.b1"), Forwarding(b"n2.b2")):
