@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 from cluster.machine.machine import Commands, Handler
 from cluster.machine.reply import WAITING, CommandError, Reply, Status
-from cluster.node import SHARD, Answers, Node, Work
+from cluster.node import Answers, Node, Work
 from cluster.raft.core import Chance, Timing
 from cluster.raft.membership import Config
-from cluster.raft.messages import Message
-from cluster.snapshot_files import Reading, store
-from cluster.snapshots import ledger_of
+from cluster.raft.messages import Chunk, Message
+from cluster.ring.slots import slot_of
+from cluster.shard import Shard
+from cluster.snapshot_files import Reading, give_up, store
 from cluster.storage import MemoryStorage, StorageError
 from cluster.storage.contract import Identity
 from resp_server.commands.table import Table
@@ -38,6 +40,14 @@ def commands() -> Commands:
     return table().machine_commands()
 
 
+class Shape(NamedTuple):
+    """What all nodes of a cluster are told."""
+
+    shards: int = 1
+    replicas: int = 3
+    node_timeout_ms: float = 300_000.0
+
+
 class Asked:
     """One command of one client: ``text`` is as it was typed, ``origin`` its session."""
 
@@ -52,23 +62,27 @@ class Host:
     A broken disk does not even say whether it took what it was given last.
     """
 
-    def __init__(self, name: str, chance: Chance, say: Callable[[str], None]) -> None:
+    def __init__(self, name: str, chance: Chance, say: Callable[[str], None], shape: Shape) -> None:
         self.name = name
         self.storage = MemoryStorage()
         self.address = f"{name}:1"
         self.disk = "quick"
         self.stopped = False
-        self.inbox: list[tuple[str, Message]] = []
-        self.outbox: list[tuple[str, Message]] = []
+        self.inbox: list[tuple[str, int, Message]] = []
+        self.outbox: list[tuple[str, int, Message]] = []
         self.refusal: CommandError | None = None
+        self._shape = shape
+        self._founders = Config()
+        self._members = Config()
         self._node: Node | None = None
         self._chance = chance
         self._say = say
         self._boots = 0
         self._sessions = 0
-        self._waiting: dict[bytes, Asked] = {}
+        self._waiting: dict[tuple[int, bytes], Asked] = {}  # by shard and session
         self._work: Work | None = None
-        self._readings: dict[str, Reading] = {}
+        self._readings: dict[tuple[int, str], Reading] = {}
+        self._storing: int | None = None  # of which shard a snapshot is coming in
         self._now_ms = 0.0
 
     # Life
@@ -84,25 +98,42 @@ class Host:
         assert self._node is not None, f"{self.name} is not running"
         return self._node
 
-    def found(self, config: Config) -> None:
-        """It founds a cluster, together with all of ``config``: that is on its disk before anything else."""
-        self.storage.begin_checkpoint(SHARD, cleared=False, erased=())
-        self.storage.finish_checkpoint(SHARD, 0, 0, ledger_of(config, b""))
+    def shard(self, number: int = 0) -> Shard:
+        """One of its shards, ready to be used in this turn."""
+        shard = self.node.shards[number]
+        self.node.touch(shard)
+        return shard
 
-    def start(self, now_ms: float, members: Config | None = None) -> None:
+    def number_of(self, text: str) -> int:
+        """The number of the shard that a command goes to, by its key."""
+        return self.node.slot_shard[slot_of(text.split()[1].encode())]
+
+    def found(self, config: Config) -> None:
+        """It founds a cluster, together with all of ``config``."""
+        self._founders = self._members = config
+
+    def join(self, config: Config) -> None:
+        """It was taken into a cluster that has these members by now."""
+        self._members = config
+
+    def start(self, now_ms: float) -> None:
         """Starts it on what its disk holds."""
         self._boots += 1
         node = Node(
             commands(),
-            identity=Identity("scenario", self.name, f"disk of {self.name}"),
+            identity=Identity("scenario", self.name, f"disk of {self.name}", self._shape.shards, self._shape.replicas),
             boot=f"b{self._boots}",
             timing=Timing(),
             chance=self._chance,
-            members=members or Config(),
+            members=self._members,
+            founders=self._founders,
             address=self.address,
+            node_timeout_ms=self._shape.node_timeout_ms,
         )
-        found = self.storage.load(SHARD)
-        node.recover(found, self.storage.rows(SHARD), self.storage.entries(SHARD, found.checkpoint_index + 1))
+        for shard in node.each():
+            found = self.storage.load(shard.number)
+            rows = self.storage.rows(shard.number)
+            node.recover(shard.number, found, rows, self.storage.entries(shard.number, found.checkpoint_index + 1))
         self._node = node
         self.turn(now_ms)
 
@@ -114,6 +145,7 @@ class Host:
         self.outbox.clear()
         self._waiting.clear()
         self._readings.clear()
+        self._storing = None
         self._work = None
         self.refusal = None
 
@@ -125,9 +157,9 @@ class Host:
         return Asked(text, self.node.origin(self._sessions))
 
     def call(self, text: str) -> tuple[Handler, list[bytes]]:
-        """A command as the node takes it."""
+        """A command as a shard takes it."""
         args = [word.encode() for word in text.split()]
-        return self.node.machine.handler(args[0]), args
+        return commands().handlers[args[0]], args
 
     def write(self, text: str) -> None:
         """A client sends a command that goes through the log."""
@@ -135,20 +167,21 @@ class Host:
         if self.refusal is not None:
             self._answer(asked, self.refusal)
         else:
-            self.node.submit(asked, *self.call(text), origin=asked.origin)
+            self.shard(self.number_of(text)).submit(asked, *self.call(text), origin=asked.origin)
 
     def read(self, text: str) -> None:
         """A client sends a command that only looks."""
         asked = self.asked(text)
         self._tell_time()
-        if self.node.reads_wait:
-            self.node.submit_read(asked, *self.call(text))
+        shard = self.shard(self.number_of(text))
+        if shard.reads_wait:
+            shard.submit_read(asked, *self.call(text))
         else:
-            self._answer(asked, self.node.read(*self.call(text)))
+            self._answer(asked, shard.read(*self.call(text)))
 
     def _answer(self, asked: Asked, reply: Reply) -> None:
         if reply is WAITING:
-            self._waiting[asked.origin] = asked
+            self._waiting[self.number_of(asked.text), asked.origin] = asked
             self._say(f"{self.name} {asked.text} -> waits")
         else:
             self._say(f"{self.name} {asked.text} -> {shown(reply)}")
@@ -160,8 +193,8 @@ class Host:
         node, self._now_ms = self.node, now_ms
         self._tell_time()
         inbox, self.inbox = self.inbox, []
-        for peer, message in inbox:
-            node.receive(peer, message)
+        for peer, number, message in inbox:
+            node.receive(peer, number, message)
         node.tick()
         if self._work is None and self.refusal is None:
             self._work = node.ready()
@@ -170,22 +203,25 @@ class Host:
         self._deliver(node.apply())
         self._move_snapshots()
         self.outbox += node.outgoing()
-        node.raft.check()
+        for shard in node.each():
+            shard.raft.check()
 
     def idle(self, now_ms: float) -> bool:
         """Whether a turn would do nothing."""
         node = self.node
-        if self.inbox or (node.busy and self._work is None and self.refusal is None) or node.snapshots.moving:
+        if self.inbox or (node.busy and self._work is None and self.refusal is None) or node.moving:
             return False
         tick_ms, due_ms = node.next_tick_ms(), node.next_due_ms()
-        if tick_ms is not None and tick_ms <= now_ms:
+        if tick_ms <= now_ms:
             return False
         return due_ms is None or due_ms > EPOCH_MS + now_ms
 
     def rest(self, now_ms: float) -> None:
         """Its patience begins anew."""
-        self.node.pass_time(now_ms)
-        self.node.raft.rest()
+        for shard in self.node.each():
+            shard.pass_time(now_ms)
+            if shard.raft.leading is None:
+                shard.raft.rest()
 
     def _tell_time(self) -> None:
         self.node.advance(EPOCH_MS + int(self._now_ms), self._now_ms)
@@ -194,13 +230,10 @@ class Host:
         for asked, reply in answers.replies:
             if asked is not None:
                 self._answer(asked, reply)
-        for origin, reply in answers.woken:
-            waiting = self._waiting.pop(origin, None)
+        for number, origin, reply in answers.woken:
+            waiting = self._waiting.pop((number, origin), None)
             if waiting is not None:
                 self._answer(waiting, reply)
-        if answers.restored:
-            for origin in [one for one in self._waiting if self.node.machine.waiters.of(one) is None]:
-                self._answer(self._waiting.pop(origin), CommandError("the wait ended unseen", "UNCERTAIN"))
 
     # The disk
 
@@ -214,7 +247,7 @@ class Host:
             error = StorageError("no space left", definite=self.disk == "full")
             self.storage.fail_next["append"] = error
         try:
-            self.storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
+            self.storage.append(work.entries, work.hard_states)
         except StorageError as error:
             self.refusal = CommandError(f"Errors writing to the log: {error.message}", "MISCONF")
             uncertain = CommandError(f"the log may or may not have taken it: {error.message}", "UNCERTAIN")
@@ -232,43 +265,58 @@ class Host:
             self.refusal = None
             self.node.mended()
 
-    def checkpoint(self) -> int:
-        """Writes a checkpoint and keeps nothing of the log behind it; the index."""
+    def checkpoint(self, number: int = 0) -> int:
+        """Writes a checkpoint of a shard and keeps nothing of its log behind it; the index."""
         node, storage = self.node, self.storage
-        changed, index, term, ledger = node.begin_checkpoint()
-        storage.begin_checkpoint(SHARD, cleared=changed.cleared, erased=changed.erased)
+        changed, index, term, ledger = node.begin_checkpoint(number)
+        storage.begin_checkpoint(number, cleared=changed.cleared, erased=changed.erased)
         while rows := changed.slice(100):
-            storage.write_rows(SHARD, rows)
-        storage.finish_checkpoint(SHARD, index, term, ledger)
-        node.end_checkpoint(index, durable=True)
-        node.raft.compact(index, 0)
-        while storage.cut_log(SHARD, index, CUT_ENTRIES):
+            storage.write_rows(number, rows)
+        storage.finish_checkpoint(number, index, term, ledger)
+        node.end_checkpoint(number, index, durable=True)
+        node.shards[number].raft.compact(index, 0)
+        while storage.cut_log(number, index, CUT_ENTRIES):
             pass
         return index
 
-    # Snapshots
+    # Snapshots, and replicas that go
 
     def _move_snapshots(self) -> None:
-        snapshots = self.node.snapshots
-        while (due := snapshots.next_to_store()) is not None:
-            piece, ledger = due
-            store(self.storage, SHARD, piece, ledger)
-            self.node.chunk_stored(piece, stored=True)
-            self._say(f"{self.name} has piece {piece.position} of the snapshot of {piece.index}")
-            if piece.last:
-                self._say(f"{self.name} has the snapshot of {piece.index}")
-                self._deliver(self.node.apply())
-        for peer, index, position in snapshots.due():
-            if index is None:
-                found = self.storage.snapshot(SHARD)
-                assert found is not None
-                self._readings[peer] = Reading(found, rows_max=PIECE_ROWS)
-            reading = self._readings.get(peer)
-            chunk = reading.piece(position) if reading is not None and index in (None, reading.index) else None
-            if chunk is None:
-                snapshots.begin_anew(peer)
-            else:
-                snapshots.send(peer, chunk)
+        node = self.node
+        for number in node.to_drop():
+            give_up(self.storage, number, node.ledger_of_dropped(number))
+            node.dropped(number)
+            self._say(f"{self.name} has nothing of shard {number} any more")
+            self._deliver(node.apply())
+        for shard in node.each():
+            if shard.snapshots.coming and self._storing not in (None, shard.number):
+                shard.snapshots.put_off()
+            while (due := shard.snapshots.next_to_store()) is not None:
+                self._store(shard.number, *due)
+            for peer, index, position in shard.snapshots.due():
+                self._send(shard, peer, index, position)
+
+    def _store(self, number: int, piece: Chunk, ledger: bytes) -> None:
+        self._storing = None if piece.last else number
+        store(self.storage, number, piece, ledger)
+        self.node.chunk_stored(number, piece, stored=True)
+        self._say(f"{self.name} has piece {piece.position} of the snapshot of {piece.index}")
+        if piece.last:
+            self._say(f"{self.name} has the snapshot of {piece.index}")
+            self._deliver(self.node.apply())
+
+    def _send(self, shard: Shard, peer: str, index: int | None, position: int) -> None:
+        known = shard.number, peer
+        if index is None:
+            found = self.storage.snapshot(shard.number)
+            assert found is not None
+            self._readings[known] = Reading(found, rows_max=PIECE_ROWS)
+        reading = self._readings.get(known)
+        chunk = reading.piece(position) if reading is not None and index in (None, reading.index) else None
+        if chunk is None:
+            shard.snapshots.begin_anew(peer)
+        else:
+            shard.snapshots.send(peer, chunk)
 
 
 def shown(reply: Reply) -> str:

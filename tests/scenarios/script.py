@@ -5,7 +5,8 @@ with ``>`` are commands, and what follows a command is what came of it, line by
 line: who leads, what clients were answered, who joined or left.
 
 ======================================  ==========================================================================
-``start 3``                             three nodes n1 n2 n3, which found a cluster together
+``start 3``                             three nodes n1 n2 n3, which found a cluster together, with one shard
+``start 5, 4 shards, 2 replicas``       one of another shape
 ``elect n1``                            n1 loses patience first, time passes until it leads
 ``write n2 SET x 1``                    a client of n2 sends a command for the log (nothing happens until time passes)
 ``read n2 GET x``                       a client of n2 sends one that only looks
@@ -35,6 +36,7 @@ from __future__ import annotations
 
 from cluster.machine.machine import Machine
 from tests.scenarios.cluster import Cluster
+from tests.scenarios.host import Shape
 
 
 class Unexpected(AssertionError):
@@ -79,9 +81,11 @@ class Script:
     # Commands: each is given what follows its name
 
     def do_start(self, rest: str) -> None:
-        """How many nodes, or which one again."""
-        if rest.isdecimal():
-            self._cluster = Cluster(int(rest))
+        """How many nodes, with how many shards and replicas of each unless it is the usual; or which one again."""
+        if rest[0].isdecimal():
+            size, *more = rest.split(", ")
+            shape = {what.rstrip("s"): int(count) for count, what in map(str.split, more)}
+            self._cluster = Cluster(int(size), Shape(shards=shape.get("shard", 1), replicas=shape.get("replica", 3)))
         else:
             self.cluster.hosts[rest].start(self.cluster.now_ms)
             self.cluster.turn(rest)
@@ -176,15 +180,17 @@ class Script:
         _expect(cluster.leader() == name, f"{cluster.leader()} leads")
         for other, host in cluster.hosts.items():
             if host.up and not host.stopped and cluster.cuts.isdisjoint({(name, other), (other, name)}):
-                leader = host.node.raft.leader
+                leader = host.shard().leader
                 _expect(leader == name or other not in cluster.hosts[name].node.members, f"{other} follows {leader}")
 
     def _expect_agreement(self) -> None:
-        nodes = {name: host.node for name, host in self.cluster.hosts.items() if host.up}
-        applied = {name: node.applied_index for name, node in nodes.items()}
-        _expect(len(set(applied.values())) == 1, f"carried out: {applied}")
-        kept = {name: contents(node.machine) for name, node in nodes.items()}
-        _expect(len(set(kept.values())) == 1, f"kept: {kept}")
+        up = [host for host in self.cluster.hosts.values() if host.up]
+        for number in range(self.cluster.shape.shards):
+            shards = {host.name: host.shard(number) for host in up if host.shard(number).member}
+            applied = {name: shard.applied_index for name, shard in shards.items()}
+            _expect(len(set(applied.values())) == 1, f"carried out of shard {number}: {applied}")
+            kept = {name: contents(shard.machine) for name, shard in shards.items()}
+            _expect(len(set(kept.values())) == 1, f"kept of shard {number}: {kept}")
 
 
 def _expect(holds: bool, otherwise: str) -> None:
