@@ -129,24 +129,41 @@ def test_nothing_is_answered_before_what_was_asked_earlier() -> None:
     assert [batch.number for batch in found.take_answerable(50)] == [1, 2, 3]
 
 
-def test_an_entry_of_a_later_term_loses_the_writes_of_earlier_ones() -> None:
+def test_after_an_entry_of_a_later_term_the_writes_of_earlier_ones_are_sent_again() -> None:
     found = outstanding(write(1), read(), write(2), write(3))
-    found.lose_before(3, ERROR, after=0)
-    assert [batch.lost for batch in found] == [ERROR, None, ERROR, None]
+    assert found.to_send(3) is None, "nothing new is sent as long as nobody knows"
+    found.never_before(3, after=0)
+    assert [batch.term for batch in found if batch.writes] == [0, 0, 3]
+    assert [batch.number for batch in found.to_send(3) or []] == [1, 3]
+    assert found.to_send(3) == [], "once"
 
 
-def test_what_was_told_is_not_lost_any_more() -> None:
+def test_what_was_told_is_not_sent_again() -> None:
     found = outstanding(write(1), write(1))
     next(iter(found)).answers = [("client", OK)]
-    found.lose_before(2, ERROR, after=0)
-    assert [batch.lost for batch in found] == [None, ERROR]
+    found.never_before(2, after=0)
+    assert [batch.number for batch in found.to_send(2) or []] == [2]
 
 
-def test_what_a_replica_did_not_see_it_does_not_lose() -> None:
+def test_what_a_replica_did_not_see_it_does_not_send_again() -> None:
     """Its state came as a snapshot of an entry of term 1: what was sent by then may be in it."""
     found = outstanding(write(1), write(2), write(3))
-    found.lose_before(3, ERROR, after=1)
-    assert [batch.lost for batch in found] == [None, ERROR, None]
+    found.never_before(3, after=1)
+    assert [batch.term for batch in found] == [1, 0, 3]
+    assert found.to_send(3) is None
+    next(iter(found)).lost = UNCERTAIN
+    assert [batch.number for batch in found.to_send(3) or []] == [2]
+
+
+def test_what_was_never_sent_is_sent_in_any_term() -> None:
+    found = outstanding(write(0), write(0))
+    assert [batch.number for batch in found.to_send(7) or []] == [1, 2]
+
+
+def test_what_is_given_up_certainly_did_not_happen_unless_it_was_sent() -> None:
+    found = outstanding(write(2), write(0))
+    found.lose(UNCERTAIN, ERROR)
+    assert [batch.lost for batch in found] == [UNCERTAIN, ERROR]
 
 
 def test_a_lost_leader_loses_all_and_tells_writes_from_reads() -> None:
@@ -168,7 +185,7 @@ def test_what_is_to_be_repeated_to_the_leader_of_a_term() -> None:
     list(found)[2].lost = ERROR
     assert [batch.number for batch in found.sent_in(2)] == [4]
     assert [batch.number for batch in found.sent_before(2)] == [1]
-    list(found)[0].answers = [("client", OK)]
+    next(iter(found)).answers = [("client", OK)]
     assert found.sent_before(2) == []
 
 
