@@ -37,8 +37,12 @@ Task = Callable[[Caller], None]
 
 @dataclass
 class Load:
-    """Clients that run until the block ends; ``done`` counts their replies, ``excuses`` what came instead of one."""
+    """Clients that run until the block ends; ``done`` counts their replies, ``excuses`` what came instead of one.
 
+    They rest for ``rest_s`` after each reply, so as to leave the machine to what is tested.
+    """
+
+    rest_s: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
     done: int = 0
     excuses: Counter[str] = field(default_factory=Counter)
@@ -62,6 +66,7 @@ def _run(load: Load, task: Task, caller: Caller) -> None:
             try:
                 task(caller)
                 load.done += 1
+                load.stop.wait(load.rest_s)
             except (NotDone, Unsure) as excuse:
                 load.excuses[str(excuse)] += 1
                 if isinstance(excuse, NotDone):
@@ -262,9 +267,10 @@ def counting(
     clients: int = CLIENTS,
     nodes: Sequence[Node] | None = None,
     new_caller: NewCaller = Wanderer,
+    rest_s: float = 0.0,
 ) -> Iterator[Counting]:
     """Clients that set keys of their own, count and push, on random nodes, until the block ends."""
-    load = Counting(told=[_Told(f"{prefix}:{number}") for number in range(clients)])
+    load = Counting(rest_s=rest_s, told=[_Told(f"{prefix}:{number}") for number in range(clients)])
     tasks = [_counting_client(told) for told in load.told]
     with _running(load, tasks, nodes or list(cluster.nodes.values()), seed, new_caller):
         yield load
@@ -383,13 +389,19 @@ class _Grower:
 
 @contextlib.contextmanager
 def growing(
-    nodes: Sequence[Node], *, seed: int, prefix: str, clients: int = CLIENTS, new_caller: NewCaller = Wanderer
+    nodes: Sequence[Node],
+    *,
+    seed: int,
+    prefix: str,
+    clients: int = CLIENTS,
+    new_caller: NewCaller = Wanderer,
+    rest_s: float = 0.0,
 ) -> Iterator[Growing]:
     """Clients that write keys of their own, read those of all, and use locks, until the block ends.
 
     They use these nodes, and those that are added to the list meanwhile.
     """
-    load = Growing()
+    load = Growing(rest_s=rest_s)
     tasks = [_Grower(load, f"{prefix}:{number}", random.Random(seed * 100 + number)) for number in range(clients)]
     with _running(load, tasks, nodes, seed, new_caller):
         yield load

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.callers import DID_NOT_HAPPEN, ClusterAware, CommandLine, Plain
+from tests.callers import DID_NOT_HAPPEN, ClusterAware, CommandLine, NewCaller, Plain
 from tests.clusters import Node, sepakat
-from tests.histories import Growing, Load, counting, growing
+from tests.histories import Load, counting, growing
 from tests.redis_binaries import find
 from tests.rings import ring_of, running_ring, wait_for_ring
 
 SHARDS = 16
 NODE_TIMEOUT = "7000"  # ten of the election timeouts
 BENCHMARK_SECONDS = 60.0
+REST_SECONDS = 0.01  # the load is to be there all the time, and the machine has other things to do
 
 CONNECTION_LOST = re.compile("clos|refused|reset|Could not connect|Broken pipe", re.IGNORECASE)
 """How the clients say that a connection broke, which is all the same to them as being told to try again."""
@@ -27,7 +28,7 @@ class Benchmarks(Load):
     """``redis-benchmark --cluster``, again and again: it ends when a connection breaks, as it does with Redis."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        super().__init__()
+        super().__init__(rest_s=REST_SECONDS)
         self._nodes = nodes
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -41,7 +42,7 @@ class Benchmarks(Load):
 
     def _run(self) -> None:
         tools = find()
-        words = ["--cluster", "-t", "set,get,incr", "-n", "3000", "-c", "10", "-r", "10000", "-q"]
+        words = ["--cluster", "-t", "set,get,incr", "-n", "1000", "-c", "10", "-r", "10000", "-q"]
         number = 0
         while not self.stop.is_set():
             running = [node for node in self._nodes if node.runs]
@@ -57,6 +58,7 @@ class Benchmarks(Load):
                 self.excuses[line] += 1
             if not ended.returncode and not errors:
                 self.done += 1
+            self.stop.wait(self.rest_s)
 
 
 def only_retryable(load: Load) -> None:
@@ -73,13 +75,17 @@ def test_a_node_joins_one_is_killed_one_is_removed(tmp_path: Path) -> None:
     with running_ring(tmp_path, 5, "--node-timeout", NODE_TIMEOUT, shards=SHARDS) as cluster:
         nodes = list(cluster.nodes.values())
         with ExitStack() as clients:
-            grown: list[Growing] = [
-                clients.enter_context(growing(nodes, seed=80, prefix="aware", clients=2, new_caller=ClusterAware)),
-                clients.enter_context(growing(nodes, seed=81, prefix="cli", clients=1, new_caller=CommandLine)),
-                clients.enter_context(growing(nodes, seed=82, prefix="plain", clients=3, new_caller=Plain)),
+            kinds: dict[str, NewCaller] = {"aware": ClusterAware, "cli": CommandLine, "plain": Plain}
+            grown = [
+                clients.enter_context(
+                    growing(nodes, seed=80, prefix=name, clients=2, new_caller=kind, rest_s=REST_SECONDS)
+                )
+                for name, kind in kinds.items()
             ]
             count = clients.enter_context(
-                counting(cluster, seed=83, prefix="count", clients=2, nodes=nodes, new_caller=Plain)
+                counting(
+                    cluster, seed=83, prefix="count", clients=2, nodes=nodes, new_caller=Plain, rest_s=REST_SECONDS
+                )
             )
             benchmarks = clients.enter_context(Benchmarks(nodes))
             loads: list[Load] = [*grown, count]
