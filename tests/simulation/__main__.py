@@ -17,16 +17,25 @@ from tests.simulation.trace import lines, tail
 @click.option("--seed", type=int, default=1, show_default=True, help="Decides everything.")
 @click.option("--steps", type=int, default=15_000, show_default=True, help="Turns of all nodes together.")
 @click.option("--nodes", type=int, default=0, help="Nodes the cluster begins with; the seed chooses unless told.")
+@click.option(
+    "--shards",
+    type=int,
+    default=0,
+    help="1: one shard, on every node; more: each on some; -1: the seed chooses; as chance has it unless told.",
+)
 @click.option("--trace", is_flag=True, help="Print everything that happens.")
 @click.option("--soak", "minutes", type=float, default=0, help="Run fresh seeds on all processors for so many minutes.")
+@click.option("--workers", type=int, default=0, help="With --soak: on so many processors instead of all.")
 @click.option("--first", type=int, default=None, help="With --soak: count up from this seed instead of drawing them.")
-def main(seed: int, steps: int, nodes: int, trace: bool, minutes: float, first: int | None) -> None:
+def main(
+    seed: int, steps: int, nodes: int, shards: int, trace: bool, minutes: float, workers: int, first: int | None
+) -> None:
     """Runs simulated clusters and checks them."""
     logging.disable(logging.CRITICAL)
     if minutes:
-        sys.exit(bool(soak(minutes, steps, first=first).failures))
+        sys.exit(bool(soak(minutes, steps, shards=shards, workers=workers, first=first).failures))
     started_s = time.perf_counter()
-    simulation = Simulation(seed, nodes=nodes, keep_all=trace)
+    simulation = Simulation(seed, nodes=nodes, shards=shards or (1, -1)[seed % 2], keep_all=trace)
     result, error = None, None
     try:
         result = simulation.run(steps)

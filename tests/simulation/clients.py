@@ -28,14 +28,17 @@ ANSWER_US_MAX = 7 * SECOND
 class Workload:
     """All clients of a run, and the history of what they saw."""
 
-    def __init__(self, simulation: Simulation, *, registers: int = 3, locks: int = 2, others: int = 1) -> None:
+    def __init__(
+        self, simulation: Simulation, *, registers: int = 3, locks: int = 2, others: int = 1, transactions: int = 1
+    ) -> None:
         self.simulation = simulation
         self.history: list[Op] = []
+        self.pushed: dict[bytes, bytes] = {}  # into which queue each message was
         self.going = True
         self.think_us = simulation.profile.think_ms * MS
         self._calls: dict[str, int] = {}
         self._value = 0
-        kinds = [Registers] * registers + [Locks] * locks + [Others] * others
+        kinds = [Registers] * registers + [Locks] * locks + [Others] * others + [Transactions] * transactions
         self.clients: list[Client] = [kind(self, f"{kind.__name__[0].lower()}{i}") for i, kind in enumerate(kinds)]
 
     def start(self) -> None:
@@ -119,12 +122,16 @@ class Client:
     def asked(self, op: Op) -> None:
         """It sent a command."""
         self.workload.history.append(op)
+        if op.call[0] in (b"Q.PUSH", b"Q.MPUSH"):
+            self.workload.pushed.update(dict.fromkeys(op.call[2:], op.call[1]))
         self.world.note(str(op.session), "asks", op.call)
 
     def answered(self, op: Op) -> None:
         """It got an answer."""
         if op.void and op.call[0] == b"SET" and op.call[2][:1] == b"v":
             self.simulation.watch.refused(op.call[2])
+        elif op.void and op.call[0] == b"EXEC":
+            self.simulation.watch.refused(op.call[3])
         self.learned(op)
         if not op.session.queue and self.session is op.session:
             if self.world.happens(0.05):
@@ -285,8 +292,40 @@ class Others(Client):
             (b"SET", key, self.workload.value(), b"PX", b"%d" % chance.randrange(1, 2000)),
             (b"SET", key, b"x" * chance.randrange(3000)),
             (b"PEXPIRE", key, b"%d" % chance.randrange(1, 3000)),
-            (b"DEL", key, queue),
+            (b"DEL", key),
+            (b"DEL", queue),
             (b"LOCK.ACQUIRE", self.workload.key("s", 2), owner, b"SESSION"),
             (b"LOCK.ACQUIRE", self.workload.key("s", 2), owner, b"PX", b"%d" % chance.randrange(1, 900)),
         ]
         yield chance.choice(kinds)
+
+
+class Transactions(Client):
+    """Replaces what is in a register, if that is still what it watched and saw."""
+
+    def __init__(self, workload: Workload, name: str) -> None:
+        super().__init__(workload, name)
+        self._watched: tuple[Session, bytes] | None = None
+        self._seen: bytes | None = None
+
+    def calls(self) -> Iterator[Call]:
+        """Watches and looks, or else replaces."""
+        watched, self._watched = self._watched, None
+        if watched is not None and watched[0] is self.session and self._seen is not None:
+            yield (b"EXEC", watched[1], self._seen, self.workload.value())
+            return
+        self._seen = None
+        key = self.workload.key("r", 3)
+        yield (b"WATCH", key)
+        yield (b"GET", key)
+
+    def _may_go_on(self, session: Session) -> bool:
+        """It must know what is there."""
+        return False
+
+    def learned(self, op: Op) -> None:
+        """What was there, if it was watched by then."""
+        if op.call[0] == b"WATCH":
+            self._watched = (op.session, op.call[1]) if op.output == "OK" else None
+        elif op.call[0] == b"GET" and not op.void and op.output is not UNKNOWN:
+            self._seen = op.output if isinstance(op.output, bytes) else b""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from cluster.machine.reply import CommandError
-from cluster.node import SHARD, Node, Work
+from cluster.node import Node, Work
 from cluster.storage import MemoryStorage, StorageError, SyncPolicy
 from cluster.storage.contract import HardState
 from cluster.storage.memory import entry_index
@@ -53,7 +53,7 @@ class Disk:
         self._fails = world.now_us < self.full_until_us or self.fails_uncertainly
         world.note(self.id, "begins", work)
         if not self._fails:
-            self.storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
+            self.storage.append(work.entries, work.hard_states)
 
     def finish(self, node: Node) -> None:
         """The commit is done, one way or the other: the node is told."""
@@ -71,7 +71,7 @@ class Disk:
         self.storage.uncertain_survives = self._world.happens(0.5)
         self.storage.fail_next["append"] = StorageError("no space left", definite=definite)
         try:
-            self.storage.append(work.entries, [] if work.hard_state is None else [work.hard_state])
+            self.storage.append(work.entries, work.hard_states)
         except StorageError as error:
             self.refuse(error, node)
 
@@ -100,16 +100,28 @@ class Disk:
 
     # What is durable, for the checkers
 
-    def holds(self, index: int, term: int) -> bool:
+    def holds(self, shard: int, index: int, term: int) -> bool:
         """Whether this entry would be there after a crash, in the log or in the checkpoint."""
-        checkpoint = self.storage._checkpoints.get(SHARD)
+        checkpoint = self.storage._checkpoints.get(shard)
         if checkpoint is not None and index <= checkpoint.index:
             return True
-        entries = self.storage._disk.entries.get(SHARD, ())
+        entries = self.storage._disk.entries.get(shard, ())
         place = bisect_left(entries, index, key=entry_index)
         return place < len(entries) and entries[place].index == index and entries[place].term == term
 
-    @property
-    def hard_state(self) -> HardState:
+    def last(self, shard: int) -> tuple[int, int]:
+        """The term and index of the last entry a crash would leave, (0, 0) for none."""
+        entries = self.storage._disk.entries.get(shard)
+        if entries:
+            return entries[-1].term, entries[-1].index
+        checkpoint = self.storage._checkpoints.get(shard)
+        return (checkpoint.term, checkpoint.index) if checkpoint is not None else (0, 0)
+
+    def empty_of(self, shard: int) -> bool:
+        """Whether nothing of that shard's data would be there."""
+        checkpoint = self.storage._checkpoints.get(shard)
+        return not self.storage._disk.entries.get(shard) and (checkpoint is None or not checkpoint.rows)
+
+    def hard_state(self, shard: int) -> HardState:
         """The term and the vote a crash would leave."""
-        return self.storage._disk.hard_states.get(SHARD, HardState())
+        return self.storage._disk.hard_states.get(shard, HardState())

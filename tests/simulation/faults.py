@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cluster.ring.slots import SYSTEM
 from tests.simulation.keeping import STEP_US
 from tests.simulation.members import Operator
 from tests.simulation.network import Weather
@@ -145,7 +146,9 @@ class Faults:
         return [process for process in self.simulation.processes.values() if process.up]
 
     def _leader(self) -> Process:
-        leading = [one for one in self._up() if one.node is not None and one.node.raft.leading is not None]
+        """Somebody who leads a shard."""
+        number = self.world.chance.randrange(self.simulation.shape.shards)
+        leading = self.simulation.leaders(number if self.world.happens(0.9) else SYSTEM)
         return self.world.chance.choice(leading) if leading else self._any()
 
     def _time(self, least_ms: int = 50, most_ms: int = 0) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cluster.ring.slots import SYSTEM, slot_of
 from tests.simulation.clients import Registers
 from tests.simulation.models import Call
 from tests.simulation.world import MS, SECOND, Violation
@@ -12,14 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.simulation.process import Process
+    from tests.simulation.sessions import Op
     from tests.simulation.simulation import Simulation
 
 SETTLED_US_MAX = 40 * SECOND
 """So long may a healed cluster take until all agree: the slowest is a snapshot whose pieces were lost."""
 
+LATE_US = 8 * SECOND
+"""How long after its time a wait may be ended: its node may have to ask."""
+
 
 class Prober(Registers):
-    """Writes and reads at one node, once."""
+    """Writes and reads at one node, once, in every shard."""
 
     def __init__(self, simulation: Simulation, process: Process) -> None:
         super().__init__(simulation.workload, f"probe-{process.name}")
@@ -37,24 +42,37 @@ class Prober(Registers):
         session.process.request(ask)
 
     def calls(self) -> Iterator[Call]:
-        """Every register in use is read, one is written, and read again."""
+        """Every register in use is read, and one of each shard is written, and read again."""
         for kind, keys in (("r", 3), ("c", 2)):
             for _ in range(keys):
                 yield (b"GET", self.workload.key(kind, keys))
-        key = self.workload.key("r", 3)
-        yield (b"SET", key, self.workload.value())
-        yield (b"GET", key)
+        for key in keys_of_all(self.simulation):
+            yield (b"SET", key, self.workload.value())
+            yield (b"GET", key)
 
     def _act_soon(self) -> None:
         return
 
 
+def keys_of_all(simulation: Simulation) -> list[bytes]:
+    """One key of each shard."""
+    slot_shard = simulation.slot_shard
+    found: dict[int, bytes] = {}
+    for number in range(100_000):
+        key = b"rp%d" % number
+        found.setdefault(slot_shard[slot_of(key)], key)
+        if len(found) == simulation.shape.shards:
+            break
+    return [found[shard] for shard in sorted(found)]
+
+
 class Healing:
-    """Demands a leader, equal logs and states everywhere, and answers to all that was and is asked."""
+    """Demands leaders, equal logs and states everywhere, shards where they belong, and answers to all."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._world = simulation.world
+        self._numbers = [*range(simulation.shape.shards), SYSTEM]
 
     def run(self) -> None:
         """Raises `Violation` unless the cluster comes right."""
@@ -62,7 +80,7 @@ class Healing:
             if process.gone:
                 self._simulation.bury(process)
         self._until(self._settled, "a healed cluster settles")
-        probers = [Prober(self._simulation, process) for process in self._members()]
+        probers = [Prober(self._simulation, process) for process in self._members(SYSTEM)]
         for prober in probers:
             prober.probe()
         self._until(lambda: all(not prober.unanswered() for prober in probers), "a settled cluster answers")
@@ -70,6 +88,7 @@ class Healing:
             if op.session.client in probers and op.returned is None:
                 raise Violation("progress", f"{op} got {op.output!r} of a healed cluster")
         self._until(self._settled, "a healed cluster settles again")
+        self._check_waits()
         self._compare()
 
     def _until(self, condition: object, what: str) -> None:
@@ -84,46 +103,72 @@ class Healing:
             while world.now_us < next_us and world.step():
                 pass
 
-    def _members(self) -> list[Process]:
-        """Those that should be there: the leader's members that run."""
-        leaders = self._simulation.leaders()
+    def _members(self, number: int) -> list[Process]:
+        """Those of a shard that should be there: the leader's members that run."""
+        leaders = self._simulation.leaders(number)
         if not leaders:
             return []
-        leader = max(leaders, key=lambda one: one.node.raft.term if one.node is not None else 0)
-        assert leader.node is not None
+        leader = max(leaders, key=lambda one: one.raft(number).term)
         processes = self._simulation.processes
-        found = [processes.get(name) for name in leader.node.members.members]
+        found = [processes.get(name) for name in leader.raft(number).config.members]
         return [one for one in found if one is not None and one.up]
 
     def _settled(self) -> bool:
-        members = self._members()
-        if not members or self._simulation.workload.unanswered:
+        if self._simulation.workload.unanswered or any(self._late_waits()):
             return False
-        first = members[0].node
-        assert first is not None
+        return all(map(self._agree, self._numbers)) and self._in_place()
+
+    def _agree(self, number: int) -> bool:
+        """Whether all members of a shard have all of its log."""
+        members = self._members(number)
+        if not members:
+            return False
+        first = members[0].raft(number)
         for process in members:
-            node = process.node
-            assert node is not None
-            raft = node.raft
-            if raft.term != first.raft.term or raft.leader != first.raft.leader or process.disk.work is not None:
+            raft = process.raft(number)
+            if raft.term != first.term or raft.leader != first.leader or process.disk.work is not None:
                 return False
-            if raft.log.last_index != first.raft.log.last_index or raft.applied != raft.log.last_index:
+            if raft.log.last_index != first.log.last_index or raft.applied != raft.log.last_index:
                 return False
         return True
+
+    def _in_place(self) -> bool:
+        """Whether every shard is where the ring wants it, and nowhere else."""
+        return True
+
+    def _late_waits(self) -> Iterator[Op]:
+        """Those whose time is over, and who have not been told."""
+        for client in self._simulation.workload.clients:
+            for op in client.unanswered():
+                if op.waits and b"BLOCK" in op.call:
+                    block_ms = int(op.call[op.call.index(b"BLOCK") + 1])
+                    if block_ms and self._world.now_us - op.waits_us > (block_ms * MS) * 2 + LATE_US:
+                        yield op
+
+    def _check_waits(self) -> None:
+        """Whoever waits here waits in the shard, too."""
+        for client in self._simulation.workload.clients:
+            for op in client.unanswered():
+                leaders = self._simulation.leaders(op.shard)
+                if op.waits and leaders:
+                    node = leaders[0].node
+                    assert node is not None
+                    if node.shards[op.shard].machine.waiters.of(op.session.origin) is None:
+                        raise Violation("a wait ends", f"{op} waits, and nobody knows of it")
 
     def _compare(self) -> None:
         """All members are in the same state, and hold what was ever committed."""
         watch = self._simulation.watch
-        for process in self._members():
-            assert process.node is not None
-            watch.pictured(process, process.node)
-            if process.node.raft.applied < watch.last_committed:
-                raise Violation("nothing is lost", f"{process} ends at {process.node.raft.applied}")
+        for number in self._numbers:
+            for process in self._members(number):
+                assert process.node is not None
+                watch.pictured(process, process.node, number)
+                if process.raft(number).applied < watch.groups[number].last_committed:
+                    raise Violation("nothing is lost", f"{process} ends at {process.raft(number).applied} of {number}")
 
     def _describe(self) -> str:
         lines = [f"{len(self._simulation.workload.unanswered)} unanswered"]
         lines += [str(op) for op in self._simulation.workload.unanswered[:5]]
-        for process in self._simulation.processes.values():
-            node = process.node
-            lines.append(f"{process}: {'down' if node is None else node.status()}")
+        lines += [f"late: {op}" for op in self._late_waits()]
+        lines += [f"shard {number} does not agree" for number in self._numbers if not self._agree(number)]
         return "\n".join(lines)

@@ -18,13 +18,14 @@ STEPS_MAX = 300_000
 
 def judge(ops: Iterable[Op]) -> int:
     """Raises `Violation` unless every history is linearizable and tokens grow; how many operations were judged."""
-    judged = [op for op in ops if op.call[1][:1] in JUDGED and not op.void]
+    judged = [op for op in ops if op.call[1][:1] in JUDGED and op.call[0] != b"WATCH" and not op.void]
     for prefix, model in JUDGED.items():
         operations = [op.operation() for op in judged if op.call[1][:1] == prefix and _matters(op)]
         report = check(operations, model, steps_max=STEPS_MAX)
         if report.verdict is Verdict.VIOLATED:
             raise Violation("linearizability", str(report))
-    _judge_tokens([op.operation() for op in judged if op.call[0] == b"LOCK.ACQUIRE"])
+    for shard in {op.shard: None for op in judged}:
+        _judge_tokens([op.operation() for op in judged if op.call[0] == b"LOCK.ACQUIRE" and op.shard == shard])
     return len(judged)
 
 
@@ -34,7 +35,7 @@ def _matters(op: Op) -> bool:
 
 
 def _judge_tokens(operations: list[Operation]) -> None:
-    """Fencing tokens grow over all locks: whoever is granted later has a greater one, and nobody else has the same."""
+    """Fencing tokens grow over all locks of a shard: who is granted later has a greater one, which nobody else has."""
     granted = [one for one in operations if isinstance(one.output, int)]
     holder: dict[int, tuple[bytes, bytes]] = {}
     first: dict[int, Operation] = {}

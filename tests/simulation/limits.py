@@ -8,16 +8,17 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from unittest.mock import patch
 
-from cluster import leadership, node
+from cluster import leadership, outcomes, shard
 from cluster.raft import leading, progress, transfer
 
 CHOICES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
-    (node, "RETAIN_BYTES", (0, 300, 3000)),
+    (shard, "RETAIN_BYTES", (0, 300, 3000)),
     (leadership, "ENTRIES_AHEAD_MAX", (2, 8, 64)),
-    (node, "APPLY_BYTES", (100, 2000, 4 * 1024 * 1024)),
+    (shard, "APPLY_BYTES", (100, 2000, 4 * 1024 * 1024)),
     (leading, "APPEND_BYTES_MAX", (300, 2000, 1024 * 1024)),
     (progress, "IN_FLIGHT_BYTES_MAX", (1000, 8 * 1024 * 1024)),
     (progress, "IN_FLIGHT_APPENDS_MAX", (2, 256)),
+    (outcomes, "KEPT_REPLIES_MAX", (40, 200_000)),
     (transfer, "RESEND_MS", (200.0, 1000.0)),
 )
 """The usual value stands last."""

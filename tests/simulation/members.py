@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.machine.reply import CommandError, Reply
-from cluster.node import Node
+from cluster.raft.core import Raft
 from cluster.raft.membership import Config
+from cluster.ring.slots import SYSTEM
 from cluster.wishes import Change
 from tests.simulation.world import MS, SECOND
 
@@ -36,7 +37,15 @@ class Request:
         assert not self.answered, "a change is answered once"
         self.answered = True
         self._operator.world.note("operator", "is told", (self._change, reply))
-        self._operator.told(self._change, reply)
+        node = self._process.node
+        self._operator.told(self._change, reply, node.members if node is not None else Config())
+
+
+class Told:
+    """Somebody who does not care what it is told."""
+
+    def answer(self, reply: Reply) -> None:
+        """What the node says."""
 
 
 class Operator:
@@ -52,15 +61,25 @@ class Operator:
     # Wishes
 
     def transfer(self) -> None:
-        """Any node should lead."""
+        """Any node should lead a shard."""
         process = self.world.chance.choice(list(self.simulation.processes.values()))
-        self._ask(Change("lead", process.name))
+        number = self.world.chance.choice([*range(self.simulation.shape.shards), SYSTEM])
+        self._ask(Change("lead", process.name), number)
+
+    def pause(self, *, pause: bool) -> None:
+        """No shard should move, or they should go on."""
+        up = [one for one in self.simulation.processes.values() if one.node is not None and not one.stopped]
+        if up:
+            process = self.world.chance.choice(up)
+            assert process.node is not None
+            process.node.pause(Told(), pause=pause)
+            process.wake(self.world.now_us)
 
     def add(self) -> None:
         """One more member."""
         if self._wanted is None and len(self.simulation.processes) < MEMBERS_MAX:
             name, disk = self.simulation.free_name(), self.simulation.new_disk_id()
-            self._want(Change("add", name, f"{name}:1", disk))
+            self._want(Change("add", name, f"{name}:1", disk, self.simulation.any_zone()))
 
     def remove(self) -> None:
         """One less."""
@@ -79,7 +98,7 @@ class Operator:
         if self._wanted is not None or len(members) < MEMBERS_MIN:
             return
         process = self.world.chance.choice(members)
-        if not all(_knows(one, process) and _may_lose_one(one) for one in members):
+        if not all(_knows(one, process) and _may_lose(one, process) for one in members):
             return
         self.world.note("operator", "throws away the disk of", process.name)
         if process.up:
@@ -101,20 +120,18 @@ class Operator:
             self._ask(change)
             self.world.after(self.world.between_us(2 * SECOND, 6 * SECOND), lambda: self._pursue(change))
 
-    def _ask(self, change: Change) -> None:
+    def _ask(self, change: Change, number: int = SYSTEM) -> None:
         up = [one for one in self.simulation.processes.values() if one.up and not one.stopped and not one.gone]
         up = [one for one in up if one.name != change.node] or up
         if up:
             process = self.world.chance.choice(up)
-            node = process.node
-            assert node is not None
             self.world.note("operator", f"asks {process.name}", change)
-            node.change(Request(self, process, change), change)
+            process.stirred(number).change(Request(self, process, change), change)
             process.wake(self.world.now_us)
 
-    def told(self, change: Change, reply: Reply) -> None:
-        """An answer came."""
-        if change != self._wanted or (isinstance(reply, CommandError) and reply.code == "UNCERTAIN"):
+    def told(self, change: Change, reply: Reply, members: Config) -> None:
+        """An answer came, of a node that knew these members."""
+        if change != self._wanted or (isinstance(reply, CommandError) and reply.code in ("UNCERTAIN", "TRYAGAIN")):
             return
         self._wanted = None
         if isinstance(reply, CommandError):
@@ -122,7 +139,7 @@ class Operator:
             return
         if change.kind == "add":
             self._replacing = None
-            self.simulation.join(change.node, change.disk)
+            self.simulation.join(change.node, change.disk, members, change.zone)
         elif change.kind == "remove":
             self._removed(change.node)
 
@@ -140,28 +157,33 @@ class Operator:
             process.crash()
         if self.world.happens(0.7):
             self.simulation.give_new_disk(process)
-            self._want(Change("add", process.name, f"{process.name}:1", process.disk.id))
+            process.port = 1
+            self._want(Change("add", process.name, f"{process.name}:1", process.disk.id, process.zone))
             return
         self.simulation.bury(process)
         self._replacing = None
         self.add()
 
 
-def _applied(node: Node) -> Config:
-    """The configuration that a node has carried out."""
-    return node.raft.membership.at(node.raft.applied)
+def _applied(raft: Raft) -> Config:
+    """The configuration that a replica has carried out."""
+    return raft.membership.at(raft.applied)
 
 
-def _may_lose_one(one: Process) -> bool:
-    """Whether a majority is left when one voter has lost all it had."""
-    node = one.node
-    return node is not None and len(_applied(node).voters) > 2 and len(node.members.voters) > 2
+def _may_lose(one: Process, other: Process) -> bool:
+    """Whether a majority is left, as far as ``one`` knows, when the ``other`` has lost all it had."""
+    if one.node is None:
+        return False
+    for shard in one.node.each():
+        for config in (_applied(shard.raft), shard.raft.config):
+            if other.name in config.voters and len(config.voters) < MEMBERS_MIN:
+                return False
+    return True
 
 
 def _knows(one: Process, other: Process) -> bool:
     """Whether what ``one`` has on its disk, and so will always have, names the disk of ``other``."""
-    node = one.node
-    if node is None:
+    if one.node is None:
         return False
-    member = _applied(node).members.get(other.name)
+    member = _applied(one.raft(SYSTEM)).members.get(other.name)
     return member is not None and member.disk == other.disk.id

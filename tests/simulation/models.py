@@ -76,12 +76,18 @@ Value: TypeAlias = bytes | None
 
 
 class Register:
-    """A string key under GET, SET (NX, XX, GET), SETNX, DEL and INCR. The state is its value, None if there is none."""
+    """A string key under GET, SET (NX, XX, GET), SETNX, DEL and INCR. The state is its value, None if there is none.
+
+    ``EXEC key expected value`` stands for a transaction that sets the key, which was watched when it had the expected
+    value (empty for none). It may answer "nothing" whatever the value is: the key may have changed and changed back.
+    """
 
     initial: ClassVar[Value] = None
 
     def step(self, state: Value, call: Call, output: Output | Unknown) -> Sequence[Value]:
         """The value afterwards, if the call answers ``output``."""
+        if call[0] == b"EXEC":
+            return _exec(state, call[2] or None, call[3], output)
         command = REGISTER.get(call[0])
         if command is None:
             raise ValueError(f"not a command of the register: {call}")
@@ -96,6 +102,8 @@ class Register:
         """GET, and what was refused."""
         if call[0] == b"SET":
             return output is None and b"GET" not in call[3:]
+        if call[0] == b"EXEC":
+            return output == "nothing"
         return call[0] == b"GET" or (call[0] in (b"SETNX", b"DEL") and output == 0)
 
     def alike(self, unknown: Sequence[Call], known: Sequence[Operation]) -> Sequence[Call]:
@@ -115,7 +123,15 @@ class Register:
                 return value
             return stand_ins.setdefault(True, value)
 
-        return [(*call[:2], *map(written, call[2:3]), *call[3:]) for call in unknown]
+        return [call if call[0] == b"EXEC" else (*call[:2], *map(written, call[2:3]), *call[3:]) for call in unknown]
+
+
+def _exec(state: Value, expected: Value, new: bytes, output: Output | Unknown) -> Sequence[Value]:
+    if output is UNKNOWN:
+        return (new if state == expected else state,)
+    if output == "OK":
+        return (new,) if state == expected else ()
+    return (state,) if output == "nothing" else ()
 
 
 def _number(value: object) -> int | None:

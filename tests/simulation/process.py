@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from cluster import wire
 from cluster.machine.machine import Commands
 from cluster.machine.reply import CommandError
-from cluster.node import SHARD, Answers, Node
-from cluster.raft.core import Timing
+from cluster.node import Answers, Node
+from cluster.raft.core import Raft, Timing
 from cluster.raft.membership import Config
-from cluster.snapshots import ledger_of
+from cluster.raft.messages import Message
+from cluster.ring.slots import SYSTEM
+from cluster.shard import FOREVER_MS, Shard
 from cluster.storage.contract import Identity
 from resp_server import peering
 from resp_server.commands.table import Table
@@ -39,6 +41,9 @@ TURN_US = 40
 
 BUSY_TURNS_MAX = 400
 """A node that says it is busy gets something done, or it would take all of a processor."""
+
+SETTLE_MS = 10.0
+"""After this time a turn is whole, whatever it brings, as the reactor has it."""
 
 LEADERLESS_US_MAX = 10 * SECOND
 """Who waits is told after so long that there is no leader, as the reactor does."""
@@ -68,9 +73,13 @@ def commands() -> Commands:
 
 
 class Process:
-    """``node`` is None while it is not running. ``excused_us`` is how long it could not have answered, all in all."""
+    """``node`` is None while it is not running. ``excused_us`` is how long it could not have answered, all in all.
 
-    def __init__(self, simulation: Simulation, name: str, disk: Disk, clock: Clock) -> None:
+    ``founders`` are the nodes the cluster began with, none as far as a node knows that joined; that one was told the
+    ``members`` once, and forgets them when it stops.
+    """
+
+    def __init__(self, simulation: Simulation, name: str, disk: Disk, clock: Clock, zone: str = "") -> None:
         self.simulation = simulation
         self.world: World = simulation.world
         self.name = name
@@ -86,6 +95,9 @@ class Process:
         self.stalls = 0.0  # how likely a turn is interrupted in the middle
         self.gone = False  # removed for good
         self.port = 1
+        self.zone = zone
+        self.founders = Config()
+        self.members = Config()
         self.empty = False  # it lost its disk, and must join again
         self.direct: list[Session] = []
         self.keeping = Keeping(self)
@@ -101,6 +113,8 @@ class Process:
         self._probe_us = 0
         self._busy_turns = 0
         self._applied = 0
+        self._settle_at_ms = 0.0
+        self._whole = True
         self._leaderless_us: int | None = None
 
     def __str__(self) -> str:
@@ -116,17 +130,33 @@ class Process:
         """Whether nothing in it moves just now."""
         return self.world.now_us < self.stopped_until_us
 
-    # Life
+    def shard(self, number: int) -> Shard:
+        """A shard of its node, ready to be used in this turn by clients."""
+        node = self.node
+        assert node is not None
+        shard = node.shards[number]
+        node.touch(shard)
+        return shard
 
-    def found(self, config: Config) -> None:
-        """The first boot of a founder: the first configuration is on the disk before anything else."""
-        storage = self.disk.storage
-        storage.begin_checkpoint(SHARD, cleared=False, erased=())
-        storage.finish_checkpoint(SHARD, 0, 0, ledger_of(config, b""))
+    def stirred(self, number: int) -> Shard:
+        """A shard of its node, or the system's, with which more is done than clients do."""
+        node = self.node
+        assert node is not None
+        shard = node.system if number == SYSTEM else node.shards[number]
+        node.stir(shard)
+        return shard
+
+    def raft(self, number: int) -> Raft:
+        """Its part in a shard's group, to be looked at."""
+        node = self.node
+        assert node is not None
+        return node.system.raft if number == SYSTEM else node.shards[number].raft
+
+    # Life
 
     def start(self, timing: Timing) -> None:
         """Starts it on what its disk holds."""
-        world = self.world
+        world, shape = self.world, self.simulation.shape
         assert self.node is None
         self.boot += 1
         self.this_run = Run(self.boot, self.disk.id)
@@ -134,20 +164,30 @@ class Process:
         boot = f"{self.disk.id}x{self.boot}"
         node = Node(
             commands(),
-            identity=Identity(CLUSTER, self.name, self.disk.id),
+            identity=Identity(CLUSTER, self.name, self.disk.id, shape.shards, shape.replicas),
             boot=boot,
             timing=timing,
             chance=random.Random(world.chance.getrandbits(64)),
-            members=Config(),
+            members=self.founders if self.founders.members else self.members,
+            founders=self.founders,
             address=f"{self.name}:{self.port}",
+            zone=self.zone,
+            node_timeout_ms=shape.node_timeout_ms,
         )
+        self.members = Config()
         storage = self.disk.storage
-        found = storage.load(SHARD)
-        node.recover(found, storage.rows(SHARD), storage.entries(SHARD, found.checkpoint_index + 1))
+        for shard in node.each():
+            found = storage.load(shard.number)
+            entries = storage.entries(shard.number, found.checkpoint_index + 1)
+            node.recover(shard.number, found, storage.rows(shard.number), entries)
+            if found.last_index:
+                world.note(self.name, "recovers", (shard.number, found))
         self.node = node
         self.started_us = world.now_us
         self._leaderless_us = None
-        world.note(self.name, "starts", found)
+        self._whole = True
+        self._settle_at_ms = 0.0
+        world.note(self.name, "starts")
         self.simulation.watch.started(self)
         self.wake(world.now_us)
 
@@ -158,7 +198,7 @@ class Process:
         assert self.node is not None
         self.running_us += world.now_us - self.started_us
         self.disk.crash()
-        self.simulation.watch.crashed(self, self.node.raft)
+        self.simulation.watch.crashed(self, self.node)
         self.node = None
         self.boot += 1  # what was planned for this run is void
         self.keeping = Keeping(self)
@@ -288,23 +328,28 @@ class Process:
             mail, self._mail = self._mail, []
             for sender, run, data in mail:
                 if self._accepts(sender, run, node):
-                    message = wire.decode(data)
-                    self.world.note(self.name, "hears", (sender.name, message))
-                    node.receive(sender.name, message)
+                    for number, message in wire.decode(data):
+                        self.world.note(self.name, "hears", (sender.name, number, message))
+                        node.receive(sender.name, number, message)
+            self._whole = True
         if disk.work is not None and disk.done_us <= now_us:
             disk.finish(node)
-        if self._requests:
-            requests, self._requests = self._requests, []
-            for request in requests:
-                request()
+            self._whole = True
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request()
+        self._whole = self._whole or not requests
 
     def _answer(self, node: Node) -> None:
-        """Timers, the log and the disk, messages and answers."""
+        """Timers, the log and the disk, messages and answers, unless the turn only brought what is answered already."""
         world, disk = self.world, self.disk
         lapsed = bool(self.direct) and node.reads_lapsed(self.clock.monotonic_ms(world.now_us))
         direct, self.direct = self.direct, []
         for session in direct:
             session.send_direct(lapsed=lapsed)
+        if not (self._whole or node.busy or node.monotonic_ms >= self._settle_at_ms):
+            self._plan(node)
+            return
         node.tick()
         if disk.free:
             work = node.ready()
@@ -330,17 +375,23 @@ class Process:
         self._mend(node)
         self._count_leaderless(node)
         self.simulation.watch.turned(self, node)
+        self._whole = False
+        self._settle_at_ms = min(node.next_tick_ms(), node.monotonic_ms + SETTLE_MS)
         self._plan(node)
 
     def _send(self, node: Node) -> None:
+        """One frame for each peer, of what all shards have for it."""
         processes, network = self.simulation.processes, self.simulation.network
         watch = self.simulation.watch
-        for peer, message in node.outgoing():
-            watch.says(self, node, peer, message)
+        frames: dict[str, list[tuple[int, Message]]] = {}
+        for peer, number, message in node.outgoing():
+            watch.says(self, node, peer, number, message)
+            frames.setdefault(peer, []).append((number, message))
+        for peer, letters in frames.items():
             receiver = processes.get(peer)
             if receiver is None or receiver.node is None:
                 continue
-            data = wire.encode(message)
+            data = wire.encode(letters)
             for arrival_us in network.arrivals(self.name, peer):
                 receiver.mail(self, data, arrival_us)
 
@@ -348,14 +399,14 @@ class Process:
         for op, reply in answers.replies:
             if op is not None:
                 op.answer(reply)
-        for origin, reply in answers.woken:
+        for number, origin, reply in answers.woken:
             session = self.sessions.get(origin)
             if session is not None:
-                session.wake(reply)
+                session.wake(number, reply)
         if answers.restored:
             for session in list(self.sessions.values()):
-                if session.waiting and node.machine.waiters.of(session.origin) is None:
-                    session.wake(CommandError("the wait ended, it is not known how", "UNCERTAIN"))
+                if session.waits_in in answers.restored and not session.still_waits:
+                    session.end_wait(CommandError("the wait ended, it is not known how", "UNCERTAIN"))
 
     def _mend(self, node: Node) -> None:
         """A disk that takes nothing is tried now and then."""
@@ -373,17 +424,19 @@ class Process:
         elif self.world.now_us - self._leaderless_us > LEADERLESS_US_MAX:
             self._leaderless_us = self.world.now_us
             for session in list(self.sessions.values()):
-                if session.waiting and node.machine.waiters.of(session.origin) is not None:
-                    node.unblock(None, session.origin, b"TIMEOUT")
-                    session.wake(CommandError("no leader; it may still be served", "UNCERTAIN"))
+                number = session.waits_in
+                if number is not None and not node.shards[number].has_leader and session.still_waits:
+                    self.shard(number).unblock(None, session.origin, b"TIMEOUT")
+                    session.end_wait(CommandError("no leader; it may still be served", "UNCERTAIN"))
 
     def _plan(self, node: Node) -> None:
         """When the next turn is."""
         world, clock, disk = self.world, self.clock, self.disk
         soon_us = world.now_us + TURN_US
         if (node.busy and disk.free) or self._requests:
-            self._busy_turns = self._busy_turns + 1 if node.applied_index == self._applied else 0
-            self._applied = node.applied_index
+            applied = sum(shard.applied_index for shard in node.each())
+            self._busy_turns = self._busy_turns + 1 if applied == self._applied else 0
+            self._applied = applied
             if self._busy_turns > BUSY_TURNS_MAX:
                 raise Violation("never spins", f"{self} has been busy for {self._busy_turns} turns: {node.status()}")
             self.wake(soon_us)
@@ -391,7 +444,7 @@ class Process:
         self._busy_turns = 0
         next_us = world.now_us + 10 * SECOND
         tick_ms = node.next_tick_ms()
-        if tick_ms is not None:
+        if tick_ms < FOREVER_MS:
             tick_us = clock.us_of_monotonic(tick_ms)
             if tick_us < next_us:
                 next_us = tick_us
@@ -423,7 +476,7 @@ class Process:
         if sender.node is None or sender.boot != run.boot:
             return known is not None and known.boot == run.boot  # it is gone, and what was on its way still comes
         try:
-            peering.judge_caller(Hello(CLUSTER, name, f"{name}:{sender.port}", self.name, run.disk, NONCE), node)
+            peering.judge_caller(_hello(sender, run, node), node)
             peering.judge_disk(self.name, self.disk.id, sender.node)
         except Refused as refused:
             self.world.note(self.name, "refuses", (name, refused.kind))
@@ -436,3 +489,9 @@ class Process:
         if known is None or known.boot != run.boot:
             sender.node.connected(self.name)
         return True
+
+
+def _hello(sender: Process, run: Run, node: Node) -> Hello:
+    """What that run of the sender says when it calls the node."""
+    shape = peering.shape_of(node.identity)
+    return Hello(CLUSTER, sender.name, f"{sender.name}:{sender.port}", node.name, run.disk, shape, NONCE)

@@ -1,15 +1,19 @@
 """Clients' connections as a node's process sees them: what was asked on each, in order, and what was answered.
 
 This is resp_server/dispatch.py's part: what is read at once, what takes its
-place in the log, what is refused while the disk takes nothing.
+place in the log of its shard, what is refused while the disk takes nothing, and
+that answers of several shards come in the order in which they were asked for.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cluster.machine import transactions
 from cluster.machine.reply import WAITING, CommandError, Reply, Status
+from cluster.ring.slots import slot_of
+from cluster.shard import Shard
 from tests.simulation.models import UNKNOWN, Call, Operation, Output, Unknown
 from tests.simulation.world import Violation
 
@@ -18,8 +22,8 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
 
 READS = frozenset({b"GET", b"LOCK.INFO", b"Q.LEN", b"EXISTS"})
-SESSION_COMMANDS = frozenset({b"LOCK.ACQUIRE", b"Q.POP"})
-"""Their place in the log names the session, because they may wait."""
+SESSION_COMMANDS = frozenset({b"LOCK.ACQUIRE", b"Q.POP", b"WATCH", b"EXEC"})
+"""Their place in the log names the session, because they may wait, or leave something of it there."""
 
 NEVER_HAPPENED = frozenset({"CLUSTERDOWN", "MISCONF"})
 """Errors that promise it."""
@@ -30,14 +34,34 @@ Seen: TypeAlias = "Output | Unknown"
 class Op:
     """One command of one client, from when it was sent until it is answered.
 
-    ``void``: the answer promised that it never happened.
+    ``void``: the answer promised that it never happened. ``reply`` is what a shard answered; it is `WAITING` as long
+    as none did, or as the command waits.
     """
 
-    __slots__ = ("asked_us", "call", "done", "excused_us", "invoked", "output", "returned", "session", "void", "waits")
+    __slots__ = (
+        "answered",
+        "asked_us",
+        "call",
+        "done",
+        "excused_us",
+        "invoked",
+        "output",
+        "reply",
+        "returned",
+        "session",
+        "shard",
+        "void",
+        "waits",
+        "waits_us",
+    )
 
-    def __init__(self, session: Session, call: Call, invoked: int, asked_us: int, excused_us: int) -> None:
+    def __init__(self, session: Session, call: Call, shard: int, invoked: int, asked_us: int, excused_us: int) -> None:
         self.session = session
         self.call = call
+        self.shard = shard
+        self.reply: Any = WAITING
+        self.answered = False
+        self.waits_us = 0
         self.invoked = invoked
         self.asked_us = asked_us
         self.excused_us = excused_us  # how long the node had had an excuse not to answer by then
@@ -65,18 +89,22 @@ class Op:
 
 
 class Session:
-    """One connection of one client to one run of one process."""
+    """One connection of one client to one run of one process.
 
-    __slots__ = ("client", "closed", "direct", "number", "origin", "process", "queue", "written")
+    ``shards`` are those that may hold something of it.
+    """
+
+    __slots__ = ("client", "closed", "direct", "number", "origin", "process", "queue", "shards", "written")
 
     def __init__(self, client: Client, process: Process, number: int) -> None:
         self.client = client
         self.process = process
         self.number = number
         assert process.node is not None
-        self.origin = process.node.origin(number)
+        self.origin = process.node.shards[0].origin(number)
         self.queue: deque[Op] = deque()
         self.closed = False
+        self.shards: dict[int, None] = {}
         self.written: dict[bytes, bytes] = {}  # the values it wrote, by key
         self.direct: list[tuple[Op, Reply]] = []  # answered in this turn by a look at the state, not sent yet
 
@@ -90,32 +118,50 @@ class Session:
         process = self.process
         node, disk, world = process.node, process.disk, process.world
         assert node is not None
-        op = Op(self, call, world.tick(), world.now_us, process.excused_us)
+        number = node.slot_shard[slot_of(call[1])]
+        shard = process.shard(number)
+        op = Op(self, call, number, world.tick(), world.now_us, process.excused_us)
         self.client.asked(op)
         args = list(call)
         name = args[0]
-        handler = node.machine.handler(name)
         if name in READS:
-            in_vain = node.due and disk.refusal is not None
-            if self._pending or (node.reads_wait and not in_vain):
+            handler = shard.machine.handler(name)
+            in_vain = shard.due and disk.refusal is not None
+            if self._pending or (shard.reads_wait and not in_vain):
                 self.queue.append(op)
-                node.submit_read(op, handler, args)
+                shard.submit_read(op, handler, args)
             else:
-                self._now(op, node.read(handler, args))
+                self._now(op, shard.read(handler, args))
             return
         if disk.refusal is not None:
-            refusal = disk.refusal
             if self._pending:
                 self.queue.append(op)
-                node.submit_read(op, lambda machine, args: refusal, [])
+                self._fill(op, disk.refusal)
             else:
-                self._now(op, refusal)
+                self._now(op, disk.refusal)
             return
         self.queue.append(op)
         if name in SESSION_COMMANDS:
-            node.submit(op, handler, args, origin=self.origin)
+            self.shards[number] = None
+        if name == b"EXEC":
+            self._execute_transaction(op, shard)
+        elif name in SESSION_COMMANDS:
+            shard.submit(op, shard.machine.handler(name), args, origin=self.origin)
         else:
-            node.clients.submit_writes(op, [(handler, args, b"")])
+            shard.clients.submit_writes(op, [(shard.machine.handler(name), args, b"")])
+
+    def _execute_transaction(self, op: Op, shard: Shard) -> None:
+        """What was watched is replaced if it is what it was: EXEC key expected value."""
+        _, key, _, value = op.call
+        queued = [([b"GET", key], True), ([b"SET", key, value], False)]
+        steps = [(shard.machine.handler(args[0]), args, reads) for args, reads in queued]
+        shard.submit(
+            op,
+            lambda machine, _: transactions.execute(machine, steps),
+            [b"EXEC"],
+            logged=transactions.logged(queued),
+            origin=self.origin,
+        )
 
     @property
     def _pending(self) -> bool:
@@ -144,43 +190,83 @@ class Session:
     # Out
 
     def answer(self, op: Op, reply: Reply) -> None:
-        """The answer to one command, or that it waits."""
-        if op.done:
+        """The answer of its shard to one command, or that it waits."""
+        if op.answered:
             raise Violation("one answer", f"a second answer to {op}: {reply!r}")
-        if not self.queue or self.queue[0] is not op:
-            raise Violation("order of replies", f"{op} is answered before {self.queue[0] if self.queue else 'asked'}")
+        first = next((one for one in self.queue if one.shard == op.shard and not one.answered), None)
+        if first is not op:
+            raise Violation("order of replies", f"{op} is answered before {first}")
         if reply is WAITING:
-            op.waits = True
+            op.answered = op.waits = True
+            op.waits_us = self.process.world.now_us
             return
-        self._end(op, reply)
+        self._fill(op, reply)
+
+    def _fill(self, op: Op, reply: Reply) -> None:
+        """There is an answer, which goes out as soon as all before it have one."""
+        op.answered, op.waits, op.reply = True, False, reply
+        while self.queue and self.queue[0].reply is not WAITING:
+            self._end(self.queue.popleft())
 
     @property
-    def waiting(self) -> bool:
-        """Whether its command waits for a wake-up."""
-        return bool(self.queue) and self.queue[0].waits
+    def _waiting(self) -> Op | None:
+        """Its command that waits for a wake-up."""
+        return self.queue[-1] if self.queue and self.queue[-1].waits else None
 
-    def wake(self, reply: Reply) -> None:
-        """The wait of this session ended."""
-        if self.waiting:
-            self.queue[0].waits = False
-            self._end(self.queue[0], reply)
+    @property
+    def waits_in(self) -> int | None:
+        """The shard in which it waits, None if it does not."""
+        op = self._waiting
+        return None if op is None else op.shard
 
-    def _end(self, op: Op, reply: Reply) -> None:
-        self.queue.popleft()
+    @property
+    def still_waits(self) -> bool:
+        """Whether a session that was told to wait still does, as far as its node can tell."""
+        op, node = self._waiting, self.process.node
+        assert op is not None
+        assert node is not None
+        shard = node.shards[op.shard]
+        return not shard.here or shard.machine.waiters.of(self.origin) is not None
+
+    def wake(self, number: int, reply: Reply) -> None:
+        """A wait of this session in that shard ended."""
+        op = self._waiting
+        if op is None or op.shard != number:
+            return
+        if op.call[0] == b"Q.POP":
+            self._check_message(op, reply)
+        self.end_wait(reply)
+
+    def end_wait(self, reply: Reply) -> None:
+        """It waits no longer."""
+        op = self._waiting
+        assert op is not None
+        self._fill(op, reply)
+
+    def _end(self, op: Op) -> None:
         op.done = True
         if self.closed:
             return
-        op.output, op.void = _seen(reply)
+        op.output, op.void = _seen(op)
         if op.output is not UNKNOWN and not op.void:
             op.returned = self.process.world.tick()
-        self.process.world.note(str(self), "got", (op, reply))
+        self.process.world.note(str(self), "got", (op, op.reply))
         self._check_own_writes(op)
         self.client.answered(op)
 
+    def _check_message(self, op: Op, reply: Reply) -> None:
+        """What a wait for a message ends with is a message of that queue."""
+        if not isinstance(reply, list | dict):
+            return
+        queue, pushed = op.call[1], self.client.workload.pushed
+        values = [value for value in _values_in(reply) if value in pushed]
+        if not values or any(pushed[value] != queue for value in values):
+            raise Violation("its own outcome", f"{op} ended with {reply!r}")
+
     def _check_own_writes(self, op: Op) -> None:
         """Whoever wrote a value sees it afterwards, or a later one."""
-        if op.call[0] == b"SET" and op.output == "OK":
-            self.written[op.call[1]] = op.call[2]
+        if op.output == "OK" and op.call[0] in (b"SET", b"EXEC"):
+            self.written[op.call[1]] = op.call[2 if op.call[0] == b"SET" else 3]
         elif op.call[0] == b"GET" and isinstance(op.output, bytes) and op.call[1] in self.written:
             own = self.written[op.call[1]]
             if self.process.simulation.watch.older(op.output, own):
@@ -189,19 +275,36 @@ class Session:
     def close(self) -> None:
         """The client goes away: whatever is unanswered stays so."""
         self.closed = True
-        node = self.process.node
-        if node is not None and (self.queue or node.knows_session(self.origin)):
-            node.end_session(self.origin)
+        if self.process.node is None:
+            return
+        for number in self.shards:
+            shard = self.process.shard(number)
+            if self.queue or shard.knows_session(self.origin):
+                shard.end_session(self.origin)
 
 
-def _seen(reply: Reply) -> tuple[Seen, bool]:
+def _seen(op: Op) -> tuple[Seen, bool]:
     """What a client makes of a reply, and whether it says that nothing happened."""
+    reply = op.reply
     if isinstance(reply, CommandError):
         if reply.code == "UNCERTAIN":
             return UNKNOWN, False
         return f"-{reply.code} {reply.message}", reply.code in NEVER_HAPPENED
+    if op.call[0] == b"EXEC" and isinstance(reply, list):
+        if reply[0] != (op.call[2] or None):
+            raise Violation("a watched key", f"{op} went on, and found {reply[0]!r}")
+        return reply[1].text, False
     if isinstance(reply, Status):
         return reply.text, False
     if reply is None or isinstance(reply, int | bytes):
         return reply, False
-    return repr(reply), False
+    return ("nothing", False) if op.call[0] == b"EXEC" else (repr(reply), False)
+
+
+def _values_in(reply: Any) -> list[bytes]:
+    """All texts in a reply."""
+    if isinstance(reply, bytes):
+        return [reply]
+    if isinstance(reply, dict):
+        reply = [*reply, *reply.values()]
+    return [found for one in reply for found in _values_in(one)] if isinstance(reply, list | tuple) else []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from cluster.raft.core import Timing
-from cluster.raft.membership import static
+from cluster.raft.membership import VOTERS_MAX, Config, static
+from cluster.ring.slots import shard_of_slots
 from tests.simulation.clients import Workload
 from tests.simulation.clocks import DRIFT, Clock
 from tests.simulation.disk import Disk
@@ -19,8 +21,39 @@ from tests.simulation.watch import Watch
 from tests.simulation.world import MS, SECOND, Violation, World
 
 HOUR_US = 3600 * SECOND
+
 SIZES = (1, 2, 3, 3, 3, 3, 4, 5)
-"""How many nodes clusters begin with."""
+"""How many nodes clusters of one shard begin with."""
+
+SIZES_OF_MANY = (3, 4, 5, 5, 6, 7)
+SHARDS_OF_MANY = (1, 4, 4, 8)
+"""What worlds have in which a shard is not on every node."""
+
+ZONES = ("x", "y", "z")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is fixed when a cluster is founded. ``zones``: nodes are in one of three."""
+
+    shards: int = 1
+    replicas: int = VOTERS_MAX
+    zones: bool = False
+    node_timeout_ms: float = 300_000.0
+
+    @classmethod
+    def drawn(cls, chance: random.Random, shards: int) -> Shape:
+        """Of many shards, or (``shards`` -1) of as many as chance will have; not every node has each."""
+        return cls(
+            shards if shards > 0 else chance.choice(SHARDS_OF_MANY),
+            chance.choice((2, 3, 3)),
+            zones=chance.random() < 0.3,
+            node_timeout_ms=chance.choice((4_000.0, 10_000.0, 300_000.0)),
+        )
+
+
+ONE = Shape()
+"""One shard, which is on every node."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +74,9 @@ class Result:
 class Simulation:
     """A run to be. ``nodes`` 0 lets the seed choose how many there are.
 
+    ``shards`` 1 is the cluster whose only shard is on every node. Of more, as of -1, which lets the seed choose how
+    many, each is on some nodes only.
+
     ``processes`` are by name, in the order they came; ``turns`` counts those of all of them.
     """
 
@@ -49,12 +85,16 @@ class Simulation:
         seed: int,
         *,
         nodes: int = 0,
+        shards: int = 1,
+        shape: Shape | None = None,
         profile: Profile | None = None,
         leases: bool | None = None,
         keep_all: bool = False,
     ) -> None:
         self.world = World(seed, keep_all=keep_all)
         self.profile = profile or Profile.drawn(self.world.chance)
+        self.shape = shape or (ONE if shards == 1 else Shape.drawn(self.world.chance, shards))
+        self.slot_shard = shard_of_slots(self.shape.shards)
         self.network = Network(self.world, int(self.profile.delay_ms * MS))
         self.processes: dict[str, Process] = {}
         self.turns = 0
@@ -65,10 +105,12 @@ class Simulation:
         self._disks = 0
         chance = self.world.chance
         self.timing = Timing(leases=chance.random() < 0.8 if leases is None else leases)
-        founders = [self._make(self.free_name(), self.new_disk_id()) for _ in range(nodes or chance.choice(SIZES))]
-        self._founding = static({process.name: f"{process.name}:1" for process in founders})
+        sizes = SIZES if self.shape is ONE else SIZES_OF_MANY
+        count = nodes or chance.choice(sizes)
+        founders = [self._make(self.free_name(), self.new_disk_id(), self.any_zone()) for _ in range(count)]
+        self.founding = static({process.name: f"{process.name}:1" for process in founders})
         for process in founders:
-            process.found(self._founding)
+            process.founders = self.founding
             self.world.at(chance.randrange(300 * MS), lambda process=process: self.start(process))  # type: ignore[misc]
         self.workload = Workload(self)
         self.faults = Faults(self, self.profile)
@@ -122,10 +164,14 @@ class Simulation:
         self._disks += 1
         return f"d{self._disks}"
 
-    def _make(self, name: str, disk: str) -> Process:
+    def any_zone(self) -> str:
+        """A zone for a new node."""
+        return self.world.chance.choice(ZONES) if self.shape.zones else ""
+
+    def _make(self, name: str, disk: str, zone: str) -> Process:
         chance = self.world.chance
         clock = Clock(1 + chance.uniform(-DRIFT, DRIFT), chance.randrange(-2000, 2000))
-        process = self.processes[name] = Process(self, name, Disk(self.world, disk), clock)
+        process = self.processes[name] = Process(self, name, Disk(self.world, disk), clock, zone)
         return process
 
     def start(self, process: Process) -> None:
@@ -138,12 +184,13 @@ class Simulation:
         if not process.up and not process.gone and not process.empty:
             process.start(self.timing)
 
-    def join(self, name: str, disk: str) -> None:
-        """The cluster took a new member in: it starts, with an empty disk."""
+    def join(self, name: str, disk: str, members: Config, zone: str = "") -> None:
+        """The cluster, of these members as it was told, took a new one in: it starts, with an empty disk."""
         process = self.processes.get(name)
         if process is None:
-            process = self._make(name, disk)
+            process = self._make(name, disk, zone)
         process.gone = process.empty = False
+        process.founders, process.members = Config(), members
         self.start(process)
 
     def give_new_disk(self, process: Process) -> None:
@@ -154,8 +201,8 @@ class Simulation:
 
     def pretend(self, process: Process) -> None:
         """A founder is started with an empty disk as if nothing had been: the others must not take it for itself."""
-        if process.name in self._founding and len(self._founding.voters) > 1:
-            process.found(self._founding)
+        if process.name in self.founding and len(self.founding.voters) > 1:
+            process.founders = self.founding
             self.start(process)
 
     def bury(self, process: Process) -> None:
@@ -166,14 +213,14 @@ class Simulation:
             self.buried_us += process.running_us
             del self.processes[process.name]
 
-    def leaders(self) -> list[Process]:
-        """Who believes to lead."""
-        return [one for one in self.processes.values() if one.node is not None and one.node.raft.leading is not None]
+    def leaders(self, number: int = 0) -> list[Process]:
+        """Who believes to lead a shard."""
+        return [one for one in self.processes.values() if one.up and one.raft(number).leading is not None]
 
 
-def run(seed: int, steps: int, *, nodes: int = 0, profile: Profile | None = None) -> Result:
+def run(seed: int, steps: int, *, nodes: int = 0, shards: int = 1, profile: Profile | None = None) -> Result:
     """One run from a seed; raises `Violation`, with the end of the trace as a note."""
-    simulation = Simulation(seed, nodes=nodes, profile=profile)
+    simulation = Simulation(seed, nodes=nodes, shards=shards, profile=profile)
     try:
         return simulation.run(steps)
     except Exception as error:
@@ -183,4 +230,4 @@ def run(seed: int, steps: int, *, nodes: int = 0, profile: Profile | None = None
         raise
 
 
-__all__ = ["Result", "Simulation", "Violation", "run"]
+__all__ = ["ONE", "Result", "Shape", "Simulation", "Violation", "run"]

@@ -27,16 +27,17 @@ class Failure(NamedTuple):
     """A seed that found something."""
 
     seed: int
+    shards: int
     error: str
     notes: str
 
 
-def attempt(seed: int, steps: int) -> Result | Failure:
+def attempt(seed: int, steps: int, shards: int = 1) -> Result | Failure:
     """One run, in whatever process; an error of any kind is a find."""
     try:
-        return run(seed, steps)
+        return run(seed, steps, shards=shards)
     except Exception as error:  # noqa: BLE001 - a crash of the product is as good a find as a violation
-        return Failure(seed, f"{type(error).__name__}: {error}", "\n".join(getattr(error, "__notes__", ())))
+        return Failure(seed, shards, f"{type(error).__name__}: {error}", "\n".join(getattr(error, "__notes__", ())))
 
 
 @dataclass
@@ -73,8 +74,19 @@ class Summary:
         )
 
 
-def soak(minutes: float, steps: int, *, first: int | None = None, console: Console | None = None) -> Summary:
-    """Runs fresh seeds (or those from ``first`` on) until the time is up, and prints what it came to."""
+def soak(
+    minutes: float,
+    steps: int,
+    *,
+    shards: int = 0,
+    first: int | None = None,
+    workers: int = 0,
+    console: Console | None = None,
+) -> Summary:
+    """Runs fresh seeds (or those from ``first`` on) until the time is up, and prints what it came to.
+
+    ``shards`` 0: half of the runs have one shard, which is on every node, the other half as many as the seed says.
+    """
     console = console or Console()
     summary = Summary()
     started_s = time.monotonic()
@@ -82,7 +94,7 @@ def soak(minutes: float, steps: int, *, first: int | None = None, console: Conso
     seeds: Iterator[int] = (
         iter(lambda: secrets.randbelow(SEEDS), None) if first is None else iter(range(first, 1 << 62))
     )
-    workers = os.cpu_count() or 1
+    workers = workers or os.cpu_count() or 1
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with (
         Progress(*columns, console=console) as progress,
@@ -92,7 +104,8 @@ def soak(minutes: float, steps: int, *, first: int | None = None, console: Conso
         running: set[Future[Result | Failure]] = set()
         while True:
             while len(running) < 2 * workers and time.monotonic() < until_s and len(summary.failures) < FAILURES_MAX:
-                running.add(pool.submit(attempt, next(seeds), steps))
+                seed = next(seeds)
+                running.add(pool.submit(attempt, seed, steps, shards or (1, -1)[seed % 2]))
             if not running:
                 break
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -100,7 +113,11 @@ def soak(minutes: float, steps: int, *, first: int | None = None, console: Conso
                 outcome = future.result()
                 summary.add(outcome)
                 if isinstance(outcome, Failure):
-                    console.print(f"seed {outcome.seed}: {outcome.error[:300]}", markup=False, highlight=False)
+                    console.print(
+                        f"seed {outcome.seed} shards {outcome.shards}: {outcome.error[:300]}",
+                        markup=False,
+                        highlight=False,
+                    )
             summary.seconds = time.monotonic() - started_s
             progress.update(task, completed=min(summary.seconds, minutes * 60), description=summary.line)
     console.print(table(summary))

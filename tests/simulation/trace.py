@@ -10,6 +10,7 @@ import msgspec
 from cluster.node import Work
 from cluster.raft.messages import Append, Chunk, Forward, Message
 from cluster.storage.contract import Recovered
+from tests.simulation.groups import shard_of
 from tests.simulation.sessions import Op
 from tests.simulation.world import Event
 
@@ -31,23 +32,27 @@ def tail(simulation: Simulation) -> str:
     found = [f"seed {world.seed}, turn {simulation.turns}, the last events:"]
     found += lines(list(world.trace)[-TAIL_LINES:])
     for process in simulation.processes.values():
-        found.append(f"{process}: {'down' if process.node is None else process.node.status()}")
+        if process.node is None:
+            found.append(f"{process}: down")
+            continue
+        found.append(f"{process}: {process.node.atlas.marks}")
+        found += [f"    {shard_of(shard)}" for shard in process.node.each()]
     return "\n".join(found)
 
 
 def _about(about: Any) -> str:
     match about:
-        case (str() as name, Message() as message):
-            return f"{name}: {_message(message)}"
+        case (str() as name, int() as shard, Message() as message):
+            return f"{name} {shard}: {_message(message)}"
         case (Op() as op, reply):
             return f"{_words(op.call)} -> {reply!r}"
         case tuple() if about and all(isinstance(word, bytes) for word in about):
             return _words(about)
         case Work():
-            entries = f"{about.entries[0].index} to {about.entries[-1].index}" if about.entries else "no entries"
-            return f"{entries} {about.hard_state[1] if about.hard_state else ''}"
-        case Recovered():
-            return f"{about.hard_state} checkpoint {about.checkpoint_index} log to {about.last_index}"
+            entries = " ".join(f"{entry.shard}:{entry.index}" for entry in about.entries)
+            return f"{entries or 'no entries'} {about.hard_states or ''}"
+        case (int() as shard, Recovered() as found):
+            return f"{shard}: {found.hard_state} checkpoint {found.checkpoint_index} log to {found.last_index}"
         case _:
             return str(about)
 
