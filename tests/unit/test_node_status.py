@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.node import Node
-from cluster.raft.messages import Alive, Ping
+from cluster.shard import Shard
 from tests.scenarios.cluster import Cluster
 
 
@@ -20,6 +20,11 @@ def node(cluster: Cluster, name: str) -> Node:
     return cluster.hosts[name].node
 
 
+def shard(cluster: Cluster, name: str) -> Shard:
+    """The only shard, on a node."""
+    return cluster.hosts[name].shard()
+
+
 # What is told of it
 
 
@@ -31,13 +36,19 @@ def test_every_node_tells_the_same_story() -> None:
         status = node(cluster, name).status()
         assert (status.node, status.cluster, status.address) == (name, "scenario", f"{name}:1")
         assert (status.leader, status.term, status.voters) == ("n1", 1, ("n1", "n2", "n3"))
-        assert status.role == ("leader" if name == "n1" else "follower")
-        assert status.commit == status.applied == status.last_index
+        assert (status.state, status.left, status.paused) == ("up", False, False)
+        assert (status.leading, status.replicas) == (1 if name == "n1" else 0, 1)
+        (shard,) = status.shards
+        assert (shard.shard, shard.leader, shard.term, sorted(shard.voters)) == (0, "n1", 1, ["n1", "n2", "n3"])
+        assert shard.role == ("leader" if name == "n1" else "follower")
+        assert shard.commit == shard.applied == shard.last_index
+        assert shard.matches == dict.fromkeys(cluster.hosts, shard.last_index)
         assert [peer.id for peer in status.peers] == [other for other in cluster.hosts if other != name]
         for peer in status.peers:
             assert peer.reachable
             assert peer.role == ("leader" if peer.id == "n1" else "follower")
-            assert peer.match == status.last_index
+            assert (peer.leading, peer.replicas) == (1 if peer.id == "n1" else 0, 1)
+            assert peer.state == "up"
             assert peer.last_contact_ms is not None
             assert peer.last_contact_ms <= 150
             assert peer.round_trip_us is not None
@@ -53,14 +64,6 @@ def test_a_peer_that_is_gone_is_told_so() -> None:
         assert not gone.reachable
         assert gone.last_contact_ms is not None
         assert gone.last_contact_ms > 500
-
-
-def test_a_ping_is_answered_whoever_asks() -> None:
-    cluster = three()
-    found = node(cluster, "n2")
-    found.outgoing()
-    found.receive("n3", Ping(0, 12345))
-    assert ("n3", Alive(0, 12345, False)) in found.outgoing()
 
 
 def test_the_members_folders_are_learned_once_they_are_met() -> None:
@@ -98,11 +101,11 @@ def test_nothing_is_carried_out_before_it_is_known_to_be_committed() -> None:
         cluster.crash(name)
     cluster.hosts["n2"].start(cluster.now_ms)
     cluster.pass_ms(1000)
-    assert node(cluster, "n2").applied_index == 0
-    assert node(cluster, "n2").last_index > 1
+    assert shard(cluster, "n2").applied_index == 0
+    assert shard(cluster, "n2").last_index > 1
     cluster.hosts["n3"].start(cluster.now_ms)
     cluster.pass_ms(1500)
-    assert node(cluster, "n2").machine.keyspace.values == {b"x": b"1"}
+    assert shard(cluster, "n2").machine.keyspace.values == {b"x": b"1"}
 
 
 def test_a_node_that_is_alone_carries_out_its_log_in_its_first_turn() -> None:
@@ -112,8 +115,8 @@ def test_a_node_that_is_alone_carries_out_its_log_in_its_first_turn() -> None:
     cluster.turn("n1")
     cluster.crash("n1")
     cluster.hosts["n1"].start(cluster.now_ms)
-    assert node(cluster, "n1").machine.keyspace.values == {b"x": b"1"}
+    assert shard(cluster, "n1").machine.keyspace.values == {b"x": b"1"}
     cluster.hosts["n1"].checkpoint()
     cluster.crash("n1")
     cluster.hosts["n1"].start(cluster.now_ms)
-    assert node(cluster, "n1").machine.keyspace.values == {b"x": b"1"}
+    assert shard(cluster, "n1").machine.keyspace.values == {b"x": b"1"}

@@ -6,8 +6,9 @@ import pytest
 
 from cluster import clients
 from cluster.leadership import ENTRIES_AHEAD_MAX
-from cluster.node import GIVE_UP_MS, Node
+from cluster.node import ROUND_MS, Node
 from cluster.raft.messages import Append, Forward
+from cluster.shard import FOREVER_MS, GIVE_UP_MS, Shard
 from tests.scenarios.cluster import Cluster
 from tests.scenarios.host import EPOCH_MS
 
@@ -25,11 +26,15 @@ def node(cluster: Cluster, name: str) -> Node:
     return cluster.hosts[name].node
 
 
-def advance(cluster: Cluster, name: str, ms: float = 0) -> Node:
+def shard(cluster: Cluster, name: str) -> Shard:
+    """The only shard, on a node."""
+    return cluster.hosts[name].shard()
+
+
+def advance(cluster: Cluster, name: str, ms: float = 0) -> Shard:
     """Only this node's clock moves on."""
-    found = node(cluster, name)
-    found.advance(EPOCH_MS + int(cluster.now_ms + ms), cluster.now_ms + ms)
-    return found
+    node(cluster, name).advance(EPOCH_MS + int(cluster.now_ms + ms), cluster.now_ms + ms)
+    return shard(cluster, name)
 
 
 # Waking and sleeping
@@ -48,9 +53,11 @@ def test_nodes_with_nothing_to_do_sleep_until_a_timer() -> None:
 def test_a_node_that_is_alone_has_no_timers() -> None:
     cluster = Cluster(1)
     cluster.pass_ms(5)
-    assert node(cluster, "n1").raft.leading is not None
-    assert node(cluster, "n1").next_tick_ms() is None
-    assert not node(cluster, "n1").busy
+    found = node(cluster, "n1")
+    assert shard(cluster, "n1").raft.leading is not None
+    assert all(one.next_tick_ms() == FOREVER_MS for one in found.each())
+    assert found.next_tick_ms() <= cluster.now_ms + ROUND_MS, "the node itself looks where its shards should be"
+    assert not found.busy
 
 
 @pytest.mark.parametrize("gone", [("n2", "n3"), ("n3",)])
@@ -63,7 +70,7 @@ def test_a_node_without_a_leader_is_not_busy(gone: tuple[str, ...]) -> None:
     cluster.pass_ms(2000)
     assert not node(cluster, "n1").has_leader
     assert not node(cluster, "n1").busy
-    node(cluster, "n1").end_session(b"n1.b1.7")
+    shard(cluster, "n1").end_session(b"n1.b1.7")
     assert not node(cluster, "n1").busy
 
 
@@ -89,10 +96,10 @@ def test_an_alarm_rings_on_every_node_by_one_entry() -> None:
     cluster = three()
     cluster.hosts["n2"].write("SET x 1 PX 100")
     cluster.pass_ms(60)
-    last = node(cluster, "n1").last_index
+    last = shard(cluster, "n1").last_index
     cluster.pass_ms(200)
-    assert node(cluster, "n1").last_index == last + 1
-    assert all(len(node(cluster, name).machine.keyspace.values) == 0 for name in cluster.hosts)
+    assert shard(cluster, "n1").last_index == last + 1
+    assert all(len(shard(cluster, name).machine.keyspace.values) == 0 for name in cluster.hosts)
 
 
 # Leaders, leases
@@ -124,7 +131,7 @@ def test_reads_wait_where_something_is_due() -> None:
 
 def test_a_leader_is_lost_after_two_election_timeouts() -> None:
     cluster = three()
-    found = node(cluster, "n2")
+    found = shard(cluster, "n2")
     assert found.has_leader
     cluster.cut("n2")
     patience_ms = 2 * found.timing.election_ms - (cluster.now_ms - found.raft.contact_ms)
@@ -137,7 +144,7 @@ def test_a_leader_is_lost_after_two_election_timeouts() -> None:
 
 def test_nobody_waits_longer_for_a_lost_leader_than_that() -> None:
     cluster = three()
-    found = node(cluster, "n2")
+    found = shard(cluster, "n2")
     cluster.cut("n2")
     cluster.hosts["n2"].write("SET x 1")
     cluster.turn("n2")
@@ -168,9 +175,10 @@ def test_a_node_that_leads_again_begins_with_nothing_taken() -> None:
 
 def test_a_batch_of_an_earlier_term_is_not_taken() -> None:
     cluster = three()
-    leader = node(cluster, "n1")
+    leader = shard(cluster, "n1")
     last = leader.last_index
-    leader.receive("n2", Forward(leader.term - 1, b"n2.b1", 0, 99, b"\x92\x91\x93\xc4\x03SET\xc4\x01x\xc4\x01y\x80"))
+    body = b"\x92\x91\x93\xc4\x03SET\xc4\x01x\xc4\x01y\x80"
+    node(cluster, "n1").receive("n2", 0, Forward(leader.term - 1, b"n2.b1", 0, 99, body))
     cluster.pass_ms(60)
     assert leader.last_index == last
 
@@ -183,9 +191,9 @@ def test_what_is_asked_on_one_node_is_answered_in_that_order() -> None:
     for name in ("n1", "n2"):
         host = cluster.hosts[name]
         host.write(f"SET {name} 1")
-        host.node.submit_read(host.asked(f"GET {name}"), *host.call(f"GET {name}"))
+        host.shard().submit_read(host.asked(f"GET {name}"), *host.call(f"GET {name}"))
         host.write(f"APPEND {name} 2")
-        host.node.submit_read(host.asked(f"GET {name}"), *host.call(f"GET {name}"))
+        host.shard().submit_read(host.asked(f"GET {name}"), *host.call(f"GET {name}"))
     cluster.pass_ms(30)
     for name in ("n1", "n2"):
         assert [event for event in cluster.events if event.startswith(name)] == [
@@ -227,7 +235,7 @@ def test_what_gets_nowhere_under_a_leader_that_is_there_is_given_up() -> None:
 def test_a_leader_far_ahead_lets_its_batch_grow() -> None:
     cluster = three()
     cluster.hosts["n2"].disk = cluster.hosts["n3"].disk = "slow"
-    leader = node(cluster, "n1")
+    leader = shard(cluster, "n1")
     for number in range(ENTRIES_AHEAD_MAX + 20):
         cluster.hosts["n1"].write(f"SET x {number}")
         cluster.turn("n1")
@@ -256,13 +264,13 @@ def test_the_end_of_a_session_happens_also_when_the_leader_is_lost_with_it() -> 
     host.write("LOCK.ACQUIRE lock me SESSION")
     cluster.pass_ms(60)
     origin = host.node.origin(1)
-    assert host.node.knows_session(origin)
-    host.node.end_session(origin)
+    assert host.shard().knows_session(origin)
+    host.shard().end_session(origin)
     cluster.turn("n2")
     cluster.crash("n1")  # and with it the only message about it
     cluster.elect("n3")
     cluster.pass_ms(200)
-    assert not host.node.knows_session(origin)
+    assert not host.shard().knows_session(origin)
 
 
 def test_a_node_that_comes_back_ends_the_sessions_it_had() -> None:
@@ -289,16 +297,17 @@ def test_a_link_that_works_again_is_used_at_once() -> None:
     cluster.cuts.clear()
     leader = node(cluster, "n1")
     leader.connected("n2")
-    assert any(to == "n2" and isinstance(message, Append) and message.entries for to, message in leader.outgoing())
+    sent = [message for to, number, message in leader.outgoing() if (to, number) == ("n2", 0)]
+    assert any(isinstance(message, Append) and message.entries for message in sent)
 
 
 def test_what_was_under_way_on_a_broken_link_is_sent_again() -> None:
     cluster = three()
-    leader = node(cluster, "n1")
+    leading = shard(cluster, "n1").raft.leading
     cluster.cut("n1", "n2")
     cluster.hosts["n1"].write("SET x 1")
     cluster.pass_ms(20)
-    assert leader.raft.leading is not None
-    assert leader.raft.leading.progress["n2"].unanswered
-    leader.disconnected("n2")
-    assert not leader.raft.leading.progress["n2"].unanswered
+    assert leading is not None
+    assert leading.progress["n2"].unanswered
+    node(cluster, "n1").disconnected("n2")
+    assert not leading.progress["n2"].unanswered
