@@ -42,7 +42,8 @@ def _own_address(session: Session) -> Address:
 
 
 def _epoch(session: Session) -> int:
-    return max((shard.term for shard in session.server.node.status().shards), default=0)
+    status = session.server.node.status()
+    return max(status.term, *(shard.term for shard in status.shards), 0)
 
 
 def _info(session: Session, args: list[bytes]) -> Reply:

@@ -208,19 +208,19 @@ def _sepakat(server: Server) -> Fields:
         "cache_bytes": server.lines.bytes,
     }
     if len(ring) == 1:
+        fields["raft_leader"] = ring[0].leader or ""
         for shard in status.shards:
-            fields |= _only_shard(shard, ring[0].leader)
+            fields |= _only_shard(shard)
             fields["log_checkpoint_index"] = node.shards[0].checkpoint_index
     fields |= {f"shard_{shard.shard}": _shard(shard) for shard in status.shards}
     fields |= {f"peer_{peer.id}": _peer(peer) for peer in status.peers}
     return fields
 
 
-def _only_shard(shard: ShardStatus, leader: str | None) -> Fields:
+def _only_shard(shard: ShardStatus) -> Fields:
     """Where there is one shard, what it says is what the node says."""
     return {
         "raft_role": shard.role,
-        "raft_leader": leader or "",
         "raft_term": shard.term,
         "raft_voters": ",".join(shard.voters),
         "raft_learners": ",".join(shard.learners),
@@ -315,7 +315,8 @@ def _info(session: Session, args: list[bytes]) -> Reply:
     shards = [server.shard(number) for number in range(len(server.node.shards))]
     counts = [_count(shard.machine, []) for shard in shards]
     several = clustered(server)
-    asked = [one for one in shards if one.has_leader and (session.pending or (several and one.reads_wait))]
+    far = [one for one in shards if one.reads_wait and (several or not one.here)]
+    asked = [one for one in (shards if session.pending else far) if one.has_leader]
 
     def rendered(replies: list[Reply]) -> Reply:
         for shard, reply in zip(asked, replies, strict=True):

@@ -147,7 +147,7 @@ def test_cluster_nodes_has_redis_s_fields(nodes: SeveralNodes) -> None:
         assert master == ("-" if node == nodes.leader else hex_id(nodes.leader))
         assert (sent, link, slots) == ("0", "connected", ["0-16383"] if node == nodes.leader else [])
         assert (received == "0") == (node == name)
-        assert int(epoch) == nodes.members[name].node.shards[0].term
+        assert int(epoch) == max(one.term for one in nodes.members[name].node.each())
     assert parsed(nodes.ask(name, "CLUSTER MYID")) == hex_id(name)
 
 
@@ -441,6 +441,16 @@ def test_info_keyspace_covers_the_cluster_on_every_node(ring: SeveralNodes) -> N
         assert received.startswith(OK), "replies keep their order"
         assert b"db0:keys=%d,expires=%d\r\n" % (count + 1, count // 4) in received
         assert received.endswith(b":1\r\n+PONG\r\n")
+
+
+def test_info_of_a_node_without_a_replica_of_the_only_shard() -> None:
+    five = SeveralNodes(5)
+    name = next(name for name, member in five.members.items() if not member.node.shards[0].here)
+    assert five.ask(name, "SET a 1") == OK
+    assert b"db0:keys=1,expires=0\r\n" in five.ask(name, "INFO")
+    info = fields(told(five, name, "INFO sepakat"))
+    assert (info["raft_leader"], info["shards_here"]) == (five.leader, "0")
+    assert "raft_role" not in info
 
 
 def test_info_needs_nobody_but_those_who_lead(ring: SeveralNodes) -> None:
