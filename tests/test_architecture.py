@@ -14,20 +14,42 @@ SOURCES = sorted(path for package in ("cluster", "resp_server") for path in (ROO
 MACHINE = [path for path in SOURCES if path.is_relative_to(ROOT / "cluster" / "machine")]
 CORE = [path for path in SOURCES if path.is_relative_to(ROOT / "cluster")]
 
-# Who may import whom. A package may always import itself; the longest prefix that matches decides.
+# Who may import whom. A package may always import itself; the longest prefix that matches decides, and there is one.
 ARROWS = {
     "cluster.storage": {"cluster.storage"},
     "cluster.machine": {"cluster.machine", "cluster.storage.contract", "cluster.deadlock"},
     "cluster.raft": {"cluster.raft", "cluster.storage.contract"},
-    "cluster.wire": {"cluster.raft.messages"},
+    "cluster.ring": {"cluster.ring", "cluster.machine.slots"},
+    "cluster.wire": {"cluster.raft.messages", "cluster.ring.slots"},
     "cluster.cache": {"cluster.cache"},
     "cluster.deadlock": set(),
-    "cluster": {"cluster"},
+    # Around a shard, from the inside out: nobody knows who stands further down.
+    "cluster.status": set(),
+    "cluster.contacts": {"cluster.raft.messages"},
+    "cluster.snapshot_files": {"cluster.raft.messages", "cluster.storage.contract"},
+    "cluster.snapshots": {"cluster.raft", "cluster.machine", "cluster.storage.contract"},
+    "cluster.atlas": {"cluster.machine"},
+    "cluster.outcomes": {"cluster.machine"},
+    "cluster.batch": {"cluster.machine"},
+    "cluster.outstanding": {"cluster.batch", "cluster.machine.reply"},
+    "cluster.forwarding": {"cluster.batch", "cluster.raft.messages"},
+    "cluster.wishes": {"cluster.batch", "cluster.machine.reply", "cluster.raft"},
+    "cluster.clients": {"cluster.outstanding", "cluster.batch", "cluster.machine"},
+    "cluster.carrying": {"cluster.clients", "cluster.outcomes", "cluster.batch", "cluster.machine",
+                         "cluster.raft.membership", "cluster.storage.contract"},
+    "cluster.hosting": {"cluster.carrying", "cluster.forwarding", "cluster.outcomes", "cluster.batch",
+                        "cluster.machine", "cluster.raft"},
+    "cluster.leadership": {"cluster.hosting", "cluster.forwarding", "cluster.clients", "cluster.batch", "cluster.raft"},
+    "cluster.shard": {"cluster.leadership", "cluster.hosting", "cluster.carrying", "cluster.clients", "cluster.wishes",
+                      "cluster.forwarding", "cluster.batch", "cluster.outcomes", "cluster.snapshots",
+                      "cluster.contacts", "cluster.machine", "cluster.raft", "cluster.storage.contract"},
+    "cluster.moves": {"cluster.node", "cluster.shard", "cluster.atlas", "cluster.ring", "cluster.raft"},
+    "cluster.node": {"cluster"},
     "resp_server.protocol": {"resp_server.protocol", "cluster.machine.reply"},
     "resp_server.edge": {"resp_server", "cluster"},
     "resp_server.cli": {"resp_server"},
     "resp_server": {"resp_server", "cluster"},
-}
+}  # fmt: skip
 
 # The core is handed time, chance and sockets. Its storage alone touches the system, and no clock.
 FORBIDDEN_IN_CORE = {"trio", "socket", "ssl", "select", "selectors", "time", "datetime", "random", "secrets", "uuid"}
@@ -114,5 +136,8 @@ def test_the_rules_see_what_they_forbid(tmp_path: Path) -> None:
     assert not allowed("cluster.machine.locks", "cluster.node")
     assert not allowed("cluster.raft.core", "cluster.machine.machine"), "entries are opaque to Raft"
     assert not allowed("cluster.machine.machine", "cluster.raft.core")
+    assert not allowed("cluster.ring.placement", "cluster.raft.core"), "who is where is arithmetic"
+    assert not allowed("cluster.shard", "cluster.atlas"), "a shard does not know what the system group says"
+    assert not allowed("cluster.outcomes", "cluster.hosting")
     assert not allowed("resp_server.protocol.replies", "resp_server.session")
     assert allowed("resp_server.edge.app", "cluster.node")
