@@ -153,6 +153,7 @@ class Node:
         self._by_number = {shard.number: shard for shard in self._all}
         self._touched: dict[Shard, None] = {}
         self._busy: dict[Shard, None] = {}  # those that had something to do at the end of a turn
+        self._moving: dict[Shard, None] = {}  # and those with a snapshot on its way
         self._stirred = False  # the touched shards may have got something to do
         self._only = self.shards[0] if len(self.shards) == 1 else None
         self._tick_at_ms = 0.0
@@ -230,6 +231,10 @@ class Node:
                 self._busy[shard] = None
             else:
                 self._busy.pop(shard, None)
+            if shard.snapshots.moving:
+                self._moving[shard] = None
+            else:
+                self._moving.pop(shard, None)
             shard.tick_at_ms = shard.next_tick_ms()
             if shard.tick_at_ms < self._tick_at_ms:
                 self._tick_at_ms = shard.tick_at_ms
@@ -337,8 +342,7 @@ class Node:
             self._show_presence()
         found, self._outbox = self._outbox, []
         for shard in self._touched:
-            number = shard.number
-            found += [(peer, number, message) for peer, message in shard.outgoing()]
+            shard.outgoing(found)
         return found
 
     # Timers
@@ -564,7 +568,7 @@ class Node:
     @property
     def moving(self) -> bool:
         """Whether a snapshot is on its way, to this node or from it, or a replica is to be emptied."""
-        return bool(self._to_drop) or any(shard.snapshots.moving for shard in self._all)
+        return bool(self._to_drop or self._moving) or any(shard.snapshots.moving for shard in self._touched)
 
     def chunk_stored(self, number: int, chunk: Chunk, *, stored: bool) -> None:
         """A piece of a shard's `snapshots` is on the disk, or cannot be had there; after the last the state is it."""

@@ -276,15 +276,16 @@ class Shard:
         """Who leads, or led when last heard of."""
         return self._office[1]
 
-    def outgoing(self) -> list[tuple[str, Message]]:
-        """Messages to send now, (to, what)."""
-        if self.raft.leading is None:
+    def outgoing(self, found: list[tuple[str, int, Message]]) -> None:
+        """Adds the messages to send now, (to, shard, what)."""
+        raft, number = self.raft, self.number
+        if raft.leading is None:
             self._pass_on()
-        found = self.raft.outgoing()
+        if raft.has_mail:
+            found += [(peer, number, message) for peer, message in raft.outgoing()]
         if self._outbox:
-            found = [*found, *self._outbox]
+            found += [(peer, number, message) for peer, message in self._outbox]
             self._outbox.clear()
-        return found
 
     # Timers
 
@@ -305,19 +306,21 @@ class Shard:
         if now_ms >= self._next_retry_ms:
             self._next_retry_ms = now_ms + self.timing.election_ms / 2
             self._retry()
-        self._give_up()
+        if self.clients.waiting:
+            self._give_up()
 
     def next_tick_ms(self) -> float:
         """The monotonic time at which `tick` has something to do, infinite when only a message can bring it."""
         raft = self.raft
         raft_ms = raft.next_tick_ms()
         at_ms = FOREVER_MS if raft_ms is None else raft_ms
-        unsettled = self.clients.waiting or self._carrying.waits or len(self._wishes) or self.clients.owed
+        waiting = self.clients.waiting
+        unsettled = waiting or self._carrying.waits or self._wishes.pending or self.clients.owed
         if raft.leading is not None and not raft.leading.progress:
             return self.monotonic_ms + self.timing.heartbeat_ms if unsettled else at_ms
         if unsettled:
             at_ms = min(at_ms, self._next_retry_ms)
-            if raft.leading is None and self.clients.waiting and not self.lost_leader:
+            if waiting and raft.leading is None and not self.lost_leader:
                 at_ms = min(at_ms, self._contact_ms + 2 * self.timing.election_ms)
         return at_ms
 
@@ -340,10 +343,12 @@ class Shard:
         """Whether there is something for this turn's entry or batch, and that can be made, or refused."""
         if self.raft.leading is not None:
             return self._leadership.has_work(due=self.due)
+        clients = self.clients
+        if not (clients.open.calls or clients.owed):
+            return False
         if self.lost_leader:
-            return bool(self.clients.open.calls)
-        asked = bool(self.clients.open.calls or self.clients.owed)
-        return asked and self.last_leader is not None and not self.clients.outstanding.sent_before(self.term)
+            return bool(clients.open.calls)
+        return self.last_leader is not None and not clients.outstanding.sent_before(self.term)
 
     @property
     def has_leader(self) -> bool:
@@ -490,7 +495,7 @@ class Shard:
     @property
     def wishing(self) -> bool:
         """Whether somebody here waits for a change."""
-        return bool(len(self._wishes))
+        return bool(self._wishes.pending)
 
     def change(self, client: Client, change: Change) -> None:
         """Somebody wants another leader (of the system's shard: a member); the answer comes once it is so."""
@@ -571,10 +576,13 @@ class Shard:
 
     def _pass_on(self) -> None:
         """Closes the turn on a node that does not lead: hands the batch to the leader, if there is one."""
+        clients = self.clients
+        if not (clients.waiting or clients.owed):
+            return
         leader = self.last_leader
         if leader is None or leader == self.name or self.lost_leader:
             return
-        clients, term, here = self.clients, self.term, self.here
+        term, here = self.term, self.here
         again = clients.outstanding.to_send(term)
         if again is None:
             return

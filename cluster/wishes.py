@@ -69,31 +69,28 @@ class Refused(Exception):
 class Wishes:
     """The wishes made at one node, and what it can do towards those of others while it leads.
 
-    ``answers`` collects what those who asked are to be told.
+    ``pending`` are those, ``answers`` collects what those who asked are to be told.
     """
 
-    __slots__ = ("_granted", "_number", "_pending", "_raft", "answers", "departures")
+    __slots__ = ("_granted", "_number", "_raft", "answers", "departures", "pending")
 
     def __init__(self, raft: Raft) -> None:
         self.answers: list[tuple[Client, Reply]] = []
         self._raft = raft
         self.departures: Departures | None = None
-        self._pending: list[Pending] = []
+        self.pending: list[Pending] = []
         self._granted: dict[int, int] = {}  # by number: the entry after which the leader saw it fulfilled
         self._number = 0
-
-    def __len__(self) -> int:
-        return len(self._pending)
 
     def make(self, client: Client, change: Change) -> None:
         """Somebody here wishes it; a client of None only hopes."""
         self._number += 1
-        self._pending.append(Pending(self._number, client, change, self._raft.now_ms + PATIENCE_MS))
+        self.pending.append(Pending(self._number, client, change, self._raft.now_ms + PATIENCE_MS))
 
     def pursue(self) -> list[Wish]:
         """Answers those that came true or ran out of time; what to repeat to the leader, if that is another node."""
         raft = self._raft
-        for wish in list(self._pending):
+        for wish in list(self.pending):
             reply = fulfilled(raft, wish.change) if self._may_tell(wish) else None
             if reply is None and raft.leading is not None:
                 try:
@@ -104,7 +101,7 @@ class Wishes:
                 reply = self._too_late(wish.change)
             if reply is not None:
                 self._end(wish, reply)
-        return [Wish(0, wish.number, *wish.change) for wish in self._pending] if raft.leading is None else []
+        return [Wish(0, wish.number, *wish.change) for wish in self.pending] if raft.leading is None else []
 
     def _may_tell(self, wish: Pending) -> bool:
         """Whether what is carried out here is new enough to tell whether the wish is fulfilled."""
@@ -145,17 +142,17 @@ class Wishes:
 
     def granted(self, message: WishGranted) -> None:
         """The leader saw it fulfilled."""
-        if any(wish.number == message.number for wish in self._pending):
+        if any(wish.number == message.number for wish in self.pending):
             self._granted[message.number] = message.index
 
     def refused(self, message: WishRefused) -> None:
         """The leader will not do it."""
-        for wish in list(self._pending):
+        for wish in list(self.pending):
             if wish.number == message.number:
                 self._end(wish, CommandError(message.reason))
 
     def _end(self, wish: Pending, reply: Reply) -> None:
-        self._pending.remove(wish)
+        self.pending.remove(wish)
         self._granted.pop(wish.number, None)
         if wish.client is not None:
             self.answers.append((wish.client, reply))
