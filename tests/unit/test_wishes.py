@@ -206,7 +206,7 @@ def test_a_wish_that_nobody_grants_is_given_up() -> None:
     (answer,) = town.pursue("n1", ms=2000)
     assert isinstance(answer, CommandError)
     assert answer.code == "UNCERTAIN"
-    assert len(town.wishes["n1"]) == 0
+    assert len(town.wishes["n1"].pending) == 0
 
 
 def test_a_refusal_that_is_late_ends_no_other_wish() -> None:
@@ -215,7 +215,7 @@ def test_a_refusal_that_is_late_ends_no_other_wish() -> None:
     wishes.make("client", Change("add", "", "host4:1", "disk 4"))
     wishes.refused(WishRefused(0, 77, "no"))
     assert wishes.answers == []
-    assert len(wishes) == 1
+    assert len(wishes.pending) == 1
 
 
 def test_who_only_hopes_is_not_told() -> None:
@@ -223,7 +223,7 @@ def test_who_only_hopes_is_not_told() -> None:
     town.wishes["n1"].make(None, Change("remove", "n9"))
     town.pursue()
     assert town.wishes["n1"].answers == []
-    assert len(town.wishes["n1"]) == 0
+    assert len(town.wishes["n1"].pending) == 0
 
 
 def test_a_node_that_follows_passes_wishes_on_and_grants_none() -> None:
@@ -245,3 +245,62 @@ def test_no_change_is_begun_while_leadership_is_handed_over() -> None:
     town.wishes["n1"].make("client", Change("remove", "n2"))
     town.wishes["n1"].pursue()
     assert town.config()[0] == ("n1", "n2", "n3")
+
+
+# Nodes that have to be free of shards before they go
+
+
+class Drain:
+    """Frees nodes, one shard at a time."""
+
+    def __init__(self, shards: int) -> None:
+        self.shards = shards
+        self.asked: list[str] = []
+
+    def let_go(self, node: str) -> bool:
+        """It may go once it holds nothing any more."""
+        self.asked.append(node)
+        return self.shards == 0
+
+    def left_on(self, node: str) -> int:
+        return self.shards
+
+
+@pytest.mark.parametrize("at", ["n1", "n2"])
+def test_a_node_is_removed_once_it_is_free_of_shards(at: str) -> None:
+    town, drain = Town(), Drain(2)
+    for wishes in town.wishes.values():
+        wishes.departures = drain
+    assert town.wish(Change("remove", "n3"), at=at) == []
+    assert "n3" in town.group["n1"].config
+    assert set(drain.asked) == {"n3"}
+    drain.shards = 0
+    assert town.pursue(at, ms=1000) == [OK]
+    assert "n3" not in town.group["n1"].config
+
+
+def test_who_waits_too_long_for_that_is_told_how_much_is_left() -> None:
+    town = Town()
+    town.wishes["n1"].departures = Drain(2)
+    town.wishes["n1"].make("client", Change("remove", "n3"))
+    (answer,) = town.pursue("n1", ms=PATIENCE_MS + 1000)
+    assert isinstance(answer, CommandError)
+    assert (answer.code, answer.message) == ("TRYAGAIN", "n3 is being drained: 2 shards are left; ask again")
+
+
+def test_nobody_is_drained_who_is_no_member_or_the_last() -> None:
+    town, drain = Town(1), Drain(2)
+    town.wishes["n1"].departures = drain
+    assert town.wish(Change("remove", "n9")) == [OK]
+    assert "last voter" in refusal(town.wish(Change("remove", "n1")))
+    assert drain.asked == []
+
+
+# Zones
+
+
+def test_a_member_may_change_its_zone() -> None:
+    town = Town()
+    assert town.wish(Change("add", "n4", "host4:1", "disk 4", "east")) == [b"n4"]
+    assert town.wish(Change("add", "n4", "host4:1", "disk 4", "west"), at="n2") == [b"n4"]
+    assert town.group["n3"].config.members["n4"] == Member("n4", "host4:1", "disk 4", "west")
