@@ -71,9 +71,9 @@ class Moves:
         for shard in node.shards:
             since_ms = self._steady(shard)
             if since_ms is None:
-                known = node.atlas.place(shard.number)
-                placed_at = None if node.name in known.nodes else known.index
-                if shard.gave_up(placed_at):
+                place_reported = node.atlas.place(shard.number)
+                shard.reported_voters = place_reported.voters
+                if shard.gave_up(place_reported):
                     node.give_up(shard.number)
                 continue
             self._report(shard)

@@ -456,7 +456,7 @@ class Node:
     def left_on(self, node: str) -> int:
         """See `cluster.wishes.Departures`."""
         self.atlas.read(self.system.machine, self.system.raft.applied)
-        return self.atlas.held_by(node)
+        return self.atlas.held_by(node) if node in self.atlas.marks.leaving else 0
 
     def _introduce(self) -> None:
         """Makes known where this node is now, and (as the leader) which data folders the others were met with."""
@@ -581,16 +581,13 @@ class Node:
         """A shard is elsewhere: the driver empties what is here of it."""
         if number in self._to_drop:
             return
+        self.stir(self._by_number[number])
         self._by_number[number].begin_to_give_up()
         self._to_drop[number] = None
 
     def to_drop(self) -> list[int]:
-        """Shards whose replica here is to be emptied on the disk, as `dropped` is then told.
-
-        Only once the disk has all of their logs: nothing must be appended behind that.
-        """
-        logs = ((number, self._by_number[number].raft.log) for number in self._to_drop)
-        return [number for number, log in logs if log.saved_index == log.last_index]
+        """Shards whose replica here is to be emptied on the disk, as `dropped` is then told."""
+        return [number for number in self._to_drop if self._by_number[number].may_go]
 
     def ledger_of_dropped(self, number: int) -> bytes:
         """What the disk keeps of such a shard: that this node is no member of it."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cluster import batch as batches
+from cluster.atlas import Place
 from cluster.batch import Answer, Client
 from cluster.carrying import Carrying, unblocking
 from cluster.clients import Clients, no_leader, uncertain
@@ -107,6 +108,8 @@ class Shard:
         self.reads_wait = True
         self.checkpoint_index = 0
         self.bytes_since_checkpoint = 0
+        self._checkpoint_bytes = 0  # what the one under way is to take off the log
+        self.reported_voters: tuple[str, ...] = ()  # of the last report to the system group
         self.chosen_ms: float | None = None  # when somebody here last wanted this node to lead
         self.clients = Clients(author)
         self._commands = commands
@@ -149,7 +152,7 @@ class Shard:
         that is alone finds out in its first turn. The first entry of this run
         ends the sessions of the runs before.
         """
-        config, ledger, floor = parts_of(recovered.ledger)
+        config, ledger = parts_of(recovered.ledger)
         index = recovered.checkpoint_index
         self.machine.restore(ledger, rows)
         membership = Membership(index, config if config.members else self.raft.config)
@@ -159,7 +162,7 @@ class Shard:
             self.bytes_since_checkpoint += len(entry.payload)
         self.checkpoint_index = index
         self._carrying.term = recovered.checkpoint_term
-        self.raft.recover(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state, floor)
+        self.raft.recover(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state)
         self.now_ms = self.machine.now_ms
         self._carrying.outcomes = Outcomes(recovered.checkpoint_term)
         names = [END_SESSIONS, f"{self.name}.".encode(), self.clients.author + b"."]
@@ -321,7 +324,9 @@ class Shard:
         if unsettled:
             at_ms = min(at_ms, self._next_retry_ms)
             if waiting and raft.leading is None and not self.lost_leader:
-                at_ms = min(at_ms, self._contact_ms + 2 * self.timing.election_ms)
+                wait_ms = 2 * self.timing.election_ms
+                patience_ms = wait_ms if raft.now_ms - self._contact_ms < wait_ms else 2 * wait_ms
+                at_ms = min(at_ms, self._contact_ms + patience_ms)
         return at_ms
 
     def next_due_ms(self) -> int | None:
@@ -371,11 +376,28 @@ class Shard:
 
     @property
     def lost_leader(self) -> bool:
-        """Whether no leader has been heard for two election timeouts."""
+        """Whether no leader has been heard for two election timeouts, nor is one about to be elected.
+
+        While most of those who vote are there somebody will be, and it is waited twice as long.
+        """
         raft = self.raft
         if raft.leading is not None or raft.alone:
             return False
-        return raft.now_ms - self._contact_ms >= 2 * self.timing.election_ms
+        patience_ms = 2 * self.timing.election_ms
+        silent_ms = raft.now_ms - self._contact_ms
+        return silent_ms >= patience_ms and (silent_ms >= 2 * patience_ms or not self._majority_there)
+
+    @property
+    def _majority_there(self) -> bool:
+        """Whether most of those who vote, as far as is known here, were heard within the last election timeout."""
+        voters, since_ms = self.voters, self.raft.now_ms - self.timing.election_ms
+        heard = [voter == self.name or (self._contacts.heard_ms(voter) or 0.0) > since_ms for voter in voters]
+        return sum(heard) > len(heard) // 2
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """Who votes, as far as is known here."""
+        return self.raft.config.voters if self.member else self.reported_voters or self.raft.config.voters
 
     def _retry(self) -> None:
         """Repeats to the leader what it may not have heard."""
@@ -742,11 +764,11 @@ class Shard:
     def begin_checkpoint(self) -> tuple[Checkpoint, int, int, bytes]:
         """Starts a checkpoint of what is applied: (what to write, index, term, ledger)."""
         checkpoint, ledger = self.machine.begin_checkpoint()
-        self.bytes_since_checkpoint = 0
+        self._checkpoint_bytes, self.bytes_since_checkpoint = self.bytes_since_checkpoint, 0
         raft = self.raft
         term = raft.log.term(raft.applied)
         assert term is not None
-        return checkpoint, raft.applied, term, ledger_of(raft.membership.at(raft.applied), ledger, raft.floor)
+        return checkpoint, raft.applied, term, ledger_of(raft.membership.at(raft.applied), ledger)
 
     def end_checkpoint(self, index: int, *, durable: bool) -> None:
         """The checkpoint of ``index`` is in force, or it failed."""
@@ -754,6 +776,8 @@ class Shard:
         if durable:
             self.checkpoint_index = index
             self.raft.compact(index, RETAIN_BYTES)
+        else:
+            self.bytes_since_checkpoint += self._checkpoint_bytes
 
     # Snapshots that come in
 
@@ -775,23 +799,29 @@ class Shard:
 
     # Giving the replica up
 
-    def gave_up(self, placed_at: int | None) -> bool:
-        """Whether the replica here is none any more, so that its data should go.
+    def gave_up(self, place: Place) -> bool:
+        """Whether the replica here is none any more, so that its data should go; ``place`` is the shard's, as reported.
 
-        Its own log says so, or the shard's place as it was reported at index
-        ``placed_at`` (None: this node is in it), and nobody sends anything.
+        Its own log says so, or others do and nobody sends it anything. What a log
+        says that is being replayed is no news, so not while a leader is heard.
         """
         raft = self.raft
-        if raft.leading is not None or not raft.log.last_index:
+        if raft.leading is not None or not raft.log.last_index or self.name in place.nodes:
             return False
-        if raft.membership.left(self.name) and raft.applied >= raft.membership.since:
-            return True
-        forgotten = raft.now_ms - raft.contact_ms > FORGOTTEN_MS
-        return forgotten and placed_at is not None and placed_at > raft.membership.since
+        quiet_ms = raft.now_ms - raft.contact_ms
+        since = raft.membership.since
+        if not self.member and raft.membership.left(self.name) and raft.applied >= since:
+            return quiet_ms >= 2 * self.timing.election_ms
+        return quiet_ms >= FORGOTTEN_MS and place.index >= 0 and (place.index > since or not self.member)
 
     def begin_to_give_up(self) -> None:
-        """The driver empties the disk now; nothing is added to the log until `given_up`."""
-        self.raft.installing = True
+        """The driver empties the disk, once it `may_go`; nothing is added to the log until `given_up`."""
+        self.raft.begin_to_give_up()
+
+    @property
+    def may_go(self) -> bool:
+        """Whether the disk has all of a replica that is given up: nothing may be written behind its emptying."""
+        return self.raft.may_go
 
     def given_up(self) -> None:
         """Nothing of the replica is left on the disk but its term and vote: from here on this node is distant."""
@@ -814,9 +844,8 @@ class Shard:
                 self._carrying.waits[waiter.origin] = waiter.number
 
     def ledger_of_dropped(self) -> bytes:
-        """What the disk keeps of a replica that was given up: a configuration without this node, and how far it was."""
-        raft = self.raft
-        return ledger_of(raft.config.without(self.name), b"", raft.floor_of_given_up())
+        """What the disk keeps of a replica that was given up: the configuration it is no part of."""
+        return ledger_of(self.raft.config.without(self.name), b"")
 
     # Looking
 

@@ -22,17 +22,17 @@ from cluster.raft.transfer import Transfer
 from cluster.storage.contract import Row
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[Config, bytes, tuple[int, int]]).decode
+_decode = msgspec.msgpack.Decoder(tuple[Config, bytes]).decode
 
 
-def ledger_of(config: Config, machine_ledger: bytes, floor: tuple[int, int] = (0, 0)) -> bytes:
-    """What a checkpoint keeps beside the keys: the configuration at its end, the machine's ledger, `Raft.floor`."""
-    return _encode((config, machine_ledger, floor))
+def ledger_of(config: Config, machine_ledger: bytes) -> bytes:
+    """What a checkpoint keeps beside the keys: the configuration at its end, and the machine's ledger."""
+    return _encode((config, machine_ledger))
 
 
-def parts_of(ledger: bytes) -> tuple[Config, bytes, tuple[int, int]]:
-    """The configuration, the machine's ledger and the floor of a checkpoint."""
-    return _decode(ledger) if ledger else (Config(), b"", (0, 0))
+def parts_of(ledger: bytes) -> tuple[Config, bytes]:
+    """The configuration and the machine's ledger of a checkpoint."""
+    return _decode(ledger) if ledger else (Config(), b"")
 
 
 class Installation:
@@ -40,12 +40,12 @@ class Installation:
 
     __slots__ = ("config", "index", "ledger", "machine", "position", "term")
 
-    def __init__(self, commands: Commands, first: Chunk, floor: tuple[int, int]) -> None:
+    def __init__(self, commands: Commands, first: Chunk) -> None:
         self.index = first.index
         self.term = first.index_term
         self.position = 0
-        self.config, machine_ledger, _ = parts_of(first.ledger)
-        self.ledger = ledger_of(self.config, machine_ledger, floor)  # the sender's floor is not this node's
+        self.ledger = first.ledger
+        self.config, machine_ledger = parts_of(first.ledger)
         self.machine = Machine(commands)
         self.machine.restore(machine_ledger, ())
 
@@ -120,7 +120,7 @@ class Snapshots:
             if chunk.last and raft.log.saved_index < raft.log.last_index:
                 continue
             if not chunk.position:
-                self._installation = Installation(self._commands, chunk, raft.floor)
+                self._installation = Installation(self._commands, chunk)
             known = self._installation
             if known is not None and known.expects(chunk):
                 raft.installing = chunk.last

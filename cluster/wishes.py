@@ -45,7 +45,7 @@ class Departures(Protocol):
         ...
 
     def left_on(self, node: str) -> int:
-        """How many shards it still has a part in, as far as is known here."""
+        """How many shards a node that is to leave still has a part in, as far as is known here; 0 for any other."""
         ...
 
 
@@ -135,7 +135,7 @@ class Wishes:
         grant(raft, change)
 
     def _too_late(self, change: Change) -> CommandError:
-        left = self.departures.left_on(change.node) if self.departures is not None else 0
+        left = self.departures.left_on(change.node) if self.departures is not None and self._raft.leader else 0
         if change.kind == "remove" and left:
             return CommandError(f"{change.node} is being drained: {left} shards are left; ask again", "TRYAGAIN")
         return CommandError("the cluster did not agree in time: see RAFT.INFO, and ask again", "UNCERTAIN")

@@ -87,8 +87,10 @@ class Raft:
     takes nothing: then this member does not stand for election. ``chunks``
     are pieces of a snapshot that came in and that the driver should store;
     ``installing`` while it stores the last, which replaces the log, or gives the log up.
-    ``floor`` is the term and index of the last entry of a log that was given up
-    here: it may have been counted on for what it held, so nobody gets a vote who has less.
+    ``floor`` is the term and index of an entry that this member had, in a log that
+    was given up, or that the group had when it came to it with an empty log: it may
+    be counted on for it, and what it finds in the log before that is long past. So
+    nobody gets a vote who has less, and it does not stand itself.
     ``rank`` says how soon this member should stand for election, if all else is equal: 0 before 1, and so on.
     ``voters_max`` is up to how many voters learners are made to.
     """
@@ -129,9 +131,9 @@ class Raft:
         self._outbox: list[tuple[str, Message]] = []
         self._held: list[tuple[str, Message]] = []
 
-    def recover(self, log: Log, membership: Membership, hard_state: HardState, floor: tuple[int, int] = (0, 0)) -> None:
+    def recover(self, log: Log, membership: Membership, hard_state: HardState) -> None:
         """What the disk holds, before anything else is done."""
-        self.floor = floor
+        self.floor = (hard_state.floor_term, hard_state.floor_index)
         self.log = log
         self.membership = membership
         self.term = max(hard_state.term, log.last_term)
@@ -161,6 +163,11 @@ class Raft:
         """Whether it is the only voter: then it needs nobody's agreement."""
         voters = self.membership.now.voters
         return len(voters) == 1 and voters[0] == self.name
+
+    @property
+    def stands(self) -> bool:
+        """Whether it stands for election when it hears no leader."""
+        return self.able and self.name in self.membership.now.voters and self.up_to_date
 
     @property
     def _unled(self) -> bool:
@@ -207,14 +214,14 @@ class Raft:
         """Runs the timers."""
         if self.leading is not None:
             self.leading.tick()
-        elif self.name in self.config.voters and self.able and (self._unled or self.now_ms >= self.election_at_ms):
+        elif self.stands and (self._unled or self.now_ms >= self.election_at_ms):
             election.stand(self, pre=not self.alone)
 
     def next_tick_ms(self) -> float | None:
         """When `tick` has something to do, at the latest; None when nothing but a message can bring it."""
         if self.leading is not None:
             return None if not self.leading.progress else self.leading.next_beat_ms
-        if self.name not in self.config.voters or not self.able:
+        if not self.stands:
             return None
         return self.now_ms if self._unled else self.election_at_ms
 
@@ -227,11 +234,14 @@ class Raft:
 
     def unsaved(self) -> tuple[list[Entry], HardState | None]:
         """What the disk has not been given: entries, and the term and vote if they changed."""
-        return self.log.unsent(), HardState(self.term, self.vote) if self._unsaved_state else None
+        return self.log.unsent(), self._hard_state() if self._unsaved_state else None
+
+    def _hard_state(self) -> HardState:
+        return HardState(self.term, self.vote, *self.floor)
 
     def saved(self, entries: list[Entry], hard_state: HardState | None) -> None:
         """The disk has what `unsaved` gave."""
-        if hard_state is not None and hard_state == HardState(self.term, self.vote):
+        if hard_state is not None and hard_state == self._hard_state():
             self._unsaved_state = False
         if entries:
             self.log.saved(entries)
@@ -369,14 +379,30 @@ class Raft:
         assert self.leading is not None
         election.stand(self, pre=False, forced=True)
 
-    def floor_of_given_up(self) -> tuple[int, int]:
-        """The floor once the log is given up."""
-        return max(self.floor, (self.log.last_term, self.log.last_index))
+    def raise_floor(self, term: int, index: int) -> None:
+        """This member lacks, or is about to give up, a log that reached this entry; that must not be forgotten."""
+        if (term, index) > self.floor:
+            self.floor = (term, index)
+            self._unsaved_state = True
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether its log is no less than it was, or should have been: before that it must not lead."""
+        return (self.log.last_term, self.log.last_index) >= self.floor
+
+    def begin_to_give_up(self) -> None:
+        """The log and the state are about to go: nothing is added until `given_up`."""
+        self.raise_floor(self.log.last_term, self.log.last_index)
+        self.installing = True
+
+    @property
+    def may_go(self) -> bool:
+        """Whether what `begin_to_give_up` left to be saved is."""
+        return not self._unsaved_state and self.log.saved_index == self.log.last_index
 
     def given_up(self) -> None:
-        """This member is none any more, and its log and state are gone; its term and vote stay."""
+        """This member is none any more, and its log and state are gone; its term, vote and floor stay."""
         assert self.leading is None
-        self.floor = self.floor_of_given_up()
         self.log.restart(0, 0)
         self.membership.restart(0, self.config.without(self.name))
         self.commit = self.applied = 0

@@ -84,7 +84,7 @@ def on_voted(raft: Raft, peer: str, message: Voted) -> None:
 
 def on_timeout_now(raft: Raft, leader: str, message: TimeoutNow) -> None:
     """The leader hands over to this member."""
-    if raft.name in raft.config.voters and raft.able:
+    if raft.stands:
         stand(raft, pre=False, forced=True)
 
 

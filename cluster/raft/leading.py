@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 APPEND_BYTES_MAX = 1024 * 1024
 """An append with more than one entry is not larger."""
 
+IDLE_BEATS = 2
+"""A leader whose log does not grow beats only every so many intervals, if that leaves three to an election timeout."""
+
 FOREVER_MS = float("inf")
 CAUGHT_UP_ENTRIES = 64
 """A learner no further behind than this gets its vote."""
@@ -62,6 +65,7 @@ class Leading:
         self._successor_until_ms = 0.0
         self._gave_lease_up = False
         self._beat_us = 0
+        self._beat_index = 0  # the last entry at the last beat
         self._leaving: list[str] = []
         self._removed: dict[str, None] = {}
         self._built: tuple[int, int, int, Append] | None = None
@@ -92,6 +96,10 @@ class Leading:
     def _beat(self) -> None:
         raft = self._raft
         interval_ms = raft.timing.heartbeat_ms
+        idle = raft.log.last_index == self._beat_index and not len(self.reads)
+        if idle and interval_ms * IDLE_BEATS <= raft.timing.election_ms / 3:
+            interval_ms *= IDLE_BEATS
+        self._beat_index = raft.log.last_index
         self.next_beat_ms = (raft.now_ms // interval_ms + 1) * interval_ms  # all shards of a node at the same time
         self._beat_us = max(self._beat_us + 1, self._now_us)
         matches = self.matches()

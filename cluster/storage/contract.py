@@ -133,10 +133,12 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HardState:
-    """What Raft must never forget: the current term and the vote in it."""
+    """What Raft must never forget: the current term, the vote in it, and the floor (`cluster.raft.core.Raft`)."""
 
     term: int = 0
     vote: str = ""
+    floor_term: int = 0
+    floor_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ import sqlite3
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import astuple
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -59,7 +60,10 @@ KEYSPACE: Final = "keyspace.sqlite"
 LOG_SCHEMA: Final = (
     # The upper 15 bits of a position are the shard, the lower 48 the index.
     "CREATE TABLE log (position INTEGER PRIMARY KEY, term INTEGER NOT NULL, payload BLOB NOT NULL)",
-    "CREATE TABLE hard_state (shard INTEGER PRIMARY KEY, term INTEGER NOT NULL, vote TEXT NOT NULL)",
+    """CREATE TABLE hard_state (
+        shard INTEGER PRIMARY KEY, term INTEGER NOT NULL, vote TEXT NOT NULL,
+        floor_term INTEGER NOT NULL, floor_index INTEGER NOT NULL
+    )""",
     "CREATE TABLE emptied (shard INTEGER PRIMARY KEY, times INTEGER NOT NULL)",
     """CREATE TABLE identity (
         one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -86,6 +90,8 @@ CHECKPOINT_CACHE_KIB: Final = 64 * 1024
 SYNCHRONOUS: Final = {SyncPolicy.ALWAYS: "FULL", SyncPolicy.EVERYSEC: "NORMAL", SyncPolicy.NO: "NORMAL"}
 
 INSERT_ENTRY: Final = "INSERT INTO log VALUES (?, ?, ?)"
+SELECT_HARD_STATE: Final = "SELECT term, vote, floor_term, floor_index FROM hard_state WHERE shard = ?"
+UPSERT_HARD_STATE: Final = "INSERT OR REPLACE INTO hard_state VALUES (?, ?, ?, ?, ?)"
 DELETE_ENTRIES: Final = "DELETE FROM log WHERE position BETWEEN ? AND ?"
 UPSERT_ROW: Final = "INSERT OR REPLACE INTO keyspace VALUES (?, ?, ?, ?, ?, ?)"
 UPSERT_CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?)"
@@ -145,7 +151,7 @@ class SqliteStorage:
             if not (self._emptied_alike(shard) and self._continues(shard, index, term)):
                 self._reset_log(shard, index, term)
             self._mended(shard)
-            state = self._log.execute("SELECT term, vote FROM hard_state WHERE shard = ?", (shard,)).fetchone()
+            state = self._log.execute(SELECT_HARD_STATE, (shard,)).fetchone()
             last_index = max(index, self._tail(shard))
         return Recovered(HardState(*state or ()), index, term, ledger, last_index)
 
@@ -196,7 +202,7 @@ class SqliteStorage:
                     log.execute(INSERT_ENTRY, (position, term, payload))
                     tails[shard] = index
                 for shard, state in hard_states:
-                    log.execute("INSERT OR REPLACE INTO hard_state VALUES (?, ?, ?)", (shard, state.term, state.vote))
+                    log.execute(UPSERT_HARD_STATE, (shard, *astuple(state)))
         except BaseException:
             tails.clear()
             raise

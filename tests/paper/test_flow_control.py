@@ -98,6 +98,6 @@ def test_heartbeats_go_on_whatever_is_on_its_way() -> None:
     group.settle()
     group.pass_ms(2000)
     assert (group.leader(), group["n1"].term) == ("n1", 1)
-    group.wait(50)
+    group.wait(100)
     group.tick("n1")
     assert len(group.sent("n1", Heartbeat)) == 2
