@@ -92,11 +92,15 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A cluster as the node ``asked`` sees it; ``member``: that belongs to it still."""
+    """A cluster as the node ``asked`` sees it; ``member``: that belongs to it still.
+
+    ``system_leader`` leads the group in which the nodes agree on the cluster itself.
+    """
 
     cluster: str
     asked: str
     member: bool
+    system_leader: str | None
     paused: bool
     rows: list[Row]
     shards: list[Shard]
@@ -119,6 +123,8 @@ class Overview:
     def headline(self) -> Iterator[str]:
         """How it is, in a sentence or two."""
         yield f"cluster {self.cluster}: {self._leaders()}"
+        if self.member and self.system_leader is None:
+            yield "most of the nodes that agree on who belongs to it do not reach each other: nobody can join or leave"
         moving = sum(bool(shard.moving) for shard in self.shards)
         if moving or self.paused:
             words = f"{moving} of {len(self.shards)} shards are moving" if moving else "nothing moves"
@@ -145,6 +151,7 @@ class Overview:
             "asked": self.asked,
             "serves": self.serves,
             "leader": self.leader,
+            "system-leader": self.system_leader,
             "paused": self.paused,
             "nodes": [row.as_json() for row in self.rows],
             "shards": [shard.as_json() for shard in self.shards],
@@ -163,7 +170,9 @@ def look(where: Address, password: str) -> Overview:
     shards = [_shard_of(row, leading.get(row["shard"])) for row in ring]
     rows = [_row_of(node, where, shards) for node in nodes]
     member = any(node["id"] == own["node_id"] and node["state"] != "removed" for node in nodes)
-    return Overview(own["cluster_id"], own["node_id"], member, bool(rebalancing["paused"]), rows, shards)
+    system_leader = own["system_leader"] or None
+    paused = bool(rebalancing["paused"])
+    return Overview(own["cluster_id"], own["node_id"], member, system_leader, paused, rows, shards)
 
 
 def _replicas_of(text: str, password: str) -> list[dict[str, Any]]:

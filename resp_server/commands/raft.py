@@ -6,7 +6,6 @@ from typing import Any
 
 from cluster.machine.arguments import integer
 from cluster.machine.reply import WAITING, CommandError, Reply, syntax_error
-from cluster.ring.slots import SYSTEM
 from cluster.status import PeerStatus, ShardStatus, Status
 from resp_server.commands.command import Command, wrong_arity
 from resp_server.commands.spreading import Merge
@@ -60,10 +59,10 @@ def _info(session: Session, args: list[bytes]) -> Reply:
     if len(args) > 2:
         raise wrong_arity("raft.info")
     status = session.server.node.status()
-    shards = [shard for shard in status.shards if shard.shard != SYSTEM]
+    shards = status.shards
     if len(args) == 2:
-        number = SYSTEM if args[1] == b"%d" % SYSTEM else shard_number(session, args[1])
-        shards = [shard for shard in status.shards if shard.shard == number]
+        number = shard_number(session, args[1])
+        shards = tuple(shard for shard in shards if shard.shard == number)
         if not shards:
             raise CommandError(f"{status.node} has no replica of shard {number}: see RAFT.RING")
     return [_shard(session, shard, status) for shard in shards]

@@ -21,7 +21,7 @@ from tests.unit.wire_front import Edge
 
 STEP_MS = 10
 PATIENCE_MS = 20_000
-ADDRESSES = {f"n{number}": f"127.0.0.1:700{number}" for number in range(1, 6)}
+ADDRESSES = {f"n{number}": f"127.0.0.1:700{number}" for number in range(1, 10)}
 
 Mail: TypeAlias = "list[tuple[str, int, Message]]"
 """From whom or to whom, about which shard, what."""

@@ -493,9 +493,17 @@ def test_raft_info_has_the_shards_the_node_has(ring: SeveralNodes) -> None:
         assert one["shard"] == here[-1]
 
 
-def test_the_system_group_can_be_asked_for(ring: SeveralNodes) -> None:
-    assert told_error(ring, "n1", "RAFT.INFO 16384").startswith("n1 has no replica of shard 16384")
+def test_what_is_no_shard_is_said(ring: SeveralNodes) -> None:
     assert told_error(ring, "n1", "RAFT.INFO 8") == "no such shard: this cluster has 8, 0 to 7"
+
+
+def test_info_tells_who_agrees_on_the_cluster_itself() -> None:
+    six = SeveralNodes(6, shards=2)
+    info = fields(told(six, "n6", "INFO sepakat"))
+    assert sorted(info["system_voters"].split(",")) == ["n1", "n2", "n3", "n4", "n5"]
+    assert info["system_learners"] == "n6"
+    assert info["system_leader"] in info["system_voters"].split(",")
+    assert int(info["system_term"]) > 0
 
 
 def told_error(nodes: SeveralNodes, name: str, call: str) -> str:

@@ -59,6 +59,7 @@ class Cluster:
         }
         self.gone: set[int] = set()  # ports
         self.rebalancing: dict[str, Any] = {"paused": 0, "moving": [0], "leaving": [], "lost": []}
+        self.system_leader = "n2"
         self.refusals: list[str] = []  # what CLUSTER FORGET answers before it is OK
 
     def ask(self, where: Address, *calls: tuple[str, ...], password: str = "", timeout_s: float = 5.0) -> list[Any]:
@@ -74,7 +75,10 @@ class Cluster:
             refusal = self.refusals.pop(0)
             raise AskError(f"{where} answers: {refusal}", refusal.split()[0])
         return {
-            ("INFO", "sepakat"): f"# Sepakat\r\nnode_id:{name}\r\ncluster_id:c1\r\n",
+            (
+                "INFO",
+                "sepakat",
+            ): f"# Sepakat\r\nnode_id:{name}\r\ncluster_id:c1\r\nsystem_leader:{self.system_leader}\r\n",
             ("RAFT.NODES",): self.nodes,
             ("RAFT.RING",): self.ring,
             ("RAFT.INFO",): self.replicas[where.port],
@@ -158,8 +162,8 @@ def test_status_for_programs(nodes: Cluster, run: Run) -> None:
     code, output, _ = run("status", "--port", "7001", "--json")
     told = json.loads(output)
     assert code == 0
-    assert {name: told[name] for name in ("cluster", "asked", "serves", "leader", "paused")} == {
-        "cluster": "c1", "asked": "n1", "serves": True, "leader": None, "paused": False,
+    assert {name: told[name] for name in told if name not in ("nodes", "shards")} == {
+        "cluster": "c1", "asked": "n1", "serves": True, "leader": None, "system-leader": "n2", "paused": False,
     }  # fmt: skip
     assert told["nodes"][2] == {
         "id": "n3", "address": "127.0.0.1:7003", "zone": "", "state": "up", "reachable": True, "leads": 0,
@@ -200,6 +204,13 @@ def test_shards_without_a_leader_are_named_and_exit_1(nodes: Cluster, run: Run) 
     code, output, _ = run("status", "--port", "7001")
     assert code == 1
     assert output.startswith("cluster c1: no leader. Nothing of that is read or written until a majority")
+
+
+def test_a_cluster_that_cannot_agree_on_itself_says_so_and_serves(nodes: Cluster, run: Run) -> None:
+    nodes.system_leader = ""
+    code, output, _ = run("status", "--port", "7001")
+    assert code == 0
+    assert "nobody can join or leave" in output
 
 
 def test_a_pause_is_said(nodes: Cluster, run: Run) -> None:
