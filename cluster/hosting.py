@@ -91,9 +91,13 @@ class Hosting:
 
     # Reads
 
-    def look(self, peer: str, message: Look) -> None:
-        """Reads came, and wait to be `confirmed`."""
-        self._looks[peer, message.number] = message
+    def look(self, peer: str, message: Look) -> bool:
+        """Reads came, and wait to be `confirmed`; whether that is to be asked for.
+
+        Not while there are some of that number from an earlier run of the peer:
+        what confirms those was sent before these came.
+        """
+        return self._looks.setdefault((peer, message.number), message).author == message.author
 
     def confirmed(self, asked: Asked, now_ms: int) -> bool:
         """This node leads for sure; whether those were such reads."""

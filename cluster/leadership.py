@@ -112,8 +112,7 @@ class Leadership:
 
     def look(self, peer: str, message: Look, *, due: bool) -> None:
         """A node without a replica wants this one to read for it."""
-        if self._raft.leading is not None:
-            self._hosting.look(peer, message)
+        if self._raft.leading is not None and self._hosting.look(peer, message):
             self._ask(peer, message.number, due=due)
 
     def _ask(self, peer: str, number: int, *, due: bool) -> None:

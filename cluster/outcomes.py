@@ -55,7 +55,7 @@ class Outcomes:
         self._by_number: dict[tuple[bytes, int], Sequence[Reply]] = {}
         self._forgotten: dict[bytes, int] = {}  # the last number of each author that was too old
         self._replies = 0
-        self._waits: deque[tuple[float, bytes]] = deque()
+        self._waits: deque[tuple[float, bytes, int]] = deque()
         self._waits_by_origin: dict[bytes, tuple[int, Reply]] = {}
 
     def carried_out(self, at_ms: float, author: bytes, number: int, replies: Sequence[Reply]) -> None:
@@ -73,10 +73,12 @@ class Outcomes:
     def ended(self, at_ms: float, woken: Woken) -> None:
         """A wait has ended."""
         origin, number, reply = woken
-        self._waits.append((at_ms, origin))
+        self._waits.append((at_ms, origin, number))
         self._waits_by_origin[origin] = (number, reply)
         while len(self._waits) > KEPT_REPLIES_MAX or self._waits[0][0] < at_ms - KEPT_MS:
-            self._waits_by_origin.pop(self._waits.popleft()[1], None)
+            _, old, number = self._waits.popleft()
+            if self.of_wait(old, number) is not None:
+                del self._waits_by_origin[old]
 
     def of(self, author: bytes, number: int) -> Sequence[Reply] | None:
         """The replies to a batch, None where they are not known."""
@@ -95,7 +97,7 @@ class Outcomes:
 
 # Replies as bytes: MessagePack, and what it has no form for as an extension.
 
-_STATUS, _SIGNAL, _ERROR, _VERBATIM, _WAIT = 1, 2, 3, 4, 5
+_STATUS, _SIGNAL, _ERROR, _VERBATIM, _WAIT, _MEMBERS = 1, 2, 3, 4, 5, 6
 
 
 def encode(replies: Sequence[Reply]) -> bytes:
@@ -130,7 +132,7 @@ _EXTENSIONS: dict[type, Any] = {
     CommandError: lambda reply: _extension(_ERROR, reply.message.encode("utf-8", "surrogateescape"), reply.code),
     Verbatim: lambda reply: _extension(_VERBATIM, reply.text, reply.format),
     Waiting: lambda reply: _extension(_WAIT, reply.number),
-    Members: lambda reply: [_plain(one) for one in reply],
+    Members: lambda reply: _extension(_MEMBERS, *map(_plain, reply)),
 }
 
 
@@ -147,6 +149,8 @@ def _revive(code: int, data: memoryview) -> Any:
             return Verbatim(parts[0], parts[1])
         case 5:
             return Waiting(parts[0])
+        case 6:
+            return Members(parts)
     raise ValueError(f"a reply of unknown kind {code}")
 
 
