@@ -127,7 +127,11 @@ class Plain:
         try:
             return _output(self._client.execute_command(*words))
         except redis.ResponseError as error:
-            return judged(_words_of(error))
+            try:
+                return judged(_words_of(error))
+            except (NotDone, Unsure):
+                self.leave()
+                raise
         except (redis.ConnectionError, redis.TimeoutError) as error:
             self.leave()
             judged(_words_of(error))  # redis-py makes a connection error of -LOADING

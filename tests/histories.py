@@ -51,7 +51,12 @@ class Load:
     def goes_on(self, replies: int = 50) -> None:
         """Returns once this many more replies have come: the cluster serves."""
         wanted = self.done + replies
-        wait_until(lambda: self.done >= wanted or self.failures)
+        before = self.excuses.copy()
+        try:
+            wait_until(lambda: self.done >= wanted or self.failures)
+        except AssertionError:
+            told = (self.excuses - before).most_common(10)
+            raise AssertionError(f"the clients do not go on; they were told {told}") from None
         self.check_clients()
 
     def check_clients(self) -> None:
