@@ -168,6 +168,16 @@ class Cluster:
 
     # Faults
 
+    def start(self, name: str) -> None:
+        """A node starts, on what its disk holds, and is connected with the others."""
+        host = self.hosts[name]
+        host.start(self.now_ms)
+        for other in self._up():
+            if other is not host and not self.cuts & {(name, other.name), (other.name, name)}:
+                host.node.connected(other.name)
+                other.node.connected(name)
+        self.turn(name)
+
     def crash(self, name: str) -> None:
         """The power of a node goes."""
         self.hosts[name].crash()
@@ -193,8 +203,7 @@ class Cluster:
                 break
             self.pass_ms(1)
         host.join(self.hosts[via].node.members)
-        host.start(self.now_ms)
-        self.turn(name)
+        self.start(name)
 
     def change(self, via: str, kind: str, name: str) -> None:
         """Somebody asks a node for a change."""

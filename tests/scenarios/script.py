@@ -87,8 +87,7 @@ class Script:
             shape = {what.rstrip("s"): int(count) for count, what in map(str.split, more)}
             self._cluster = Cluster(int(size), Shape(shards=shape.get("shard", 1), replicas=shape.get("replica", 3)))
         else:
-            self.cluster.hosts[rest].start(self.cluster.now_ms)
-            self.cluster.turn(rest)
+            self.cluster.start(rest)
 
     def do_elect(self, rest: str) -> None:
         """Whom."""
