@@ -14,6 +14,7 @@ commands go on; a value about to change before the walk reached it is stashed
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from operator import itemgetter
 from typing import ClassVar, Protocol, TypeAlias
@@ -157,7 +158,7 @@ class Keyspace:
         self.touched: dict[bytes, None] = {}
         self._clockwork = clockwork
         self._watched: dict[bytes, int] = {}
-        self._buckets: list[dict[bytes, None]] = [{} for _ in range(BUCKETS)]
+        self._buckets: defaultdict[int, dict[bytes, None]] = defaultdict(dict)  # most shards have few keys
         self._changed: dict[Cell, None] = {}
         self._erased: dict[bytes, None] = {}
         self._cleared = False
@@ -181,7 +182,7 @@ class Keyspace:
         """
         keys: list[bytes] = []
         while bucket < BUCKETS:
-            keys += self._buckets[bucket]
+            keys += self._buckets.get(bucket, ())
             bucket += 1
             if len(keys) >= count:
                 break
@@ -189,7 +190,7 @@ class Keyspace:
 
     def bucket(self, number: int) -> list[bytes]:
         """The keys of one bucket of `BUCKETS`."""
-        return list(self._buckets[number])
+        return list(self._buckets.get(number, ()))
 
     def hide(self, keys: Iterable[bytes]) -> list[tuple[bytes, Held, int | None]]:
         """Takes keys out of everybody's sight, for a moment: what `show` needs. It is no change, so nobody is told."""
@@ -303,7 +304,7 @@ class Keyspace:
         # New dictionaries: a checkpoint under way goes on with the old ones.
         self.values = {}
         self.deadlines = {}
-        self._buckets = [{} for _ in range(BUCKETS)]
+        self._buckets.clear()
         self._changed = {}
         self._erased = {}
         self._cleared = True

@@ -205,6 +205,8 @@ class Reactor:
                 continue
             if event & WRITE:
                 self._drain_one(connection)
+                if connection.session.closed:
+                    continue
             if event & READ:
                 self._read(connection)
                 outbox[connection.session] = None
