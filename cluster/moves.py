@@ -73,7 +73,7 @@ class Moves:
             if since_ms is None:
                 place_reported = node.atlas.place(shard.number)
                 shard.reported_voters = place_reported.voters
-                if shard.gave_up(place_reported):
+                if shard.gave_up(place_reported, node.monotonic_ms):
                     node.give_up(shard.number)
                 continue
             self._report(shard)

@@ -781,34 +781,35 @@ class Shard:
 
     # Snapshots that come in
 
-    def chunk_stored(self, chunk: Chunk, *, stored: bool) -> bool:
-        """A piece of `snapshots` is on the disk, or cannot be had there; whether the state is now the snapshot's.
+    def chunk_stored(self, chunk: Chunk, *, stored: bool) -> None:
+        """A piece of `snapshots` is on the disk, or cannot be had there; after the last the state is the snapshot's.
 
-        What became of writes that may be in it, and are not answered, the leader is asked.
+        What became of writes that may be in it, and of waits, the leader is asked.
         """
         installation = self.snapshots.stored(chunk, stored=stored)
         if installation is None:
-            return False
+            return
         former, self.machine = self.machine, installation.machine
         self._remember_waits(former)
         self.checkpoint_index = installation.index
         self.bytes_since_checkpoint = 0
         self._carrying.term = max(self._carrying.term, installation.term)
         self._carrying.outcomes = Outcomes(installation.term)
-        return True
+        self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
 
     # Giving the replica up
 
-    def gave_up(self, place: Place) -> bool:
+    def gave_up(self, place: Place, now_ms: float) -> bool:
         """Whether the replica here is none any more, so that its data should go; ``place`` is the shard's, as reported.
 
         Its own log says so, or others do and nobody sends it anything. What a log
-        says that is being replayed is no news, so not while a leader is heard.
+        says that is being replayed is no news, so not while a leader is heard. Nobody
+        may have touched the shard for long, so the node tells its time.
         """
         raft = self.raft
         if raft.leading is not None or not raft.log.last_index or self.name in place.nodes:
             return False
-        quiet_ms = raft.now_ms - raft.contact_ms
+        quiet_ms = now_ms - raft.contact_ms
         since = raft.membership.since
         if not self.member and raft.membership.left(self.name) and raft.applied >= since:
             return quiet_ms >= 2 * self.timing.election_ms
