@@ -18,8 +18,11 @@ from tests.simulation.network import Weather
 from tests.simulation.world import MS
 
 if TYPE_CHECKING:
+    from cluster.raft.core import Raft
     from tests.simulation.process import Process
     from tests.simulation.simulation import Simulation
+
+LONG_US = 60_000 * MS
 
 WEIGHTS: dict[str, float] = {
     "partition": 3,
@@ -50,6 +53,9 @@ WEIGHTS: dict[str, float] = {
     "add": 1,
     "remove": 0.7,
     "replace": 0.7,
+    "mover": 2,
+    "lose": 0.3,
+    "pause": 0.5,
 }
 """How often each fault comes, in a run of no special character."""
 
@@ -61,6 +67,7 @@ CHARACTERS: dict[str, tuple[str, ...]] = {
     "disks": ("slow_disk", "full_disk", "uncertain_disk", "failing_rows"),
     "snapshots": ("checkpoint", "checkpoint_crash", "lag", "failing_rows", "slow_rows", "weather"),
     "members": ("transfer", "add", "remove", "replace"),
+    "moves": ("mover", "lose", "add", "remove", "pause", "checkpoint"),
 }
 """What there is more of."""
 
@@ -197,9 +204,7 @@ class Faults:
         self._cut([pair for other in others for pair in ((one, other), (other, one))], self._time())
 
     def _isolate_leader(self) -> None:
-        one = self._leader().name
-        others = [name for name in self.simulation.processes if name != one]
-        self._cut([pair for other in others for pair in ((one, other), (other, one))], self._time())
+        self._isolate(self._leader())
 
     def _flap(self) -> None:
         one, other = self._any().name, self._any().name
@@ -352,3 +357,47 @@ class Faults:
 
     def _replace(self) -> None:
         self.operator.replace()
+
+    def _mover(self) -> None:
+        """Something happens to whoever leads a shard that is on its way, soon."""
+        leading = [
+            (number, process)
+            for number in range(self.simulation.shape.shards)
+            for process in self.simulation.leaders(number)
+        ]
+        moving = [(number, process) for number, process in leading if _moves(process.raft(number))] or leading
+        if not moving:
+            return
+        number, process = self.world.chance.choice(moving)
+
+        def strike() -> None:
+            if process.up and process.raft(number).leading is not None:
+                self.world.note("fault", f"hits {process.name}, who moves {number}")
+                self.world.chance.choice((self._down, self._pause_it, self._isolate))(process)
+
+        self.world.after(self.world.between_us(0, 800 * MS), strike)
+
+    def _pause_it(self, process: Process) -> None:
+        process.stop(self._time(5, 1500))
+
+    def _isolate(self, process: Process) -> None:
+        others = [name for name in self.simulation.processes if name != process.name]
+        self._cut([pair for other in others for pair in ((process.name, other), (other, process.name))], self._time())
+
+    def _lose(self) -> None:
+        """A node is away for so long that its shards are put elsewhere, if that is not very long."""
+        timeout_us = int(self.simulation.shape.node_timeout_ms) * MS
+        process = self._any()
+        if process.up and timeout_us < LONG_US:
+            process.crash()
+            self.world.after(timeout_us + self._time(0, 5000), lambda: self.simulation.restart(process))
+
+    def _pause(self) -> None:
+        """Nothing is moved for a while."""
+        self.operator.pause(pause=True)
+        self.world.after(self._time(100), lambda: self.operator.pause(pause=False))
+
+
+def _moves(raft: Raft) -> bool:
+    """Whether a shard is on its way, as its leader has it."""
+    return bool(raft.config.learners) or raft.membership.since > raft.commit

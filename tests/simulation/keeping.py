@@ -56,6 +56,11 @@ class Keeping:
         self.fails = 0.0
         self.step_us = STEP_US
 
+    @property
+    def storing(self) -> bool:
+        """Whether a snapshot comes in."""
+        return self._storing is not None
+
     def _pause(self) -> int:
         return self._world.between_us(0, self.step_us)
 

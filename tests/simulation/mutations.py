@@ -29,6 +29,7 @@ from cluster.raft.log import Log
 from cluster.raft.messages import Alive, Append, Appended, Forward, Heartbeat, Message, Vote
 from cluster.raft.quorum import reached
 from cluster.raft.reads import Asked
+from cluster.shard import Shard
 from cluster.storage import MemoryStorage
 from cluster.wishes import Wishes
 from resp_server import peering
@@ -234,14 +235,14 @@ def tell_too_much() -> Patch:
 
 def carry_out_before_commit() -> Patch:
     """What is in the log is carried out, committed or not."""
-    apply = Node.apply
+    apply = Shard.apply
 
-    def too_early(node: Node) -> Any:
-        if node.raft.leading is not None:
-            node.raft.commit = node.raft.log.last_index
-        return apply(node)
+    def too_early(shard: Shard) -> Any:
+        if shard.raft.leading is not None:
+            shard.raft.commit = shard.raft.log.last_index
+        return apply(shard)
 
-    return patch.object(Node, "apply", too_early)
+    return patch.object(Shard, "apply", too_early)
 
 
 # Reads
@@ -319,7 +320,7 @@ def look_past_what_is_due() -> Patch:
 def forward_of_earlier_term() -> Patch:
     """A leader takes what was forwarded to another one, in a term that is over."""
 
-    def take(self: Leadership, message: Forward) -> None:
+    def take(self: Leadership, peer: str, message: Forward) -> None:
         if self._raft.leading is not None:
             self._forwarding.take(message)
 
@@ -357,17 +358,17 @@ def given_up_is_waited_for() -> Patch:
 
 def clusterdown_where_uncertain() -> Patch:
     """Clients are told that what may have happened did not."""
-    return patch("cluster.node.uncertain", lambda why: no_leader(0))
+    return patch("cluster.shard.uncertain", lambda why: no_leader(0))
 
 
 def lost_too_early() -> Patch:
-    """What was sent in this term counts as lost with the first entry of this term."""
-    lose_before = Outstanding.lose_before
+    """What was sent in this term counts as never happened with the first entry of this term, and is sent again."""
+    never_before = Outstanding.never_before
 
-    def lose(outstanding: Outstanding, term: int, error: Any) -> None:
-        lose_before(outstanding, term + 1, error)
+    def never(outstanding: Outstanding, term: int, *, after: int) -> None:
+        never_before(outstanding, term + 1, after=after)
 
-    return patch.object(Outstanding, "lose_before", lose)
+    return patch.object(Outstanding, "never_before", never)
 
 
 def later_batch_first() -> Patch:
@@ -408,7 +409,7 @@ def empty_disk_is_trusted() -> Patch:
     """A member that comes back with an empty disk is taken for the voter it was."""
 
     def compare(node: Node) -> None:
-        node._members = node.raft.config
+        node._members = node.members
 
     return patch.object(Node, "_compare_disks", compare)
 
@@ -508,7 +509,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(forward_taken_twice, ("carried out once",), ("weather",)),
     Mutation(given_up_is_waited_for, ("progress",), script=scripts.given_up_forward),
     Mutation(clusterdown_where_uncertain, ("never happened", "linearizability"), CUTS),
-    Mutation(lost_too_early, ("never happened",), CRASHES),
+    Mutation(lost_too_early, ("never happened", "carried out once"), CRASHES),
     Mutation(later_batch_first, ("order of replies",), SLOW),
     Mutation(changes_that_overlap, ("one change at a time",), script=scripts.hurried_changes),
     Mutation(change_before_own_term, ("change in a term that has begun",), script=scripts.hurried_leader),

@@ -12,8 +12,10 @@ from unittest.mock import patch
 
 from cluster.machine.reply import Reply
 from cluster.node import Node
-from cluster.raft.membership import static
-from cluster.wishes import Change
+from cluster.raft.core import Raft
+from cluster.ring.slots import SYSTEM
+from cluster.shard import Shard
+from cluster.wishes import Change, grant
 from tests.simulation import keeping
 from tests.simulation.clients import FOR_EVER_MS, Client
 from tests.simulation.clocks import DRIFT
@@ -31,6 +33,12 @@ Play: TypeAlias = "Callable[[Script], None]"
 
 NODES = {"leader_with_new_disk": 5}
 """Scripts that need more than three."""
+
+OF_SYSTEM = ("leader_with_new_disk", "stale_wish", "empty_disk")
+"""Scripts about the system group, and who leads that."""
+
+MOVING = ("leader_with_new_disk",)
+"""Scripts in which shards may be moved."""
 
 
 class Typist(Client):
@@ -64,19 +72,34 @@ class Told:
 
 
 class Script:
-    """A calm cluster of three (or more): ``a`` leads, ``b`` and ``c`` follow."""
+    """A calm cluster of three (or more): ``a`` leads, ``b`` and ``c`` follow.
 
-    def __init__(self, simulation: Simulation) -> None:
+    What is said of leaders and logs is meant of the group of shard ``number``.
+    """
+
+    def __init__(self, simulation: Simulation, number: int = 0, *, moving: bool = False) -> None:
         self.simulation = simulation
         self.world = simulation.world
         self.network = simulation.network
+        self.number = number
         self._clients = 0
         for process in simulation.processes.values():
             process.clock.rate = 1.0
         self.run(1500)
-        leader, *followers = sorted(simulation.processes.values(), key=lambda one: not _node(one).raft.leading)
-        assert _node(leader).raft.leading is not None
+        if not moving:
+            simulation.faults.operator.pause(pause=True)
+            self.until(lambda: all(_node(one).atlas.paused for one in simulation.processes.values()))
+        leader, *followers = sorted(simulation.processes.values(), key=lambda one: not self.leads(one))
+        assert self.leads(leader)
         self.a, self.b, self.c, *self.others = leader, *followers
+
+    def raft(self, process: Process) -> Raft:
+        """A process's part in the group."""
+        return process.raft(self.number)
+
+    def shard(self, process: Process) -> Shard:
+        """A process's shard, with which something is about to be done."""
+        return process.stirred(self.number)
 
     def run(self, ms: float) -> None:
         """Time passes."""
@@ -138,7 +161,7 @@ class Script:
         at_us = self.world.now_us
         for other in self.simulation.processes.values():
             if other.node is not None and not self.leads(other):
-                raft = other.node.raft
+                raft = self.raft(other)
                 raft.election_at_ms += 3000  # nobody else does for a while
                 at_us = max(at_us, other.clock.us_of_monotonic(raft.contact_ms + raft.timing.election_ms + 1))
         for process in processes:
@@ -147,7 +170,8 @@ class Script:
 
     def stands_at(self, process: Process, at_us: int) -> None:
         """When this one stands for election."""
-        _node(process).raft.election_at_ms = process.clock.monotonic_ms(at_us)
+        self.raft(process).election_at_ms = process.clock.monotonic_ms(at_us)
+        self.shard(process)
         process.wake(at_us)
 
     def elect(self, process: Process) -> None:
@@ -157,19 +181,24 @@ class Script:
 
     def leads(self, process: Process) -> bool:
         """Whether it does."""
-        return process.node is not None and process.node.raft.leading is not None
+        return process.up and self.raft(process).leading is not None
 
     def hand_over(self, process: Process) -> None:
         """Makes a process the leader."""
-        for leader in self.simulation.leaders():
-            leading = _node(leader).raft.leading
+        for leader in self.simulation.leaders(self.number):
+            leading = self.shard(leader).raft.leading
             assert leading is not None
             leading.hand_over(process.name)
             leader.wake(self.world.now_us)
         self.until(lambda: self.leads(process))
 
+    def grant(self, process: Process, change: Change) -> None:
+        """The leader does what it can towards another configuration of the group."""
+        grant(self.shard(process).raft, change)
+        process.wake(self.world.now_us)
+
     def change(self, process: Process, change: Change) -> Told:
-        """Somebody wishes another membership."""
+        """Somebody wishes another node in the cluster, or one less."""
         told = Told()
         _node(process).change(told, change)
         process.wake(self.world.now_us)
@@ -177,10 +206,10 @@ class Script:
 
     def checkpoint(self, process: Process) -> None:
         """Writes a checkpoint and cuts the log all the way behind it."""
-        index = _node(process).applied_index
-        with patch("cluster.node.RETAIN_BYTES", 0):
-            process.keeping.checkpoint()
-            self.until(lambda: _node(process).raft.log.base_index >= index)
+        index = self.raft(process).applied
+        with patch("cluster.shard.RETAIN_BYTES", 0):
+            process.keeping.checkpoint(self.number)
+            self.until(lambda: self.raft(process).log.base_index >= index)
 
 
 def _node(process: Process) -> Node:
@@ -192,7 +221,8 @@ def play(script: Play, *, leases: bool = True, seed: int = 1) -> None:
     """Plays a script to its healed end; raises `Violation`."""
     nodes = NODES.get(script.__name__, 3)
     simulation = Simulation(seed, nodes=nodes, profile=CALM, leases=leases)
-    script(Script(simulation))
+    number = SYSTEM if script.__name__ in OF_SYSTEM else 0
+    script(Script(simulation, number, moving=script.__name__ in MOVING))
     simulation.end()
 
 
@@ -286,8 +316,8 @@ def hurried_changes(script: Script) -> None:
     """Two changes of membership are asked for at once, of a leader that nobody answers."""
     a, b, c = script.a, script.b, script.c
     script.cut((b, a), (c, a))
-    script.change(a, Change("remove", b.name))
-    script.change(a, Change("remove", c.name))
+    script.grant(a, Change("remove", b.name))
+    script.grant(a, Change("remove", c.name))
     script.run(200)
 
 
@@ -297,7 +327,7 @@ def hurried_leader(script: Script) -> None:
     script.isolate(a)
     script.elect(b)
     script.cut((c, b))
-    script.change(b, Change("remove", a.name))
+    script.grant(b, Change("remove", a.name))
     script.run(100)
 
 
@@ -345,7 +375,7 @@ def overtaken_snapshot(script: Script) -> None:
     script.call(a, "SET", "r", "2")
     with slow_steps():
         script.heal()
-        script.until(lambda: _node(c).raft.chunks != [] or c.keeping.storing)
+        script.until(lambda: script.raft(c).chunks != [] or c.keeping.storing)
         script.run(1)
         a.crash()
         script.elect(b)
@@ -371,8 +401,8 @@ def fast_followers(script: Script) -> None:
         process.clock.change_rate(rate, script.world.now_us)
     script.run(100)
     script.call(b, "SET", "r", "old")
-    contact_ms = _node(b).raft.contact_ms
-    script.until(lambda: _node(b).raft.contact_ms > contact_ms)  # a heartbeat came just now
+    contact_ms = script.raft(b).contact_ms
+    script.until(lambda: script.raft(b).contact_ms > contact_ms)  # a heartbeat came just now
     script.run(2)
     script.isolate(a)
     script.elect(b)
@@ -424,7 +454,7 @@ def confirmed_late(script: Script) -> None:
         script.weather(follower, a, Weather(delay_us=0, least_us=20 * MS))
     script.run(100)
     script.call(a, "SET", "f", "v", "PX", "500")
-    over_us = a.clock.us_of_wall(_node(a).machine.keyspace.deadlines[b"f"])
+    over_us = a.clock.us_of_wall(_node(a).shards[0].machine.keyspace.deadlines[b"f"])
     script.run((over_us - script.world.now_us) / MS - 10)
     script.send(a, "GET", "f")
     script.run(5)
@@ -441,8 +471,8 @@ def slow_answers(script: Script) -> None:
     for follower in (b, c):
         script.weather(follower, a, Weather(delay_us=0, least_us=200 * MS))
     script.run(450)
-    contact_ms = _node(b).raft.contact_ms
-    script.until(lambda: _node(b).raft.contact_ms > contact_ms)
+    contact_ms = script.raft(b).contact_ms
+    script.until(lambda: script.raft(b).contact_ms > contact_ms)
     script.cut((a, b), (a, c))
     script.stands(b)
     script.run(450)
@@ -527,8 +557,8 @@ def waits_twice(script: Script) -> None:
     script.cut((a, c))
     script.until(lambda: first.done)
     script.heal()
-    contact_ms = _node(c).raft.contact_ms
-    script.until(lambda: _node(c).raft.contact_ms > contact_ms)
+    contact_ms = script.raft(c).contact_ms
+    script.until(lambda: script.raft(c).contact_ms > contact_ms)
     second = script.send(c, *waits[:2], "second", *waits[2:], typist=typist)
     script.run(500)
     if second.done and second.output is None:
@@ -558,7 +588,7 @@ def leader_with_new_disk(script: Script) -> None:
     script.run(100)
     script.change(a, Change("add", b.name, f"{b.name}:1", b.disk.id))
     script.until(lambda: b.name in _node(a).members)
-    simulation.join(b.name, b.disk.id)
+    simulation.join(b.name, b.disk.id, _node(a).members)
     script.until(lambda: b.name in _node(a).members.voters)
     script.run(400)
     script.hand_over(b)
@@ -566,7 +596,7 @@ def leader_with_new_disk(script: Script) -> None:
     script.run(400)
     script.change(b, Change("add", "n9", "n9:1", "d9"))
     script.until(lambda: "n9" in _node(b).members)
-    simulation.join("n9", "d9")
+    simulation.join("n9", "d9", _node(b).members)
 
 
 def stale_wish(script: Script) -> None:
@@ -595,10 +625,9 @@ def empty_disk(script: Script) -> None:
     script.call(a, "SET", "r", "kept")
     b.crash()
     simulation.give_new_disk(b)
-    b.found(static({name: f"{name}:1" for name in simulation.processes}))
     a.crash()
     script.heal()
-    simulation.start(b)
+    simulation.pretend(b)
     script.run(3000)
     simulation.start(a)
     script.run(500)
