@@ -17,7 +17,7 @@ from tests.rings import ring_of, running_ring, wait_for_ring
 
 SHARDS = 16
 NODE_TIMEOUT = "7000"  # ten of the election timeouts
-BENCHMARK_SECONDS = 60.0
+BENCHMARK_SECONDS = 20.0
 REST_SECONDS = 0.01  # the load is to be there all the time, and the machine has other things to do
 
 CONNECTION_LOST = re.compile("clos|refused|reset|Could not connect|Broken pipe", re.IGNORECASE)
@@ -25,7 +25,10 @@ CONNECTION_LOST = re.compile("clos|refused|reset|Could not connect|Broken pipe",
 
 
 class Benchmarks(Load):
-    """``redis-benchmark --cluster``, again and again: it ends when a connection breaks, as it does with Redis."""
+    """``redis-benchmark --cluster``, again and again: it ends when a connection breaks, as it does with Redis.
+
+    Where one is refused in the middle it says so and waits for ever for the answer to what it could not send.
+    """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         super().__init__(rest_s=REST_SECONDS)
@@ -48,14 +51,13 @@ class Benchmarks(Load):
             running = [node for node in self._nodes if node.runs]
             port = running[number % len(running)].port
             number += 1
-            ended = subprocess.run(
-                [tools.program("redis-benchmark"), "-p", str(port), *words],
-                env=tools.environment(), capture_output=True, text=True, timeout=BENCHMARK_SECONDS,
-            )  # fmt: skip
+            line = ["timeout", str(BENCHMARK_SECONDS), tools.program("redis-benchmark"), "-p", str(port), *words]
+            ended = subprocess.run(line, env=tools.environment(), capture_output=True, text=True)
             said = ended.stdout + ended.stderr
             errors = [line for line in re.split(r"[\r\n]+", said) if "rror" in line or "Could not" in line]
-            for line in errors:
-                self.excuses[line] += 1
+            if ended.returncode and not errors:
+                errors = [f"redis-benchmark ended with {ended.returncode} and said {said[-1000:]!r}"]
+            self.excuses.update(errors)
             if not ended.returncode and not errors:
                 self.done += 1
             self.stop.wait(self.rest_s)
