@@ -80,14 +80,10 @@ class Work(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """``replies`` to clients, in order, and ``woken``: (shard, origin, reply) of waits that ended.
-
-    ``restored``: shards whose state was replaced by a snapshot, or went, so that waits may have ended unseen.
-    """
+    """``replies`` to clients, in order, and ``woken``: (shard, origin, reply) of waits that ended."""
 
     replies: Iterable[Answer]
     woken: list[tuple[int, bytes, Reply]]
-    restored: list[int] = []  # noqa: RUF012 - nobody adds to it
 
 
 class Node:
@@ -164,7 +160,6 @@ class Node:
         self._met: dict[str, str] = {}
         self._members = members
         self._changed: dict[str, str] = {}  # of those met, who have another data folder than ``_members`` says
-        self._restored: list[int] = []
         self._to_drop: dict[int, None] = {}
         self._moves = Moves(self, node_timeout_ms)
         self._moves.targets()  # who is to lead stands for election first
@@ -536,8 +531,7 @@ class Node:
             replies += answers
             if ended:
                 woken += [(shard.number, origin, reply) for origin, _, reply in ended]
-        restored, self._restored = self._restored, []
-        return Answers(replies[0] if len(replies) == 1 else chain.from_iterable(replies), woken, restored)
+        return Answers(replies[0] if len(replies) == 1 else chain.from_iterable(replies), woken)
 
     # Checkpoints
 
@@ -574,8 +568,7 @@ class Node:
         """A piece of a shard's `snapshots` is on the disk, or cannot be had there; after the last the state is it."""
         shard = self._by_number[number]
         self.stir(shard)
-        if shard.chunk_stored(chunk, stored=stored):
-            self._restored.append(number)
+        shard.chunk_stored(chunk, stored=stored)
 
     def give_up(self, number: int) -> None:
         """A shard is elsewhere: the driver empties what is here of it."""
@@ -599,7 +592,6 @@ class Node:
         self._to_drop.pop(number, None)
         self.stir(shard)
         shard.given_up()
-        self._restored.append(number)
 
     # Looking
 

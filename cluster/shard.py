@@ -501,9 +501,10 @@ class Shard:
         return not self.here or machine.sessions.get(origin) is not None or machine.waiters.of(origin) is not None
 
     def unblock(self, client: Client, origin: bytes, reason: bytes) -> None:
-        """Ends a wait by hand (CLIENT UNBLOCK); ``reason`` is TIMEOUT or ERROR."""
+        """Ends a wait by hand (CLIENT UNBLOCK); ``reason`` is TIMEOUT or ERROR. A client of None waits no longer."""
         call = unblocking(self.machine, origin, reason)
         if client is None:
+            self._carrying.waits.pop(origin, None)
             self.clients.owe(call)
         else:
             self.submit(client, call[0], call[1])

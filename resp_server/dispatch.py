@@ -218,20 +218,11 @@ class Dispatcher:
             waiter = self._server.session_of(origin)
             if waiter is not None and waiter.waiting and waiter.lane.number == number:
                 self._end_wait(waiter, reply)
-        if answers.restored:
-            self._release_unseen(answers.restored)
 
-    def _release_unseen(self, restored: list[int]) -> None:
-        """The state was replaced: tells those whose wait has ended in what was skipped."""
+    def give_up_waits(self, shard: Shard) -> None:
+        """A shard has had no leader for long: tells those who wait there, and ends their waits once there is one."""
         for session in list(self._server.clients.values()):
-            if session.waiting and session.lane.number in restored and not _is_waiting(session):
-                self._end_wait(session, CommandError("the wait ended, it is not known how", "UNCERTAIN"))
-
-    def give_up_waits(self) -> None:
-        """There has been no leader for long: tells those who wait, and ends their waits once there is one."""
-        for session in list(self._server.clients.values()):
-            shard = session.lane
-            if session.waiting and not shard.has_leader and _is_waiting(session):
+            if session.waiting and session.lane is shard:
                 self._server.shard(shard.number).unblock(None, session.origin, b"TIMEOUT")
                 self._end_wait(session, CommandError("no leader; it may still be served", "UNCERTAIN"))
 
@@ -525,9 +516,3 @@ class Dispatcher:
         if session.out_bytes > UNREAD_BYTES_MAX:
             session.held = session.glutted = True
             session.settle()
-
-
-def _is_waiting(session: Session) -> bool:
-    """Whether a session that was told to wait still does, as far as this node can tell."""
-    shard = session.lane
-    return not shard.here or shard.machine.waiters.of(session.origin) is not None

@@ -99,7 +99,7 @@ class Reactor:
         self._of_session: dict[int, Connection] = {}
         self._stopping = False
         self._serving = False
-        self._leaderless_s = 0
+        self._leaderless_s: dict[int, int] = {}  # by shard
         self._settle_at_ms = 0.0
         self._bell = disk.bell.fileno()
         self._poller.watch(self._bell, READ)
@@ -524,7 +524,9 @@ class Reactor:
                 self._drop(connection)
         self._listeners.watch()
         self._doorstep.clear()
-        self._leaderless_s = 0 if self._node.has_leader else self._leaderless_s + 1
-        if self._leaderless_s == LEADERLESS_S_MAX:
-            self._dispatcher.give_up_waits()
+        for shard in self._node.each():
+            seconds = 0 if shard.has_leader else self._leaderless_s.get(shard.number, 0) + 1
+            self._leaderless_s[shard.number] = seconds
+            if seconds == LEADERLESS_S_MAX:
+                self._dispatcher.give_up_waits(shard)
         self._finish()

@@ -403,10 +403,6 @@ class Process:
             session = self.sessions.get(origin)
             if session is not None:
                 session.wake(number, reply)
-        if answers.restored:
-            for session in list(self.sessions.values()):
-                if session.waits_in in answers.restored and not session.still_waits:
-                    session.end_wait(CommandError("the wait ended, it is not known how", "UNCERTAIN"))
 
     def _mend(self, node: Node) -> None:
         """A disk that takes nothing is tried now and then."""

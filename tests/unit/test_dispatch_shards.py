@@ -191,18 +191,6 @@ def test_a_wake_up_of_another_shard_is_not_meant(front: Front, client: Client) -
     assert client.session.waiting
 
 
-def test_only_waits_of_a_restored_shard_end_unseen(front: Front, client: Client) -> None:
-    ask(client, "Q.POP B BLOCK 0")
-    machine = front.node.shards[1].machine
-    waiter = machine.waiters.of(client.session.origin)
-    assert waiter is not None
-    machine.waiters.remove(waiter)
-    front.dispatcher.deliver(Answers([], [], [0]))
-    assert client.replies() == []
-    front.dispatcher.deliver(Answers([], [], [1]))
-    assert failed(client.replies()[0]) == "UNCERTAIN"
-
-
 def test_client_unblock_finds_the_shard(front: Front, client: Client) -> None:
     ask(client, "SET A 1", "Q.POP C BLOCK 0")
     assert front.connect().call(b"CLIENT", b"UNBLOCK", b"%d" % client.session.id, b"ERROR") == [1]
