@@ -118,7 +118,7 @@ class Shard:
         self._lease_until_ms = 0.0
         self._next_retry_ms = 0.0
         self._next_ask_waits_ms = 0.0
-        self._retried_term = 0
+        self._retried_term = 0  # in which everything was repeated at once
         self._outbox: list[tuple[str, Message]] = []
         self._leaderless_ms = 0.0
         self._elsewhere: tuple[int, str] | None = None  # the term and who leads in it, as that node itself said
@@ -240,7 +240,8 @@ class Shard:
         """There is a link to the peer again: what it may have missed is sent at once."""
         self.disconnected(peer)  # whatever was sent before
         if peer == self.last_leader:
-            self._next_retry_ms = self.monotonic_ms
+            self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
+            self._retried_term = 0
         leading = self.raft.leading
         if leading is not None and peer in leading.progress:
             leading.replicate(peer)
@@ -409,13 +410,12 @@ class Shard:
         leader, term = self.last_leader, self.term
         if leader is None or leader == self.name:
             return
-        patience_ms = self.timing.election_ms / 2
-        now_ms, wanted = self.monotonic_ms, not self.here
-        self._ask_waits(leader)
         news = term != self._retried_term
         self._retried_term = term
-        before = outstanding.sent_before(term)
-        again = self._forwarding.repeat(before, now_ms, 0 if news else patience_ms, wanted=True)
+        patience_ms = 0 if news else self.timing.election_ms / 2
+        now_ms, wanted = self.monotonic_ms, not self.here
+        self._ask_waits(leader)
+        again = self._forwarding.repeat(outstanding.sent_before(term), now_ms, patience_ms, wanted=True)
         again += self._forwarding.repeat(outstanding.sent_in(term), now_ms, patience_ms, wanted=wanted)
         self._outbox += [(leader, message) for message in again]
         if wanted:

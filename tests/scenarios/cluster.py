@@ -6,6 +6,7 @@ scenario wants to see becomes a line in ``events``.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from cluster import wire
@@ -32,6 +33,15 @@ class Draw:
         return self.value
 
 
+Fate: TypeAlias = "Callable[[str, str, Message], Sequence[float]]"
+"""From whom, to whom, what: how late each copy of a message comes; none is lost."""
+
+
+def in_time(sender: str, to: str, message: Message) -> Sequence[float]:
+    """As it should be."""
+    return (0.0,)
+
+
 class Cluster:
     """Nodes n1 … n``size`` that found a cluster together.
 
@@ -45,6 +55,7 @@ class Cluster:
         self.events: list[str] = []
         self.hosts: dict[str, Host] = {}
         self.cuts: set[tuple[str, str]] = set()
+        self.fate: Fate = in_time
         self._draws: dict[str, Draw] = {}
         self._wire: list[tuple[float, str, str, bytes]] = []
         self._roles: dict[tuple[str, int], str] = {}
@@ -77,11 +88,12 @@ class Cluster:
         """One node takes a turn."""
         host = self.hosts[name]
         host.turn(self.now_ms)
-        mail: dict[str, list[tuple[int, Message]]] = {}
+        mail: dict[tuple[str, float], list[tuple[int, Message]]] = {}
         for to, number, message in host.outbox:
             if (name, to) not in self.cuts:
-                mail.setdefault(to, []).append((number, message))
-        self._wire += [(self.now_ms + DELAY_MS, name, to, wire.encode(letters)) for to, letters in mail.items()]
+                for late_ms in self.fate(name, to, message):
+                    mail.setdefault((to, self.now_ms + DELAY_MS + late_ms), []).append((number, message))
+        self._wire += [(at_ms, name, to, wire.encode(letters)) for (to, at_ms), letters in mail.items()]
         host.outbox.clear()
         self._look(name)
 
