@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -68,7 +68,7 @@ SYSTEM_VOTERS = 5
 ROUND_MS = 250.0
 """How often a node looks whether a shard has to move, and whether the others know where it is."""
 
-FROM_CHANGED = (Append, Heartbeat, Commit, Chunk, TimeoutNow, Vote, Presence)
+FROM_CHANGED = frozenset({Append, Heartbeat, Commit, Chunk, TimeoutNow, Vote, Presence})
 """What is taken from a member that has another data folder than it is known by: nothing that rests on what it had."""
 
 
@@ -262,19 +262,20 @@ class Node:
         this node was away: it may lead, or stand for election, but what it says it
         has is not what the member had.
         """
-        if self._members is not self.members:
+        kind = type(message)
+        if self._members is not self.system.raft.membership.now:
             self._compare_disks()
-        if peer in self._changed and type(message) not in FROM_CHANGED:
+        if self._changed and peer in self._changed and kind not in FROM_CHANGED:
             return
         self.contacts.heard(peer, self.monotonic_ms)
-        if isinstance(message, Presence):
-            self._hear_presence(peer, message)
+        if kind is Presence:
+            self._hear_presence(peer, cast("Presence", message))
             return
         shard = self._by_number.get(number)
         if shard is None:
             return
-        if isinstance(message, Alive):
-            self.contacts.answered(peer, message, self.monotonic_ms)
+        if kind is Alive:
+            self.contacts.answered(peer, cast("Alive", message), self.monotonic_ms)
         self.stir(shard)
         shard.receive(peer, message)
 
