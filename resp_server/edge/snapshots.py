@@ -100,6 +100,7 @@ class Snapshots:
             shard.snapshots.begin_anew(peer)
             return
         self._node.stir(shard)
+        self._node.stir(shard)
         shard.snapshots.send(peer, piece)
         self._allowance.spend(size_bytes_of(piece))
         self._disk.ring()
@@ -147,8 +148,10 @@ class Snapshots:
 
     async def _store_pieces(self) -> None:
         while (shard := self._next_to_store()) is not None:
+            self._node.stir(shard)
             due = shard.snapshots.next_to_store()
             if due is None:
+                self._disk.ring()  # another piece may be wanted
                 continue
             if self._storing is None:
                 await self._disk.keyspace.acquire()

@@ -80,10 +80,14 @@ class Node:
         self.stored: list[tuple[int, int, bool]] = []
         self.giving_up: list[int] = []
         self.given_up: list[int] = []
+        self.stirred: list[int] = []
         self.moving = True
 
     def each(self) -> Iterator[Shard]:
         return iter(self.shards)
+
+    def stir(self, shard: Shard) -> None:
+        self.stirred.append(shard.number)
 
     def chunk_stored(self, number: int, chunk: Chunk, *, stored: bool) -> None:
         self.stored.append((number, chunk.position, stored))
@@ -193,6 +197,7 @@ async def test_no_more_goes_out_than_may(rig: Rig) -> None:
     assert len(times) == 4
     assert times[-1] - times[0] > 0.2, "all but the last piece, less what had gathered, takes so long"
     assert rig.moving._readings[0, "n2"].index == 1
+    assert set(rig.node.stirred) == {0}, "a piece leaves with the next turn"
 
 
 @pytest.mark.trio
