@@ -20,7 +20,7 @@ def on_append(raft: Raft, leader: str, message: Append) -> None:
         return  # the log is about to be replaced: the leader sends it again
     log = raft.log
     if message.prev_index > log.last_index or not log.holds(message.prev_index, message.prev_term):
-        if not log.last_index:
+        if not log.last_index and raft.name not in raft.config.voters:  # who voted from the beginning has lost nothing
             raft.raise_floor(message.prev_term, message.prev_index)
         raft.send(leader, _conflict(raft, message))
         return
