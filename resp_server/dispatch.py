@@ -54,6 +54,7 @@ UNANSWERED_MAX = 64
 WRITES_UNANSWERED_MAX = 2048
 """A client owed more replies than this from the log is not listened to until it got them."""
 
+BRACE = ord("{")  # found ten times as fast as b"{" is
 SLOT_BITS = SLOTS - 1
 assert SLOTS & SLOT_BITS == 0
 
@@ -72,6 +73,7 @@ class Dispatcher:
         self._server = server
         self._node = server.node
         self._only: Shard | None = None
+        self._by_slot = [server.node.shards[number] for number in server.node.slot_shard]
         self._table = server.table
         self._targets = Targets(server)
         self._calls = Calls(server)
@@ -143,19 +145,20 @@ class Dispatcher:
             session.held = True
             session.settle()
 
-    def _execute_by_key(self, session: Session, commands: list[list[bytes]]) -> None:
+    def _execute_by_key(self, session: Session, commands: list[list[bytes]]) -> None:  # noqa: C901 - as `execute`
         """`execute` where a command's key says which shard it goes to."""
-        node = self._node
-        shards, slot_shard, turn = node.shards, node.slot_shard, node.turn
+        node, by_slot = self._node, self._by_slot
+        turn, redirecting = node.turn, self._targets.redirecting
+        fast = self._fast
+        simple = session.simple
         for args in commands:
-            route = self._fast.get(args[0])
-            if session.simple and route is not None and route.takes(len(args)):
+            route = fast.get(args[0])
+            if simple and route is not None and (len(args) == route.arguments_min or route.takes(len(args))):
                 key = args[1]
-                slot = slot_of(key) if b"{" in key else crc_hqx(key, 0) & SLOT_BITS
-                shard = shards[slot_shard[slot]]
+                shard = by_slot[slot_of(key) if BRACE in key else crc_hqx(key, 0) & SLOT_BITS]
                 if shard.turn != turn:
                     node.touch(shard)
-                if not self._targets.redirecting or shard.leader == node.name:
+                if not redirecting or shard.leader == node.name:
                     route.calls += 1
                     if route.logged:
                         session.written = shard
@@ -163,17 +166,28 @@ class Dispatcher:
                         if session.pending > WRITES_UNANSWERED_MAX:
                             session.held = True
                             session.settle()
-                    elif session.pending or shard.reads_wait:
+                            simple = session.simple
+                        continue
+                    if session.pending or shard.reads_wait:
                         shard.clients.submit_read(self._claim(session, shard), route.run, args)
                         self._hold_readers(session)
-                    else:
-                        reply = shard.read(route.run, args)
-                        if type(reply) is bytes and (size := len(reply)) < SHORT_BYTES:
-                            session.out.append(BULK_HEADERS[size] + reply + b"\r\n")
-                        else:
-                            self._reply(session, reply)
+                        simple = session.simple
+                        continue
+                    try:
+                        reply = route.run(shard.machine, args)
+                    except CommandError as error:
+                        reply = error
+                    except Exception:  # noqa: BLE001 - see `bug`
+                        reply = bug(args)
+                    if type(reply) is bytes and (size := len(reply)) < SHORT_BYTES:
+                        session.out.append(BULK_HEADERS[size] + reply + b"\r\n")
+                        continue
+                    self._reply(session, reply)
+                    simple = session.simple
                     continue
             self._carefully(session, args)
+            fast = self._fast
+            simple = session.simple
 
     # What clients are owed
 
@@ -261,7 +275,10 @@ class Dispatcher:
         while places and (reply := places[0].reply) is not WAITING:
             places.popleft()
             session.pending -= 1
-            self._answer(session, reply)
+            if type(reply) is CommandError or session.reply_mode != "on":
+                self._answer(session, reply)
+            else:
+                session.out.append(session.encode(reply))
         if session.waiting and len(places) == 1:
             places.clear()
             session.pending -= 1
