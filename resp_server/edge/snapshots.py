@@ -9,6 +9,7 @@ forgotten meanwhile, and sent again by those who have had no answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import trio
@@ -28,7 +29,8 @@ ABANDONED_S = 30.0
 IN_THE_WAY_S = 10.0
 """The same, when others wait to be stored."""
 
-RETRY_S = 1.0
+LOOK_S = 1.0
+"""How often to look after what has come only in part, and to try again what failed."""
 
 PIECES_PER_S = 8
 """At the least, however few bytes a second may go: as long as single values allow it."""
@@ -137,7 +139,7 @@ class Snapshots:
     async def _receive(self) -> None:
         try:
             while True:
-                with trio.move_on_after(RETRY_S if self._emptying else ABANDONED_S):
+                with trio.move_on_after(LOOK_S if self._storing or self._emptying else math.inf):
                     await self._coming.wait()
                 self._coming = trio.Event()
                 self._stop_storing_in_vain()
@@ -210,13 +212,14 @@ class Snapshots:
         for number, ledger in list(self._emptying.items()):
             if self._storing is not None:
                 return  # it comes to its end, or is given up, in a while
-            async with self._disk.keyspace:
-                try:
+            try:
+                async with self._disk.keyspace:
                     await trio.to_thread.run_sync(give_up, self._storage, number, ledger)
-                except StorageError as error:
-                    LOGGER.error("a replica cannot be given up yet", {"shard": number, "reason": error.message})
-                    return
-                del self._emptying[number]
-                self._node.dropped(number)
+            except StorageError as error:
+                LOGGER.error("a replica cannot be given up yet", {"shard": number, "reason": error.message})
+                await trio.sleep(LOOK_S)
+                return
+            del self._emptying[number]
+            self._node.dropped(number)
             LOGGER.info("a replica was given up", {"shard": number})
             self._disk.ring()
