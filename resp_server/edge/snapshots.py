@@ -215,11 +215,11 @@ class Snapshots:
             try:
                 async with self._disk.keyspace:
                     await trio.to_thread.run_sync(give_up, self._storage, number, ledger)
+                    del self._emptying[number]
+                    self._node.dropped(number)
             except StorageError as error:
                 LOGGER.error("a replica cannot be given up yet", {"shard": number, "reason": error.message})
                 await trio.sleep(LOOK_S)
                 return
-            del self._emptying[number]
-            self._node.dropped(number)
             LOGGER.info("a replica was given up", {"shard": number})
             self._disk.ring()
