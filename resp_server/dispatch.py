@@ -433,7 +433,8 @@ class Dispatcher:
                 shard.submit(Share(gather, number), handler, args)
             else:
                 shard.submit_read(Share(gather, number), handler, args)
-        self._hold_readers(session)
+        if not route.logged:
+            self._hold_readers(session)
 
     # Transactions
 
