@@ -257,9 +257,23 @@ class Group:
                 raise Violation(
                     "change in a term that has begun", f"{process}, and nothing of {raft.term} is committed"
                 )
+            if self.number != SYSTEM and not self._simulation.by_hand:
+                self._judge_change(process, raft.config, config)
             change(config)
 
         leading.change = checked  # type: ignore[method-assign]
+
+    def _judge_change(self, process: Process, former: Config, config: Config) -> None:
+        """A shard is on as many nodes as it should be, whatever it is on its way to, and stays while it is to stay."""
+        node = process.node
+        assert node is not None
+        if b"paused" in node.system.machine.keyspace.values and len(config.members) != len(former.members):
+            raise Violation("paused", f"{process} changes {former} of shard {self.number} to {config}")
+        targets = node._moves.targets()
+        if len(config.voters) < len(former.voters) and targets:
+            wanted = min(len(targets[self.number].nodes), len(former.voters))
+            if len(config.voters) < wanted:
+                raise Violation("as many replicas", f"{process} leaves shard {self.number} with {config.voters}")
 
     def _cut(self, process: Process, raft: Raft, view: View, first: int) -> None:
         if first <= view.commit and first > raft.log.base_index:

@@ -23,6 +23,8 @@ SETTLED_US_MAX = 90 * SECOND
 The slowest is a snapshot whose pieces were lost, and shards that come to a node one after the other.
 """
 
+QUIET_US = 2 * SECOND
+
 LATE_US = 8 * SECOND
 """How long after its time a wait may be ended: its node may have to ask."""
 
@@ -94,6 +96,23 @@ class Healing:
         self._until(self._settled, "a healed cluster settles again")
         self._until(lambda: not any(self._lost_waits()), "who waits here waits in the shard, too")
         self._compare()
+        self._rest()
+
+    def _rest(self) -> None:
+        """Nobody stands for election where nothing is wrong."""
+        world, groups = self._world, self._simulation.watch.groups
+        before = {number: group.elections for number, group in groups.items()}
+        until_us = world.now_us + QUIET_US
+        while world.now_us < until_us and world.step():
+            pass
+        restless = [number for number, group in groups.items() if group.elections > before[number]]
+        if any(self._by_ring(number) for number in restless):
+            raise Violation("progress", f"a healed cluster goes on electing leaders of {restless}")
+
+    def _by_ring(self, number: int) -> bool:
+        """Whether nobody chose another leader of a shard by hand, lately."""
+        nodes = [one.node for one in self._simulation.processes.values() if one.node is not None]
+        return number == SYSTEM or all(node.shards[number].chosen_ms is None for node in nodes)
 
     def _until(self, condition: object, what: str) -> None:
         world = self._world

@@ -13,6 +13,8 @@ from unittest.mock import patch
 from cluster.machine.reply import Reply
 from cluster.node import Node
 from cluster.raft.core import Raft
+from cluster.raft.leading import Leading
+from cluster.raft.membership import Config
 from cluster.ring.slots import SYSTEM
 from cluster.shard import Shard
 from cluster.wishes import Change, grant
@@ -24,7 +26,7 @@ from tests.simulation.models import Call
 from tests.simulation.network import Weather
 from tests.simulation.process import Process
 from tests.simulation.sessions import Op, Session
-from tests.simulation.simulation import Simulation
+from tests.simulation.simulation import ONE, Shape, Simulation
 from tests.simulation.world import MS, SECOND, Violation
 
 CALM = Profile(weights={})
@@ -72,7 +74,7 @@ class Told:
 
 
 class Script:
-    """A calm cluster of three (or more): ``a`` leads, ``b`` and ``c`` follow.
+    """A calm cluster of three (or more): ``a`` leads, ``b`` and ``c`` follow; ``others`` come last.
 
     What is said of leaders and logs is meant of the group of shard ``number``.
     """
@@ -86,10 +88,15 @@ class Script:
         for process in simulation.processes.values():
             process.clock.rate = 1.0
         self.run(1500)
+        simulation.by_hand = not moving
         if not moving:
             simulation.faults.operator.pause(pause=True)
             self.until(lambda: all(_node(one).atlas.paused for one in simulation.processes.values()))
-        leader, *followers = sorted(simulation.processes.values(), key=lambda one: not self.leads(one))
+        rank = {True: 0, False: 1}
+        leader, *followers = sorted(
+            simulation.processes.values(),
+            key=lambda one: (rank[self.leads(one)], rank[self.raft(one).log.last_index > 0]),
+        )
         assert self.leads(leader)
         self.a, self.b, self.c, *self.others = leader, *followers
 
@@ -192,6 +199,41 @@ class Script:
             leader.wake(self.world.now_us)
         self.until(lambda: self.leads(process))
 
+    def leader(self) -> Process:
+        """Who leads in the latest term."""
+        return max(self.simulation.leaders(self.number), key=lambda one: self.raft(one).term)
+
+    def leads_one(self) -> bool:
+        """Whether there is a leader."""
+        return bool(self.simulation.leaders(self.number))
+
+    def leading(self) -> Leading:
+        """What it does as such."""
+        leading = self.raft(self.leader()).leading
+        assert leading is not None
+        return leading
+
+    def stir(self, process: Process) -> None:
+        """Something was done to its part in the group."""
+        self.shard(process)
+        process.wake(self.world.now_us)
+
+    def configure(self, config: Config) -> None:
+        """The leader begins to change the group."""
+        leader = self.leader()
+        self.leading().change(config)
+        self.stir(leader)
+
+    def hand_over_system(self, process: Process) -> None:
+        """Makes a process the leader of the system group."""
+        for leader in self.simulation.leaders(SYSTEM):
+            leading = leader.stirred(SYSTEM).raft.leading
+            assert leading is not None
+            if leader is not process:
+                leading.hand_over(process.name)
+                leader.wake(self.world.now_us)
+        self.until(lambda: process.raft(SYSTEM).leading is not None)
+
     def grant(self, process: Process, change: Change) -> None:
         """The leader does what it can towards another configuration of the group."""
         grant(self.shard(process).raft, change)
@@ -217,12 +259,13 @@ def _node(process: Process) -> Node:
     return process.node
 
 
-def play(script: Play, *, leases: bool = True, seed: int = 1) -> None:
+def play(script: Play, *, shape: Shape = ONE, leases: bool = True, seed: int = 1) -> None:
     """Plays a script to its healed end; raises `Violation`."""
-    nodes = NODES.get(script.__name__, 3)
-    simulation = Simulation(seed, nodes=nodes, profile=CALM, leases=leases)
+    nodes = NODES.get(script.__name__, 3 if shape is ONE else 4)
+    simulation = Simulation(seed, nodes=nodes, shape=shape, profile=CALM, leases=leases)
     number = SYSTEM if script.__name__ in OF_SYSTEM else 0
     script(Script(simulation, number, moving=script.__name__ in MOVING))
+    simulation.by_hand = False
     simulation.end()
 
 
@@ -514,6 +557,26 @@ def late_forward(script: Script) -> None:
     script.run(1500)
 
 
+def hurried_forward(script: Script) -> None:
+    """A batch is forwarded to a new leader before anything is committed in its term, and the leader is lost then."""
+    a, b, c = script.a, script.b, script.c
+    a.disk.least_us = c.disk.least_us = 200 * MS
+    script.isolate(a)
+    script.stands(b)
+    script.until(lambda: script.leads(b))
+    script.heal()
+    script.send(c, "SET", "r", "v-hurried")
+    first = script.raft(b).log.last_index
+    script.until(lambda: script.raft(b).log.last_index > first)
+    script.until(lambda: script.raft(c).applied >= first)
+    b.crash()
+    script.run(300)
+    a.disk.least_us = c.disk.least_us = 0
+    script.run(2000)
+    script.simulation.start(b)
+    script.run(500)
+
+
 def kept_forward(script: Script) -> None:
     """What was forwarded to a leader whose disk is slow is still there when it leads again, two terms later."""
     a, b, c = script.a, script.b, script.c
@@ -655,6 +718,7 @@ SCRIPTS: tuple[Play, ...] = (
     slow_answers,
     unsettled,
     late_forward,
+    hurried_forward,
     kept_forward,
     given_up_forward,
     waits_twice,

@@ -100,6 +100,7 @@ class Simulation:
         self.turns = 0
         self.snapshots = 0
         self.buried_us = 0
+        self.by_hand = False  # shards are changed by a script
         self.watch = Watch(self)
         self._names = 0
         self._disks = 0

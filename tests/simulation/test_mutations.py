@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.simulation.moving import MOVING, ON_THREE, SHAPES
 from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.scripts import SCRIPTS, Play, play
 
@@ -25,3 +26,10 @@ def test_a_planted_bug_is_caught(mutation: Mutation) -> None:
 def test_a_script_ends_well(script: Play, leases: bool) -> None:
     for seed in range(1, 4):
         play(script, leases=leases, seed=seed)
+
+
+@pytest.mark.parametrize("leases", [True, False], ids=["lease", "quorum"])
+@pytest.mark.parametrize("script", MOVING, ids=lambda script: script.__name__)
+def test_a_script_of_shards_ends_well(script: Play, leases: bool) -> None:
+    for seed in range(1, 4):
+        play(script, shape=SHAPES.get(script, ON_THREE), leases=leases, seed=seed)

@@ -28,6 +28,7 @@ class Watch:
         self._void: set[bytes] = set()
         self._written: dict[bytes, tuple[int, int]] = {}
         self._turns = 0
+        self._reported: dict[tuple[str, int, int], int] = {}
         self.commands = 0
 
     @property
@@ -78,6 +79,16 @@ class Watch:
         self._turns += 1
         for shard in node._touched if self._turns % UNTOUCHED_EVERY else node.each():
             self.groups[shard.number].turned(process, shard)
+        if not self._turns % UNTOUCHED_EVERY:
+            self._judge_reports(process, node)
+
+    def _judge_reports(self, process: Process, node: Node) -> None:
+        """Where shards are is known better and better."""
+        for number, place in node.atlas.places.items():
+            key = (process.name, process.boot, number)
+            if place.index < self._reported.get(key, -1):
+                raise Violation("a report never goes back", f"{process} has shard {number} on {place}")
+            self._reported[key] = place.index
 
     def says(self, process: Process, node: Node, peer: str, number: int, message: Message) -> None:
         """A message leaves."""
