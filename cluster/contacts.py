@@ -51,7 +51,7 @@ class Contacts:
         self, peers: Iterable[str], leads: list[tuple[int, int]], now_ms: float
     ) -> list[tuple[str, Presence]]:
         """What to tell whom; ``leads`` are the shards this node leads, and in which terms."""
-        self._next_ms = now_ms + self.interval_ms
+        self._next_ms = (now_ms // self.interval_ms + 1) * self.interval_ms  # with the beats, in one frame
         now_us = int(now_ms * 1000)
         found = []
         for peer in peers:

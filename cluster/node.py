@@ -65,7 +65,7 @@ from cluster.wishes import Change
 SYSTEM_VOTERS = 5
 """How many nodes vote in the system group; the others learn what these agree on."""
 
-ROUND_MS = 250.0
+ROUND_MS = 300.0
 """How often a node looks whether a shard has to move, and whether the others know where it is."""
 
 FROM_CHANGED = frozenset({Append, Heartbeat, Commit, Chunk, TimeoutNow, Vote, Presence})
@@ -356,7 +356,7 @@ class Node:
         for shard in list(self._touched):
             shard.tick()
         if now_ms >= self._next_round_ms:
-            self._next_round_ms = now_ms + ROUND_MS
+            self._next_round_ms = (now_ms // ROUND_MS + 1) * ROUND_MS
             self._introduce()
             self._moves.look()
 
