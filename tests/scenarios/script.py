@@ -21,6 +21,7 @@ line: who leads, what clients were answered, who joined or left.
 ``join n4 via n1``                      a new node asks n1 to be taken in
 ``remove n3 via n2``                    somebody asks n2 to remove n3
 ``transfer n3 via n2``                  somebody asks n2 to make n3 the leader
+``where n3``                            says where each shard is, as far as n3 knows
 ``expect leader n2``                    n2 leads, and n1 and n3 know it if they are up and can be reached
 ``expect no leader``                    nobody leads
 ``expect n2 SET x 1 -> OK``             that was (the beginning of) a line so far
@@ -157,6 +158,12 @@ class Script:
         """To whom, who is asked."""
         name, via = rest.split(" via ")
         self.cluster.change(via, "lead", name)
+
+    def do_where(self, rest: str) -> None:
+        """Each shard, as that node sees it."""
+        for row in self.cluster.hosts[rest].node.ring():
+            moving = f", moving {' '.join(row.moving)}" if row.moving else ""
+            self.cluster.events.append(f"shard {row.shard} on {' '.join(row.nodes)}, led by {row.leader}{moving}")
 
     # Expectations
 
