@@ -45,6 +45,19 @@ class Place:
         return True
 
 
+class Nobody:
+    """Who asks a shard for something, cares that it happens, and not for the answer."""
+
+    __slots__ = ()
+
+    def fill(self, reply: Reply) -> bool:
+        """As for a `Place`: no client is nearer to anything."""
+        return False
+
+
+NOBODY = Nobody()
+
+
 class Gather:
     """The answers of several shards to the shares of one command, which fill one place together."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cluster.machine.arguments import integer
-from cluster.machine.reply import OK, CommandError, Members, Reply, Verbatim, syntax_error
+from cluster.machine.reply import OK, WAITING, CommandError, Members, Reply, Verbatim, syntax_error
 from resp_server.commands import client_filters
 from resp_server.commands.command import Command, wrong_subcommand
 from resp_server.commands.connection import DEFAULT_USER, checked_name, checked_text
 from resp_server.commands.help import help_for
+from resp_server.places import NOBODY
 from resp_server.session import Session
 
 _OWN = ("noscript", "loading", "stale")
@@ -161,8 +162,15 @@ def _unblock(session: Session, args: list[bytes]) -> Reply:
         return 1
     if not blocked.waiting:
         return 0
-    server.shard(blocked.lane.number).unblock(None, blocked.origin, reason)
-    return 1
+    shard = server.shard(blocked.lane.number)
+    if session.executing:
+        shard.unblock(NOBODY, blocked.origin, reason)
+        return 1
+    session.pending += 1
+    session.held = True
+    session.settle()
+    shard.unblock(session, blocked.origin, reason)  # it tells whether that still waited
+    return WAITING
 
 
 def _get_redirection(session: Session, args: list[bytes]) -> Reply:
