@@ -141,9 +141,14 @@ class Wishes:
         return CommandError("the cluster did not agree in time: see RAFT.INFO, and ask again", "UNCERTAIN")
 
     def granted(self, message: WishGranted) -> None:
-        """The leader saw it fulfilled."""
-        if any(wish.number == message.number for wish in self.pending):
-            self._granted[message.number] = message.index
+        """The leader saw it fulfilled: who leads it knows for sure, and a node without a replica would never see."""
+        for wish in list(self.pending):
+            if wish.number != message.number:
+                continue
+            if wish.change.kind == "lead":
+                self._end(wish, OK)
+            else:
+                self._granted[message.number] = message.index
 
     def refused(self, message: WishRefused) -> None:
         """The leader will not do it."""
