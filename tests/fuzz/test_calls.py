@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from resp_server.commands.command import Command
 from resp_server.commands.table import Table
+from resp_server.settings import load
 from tests.calls import Words, commands, right, wrong
 from tests.front import Client, Front, state
 
 ALL = commands(Table())
 CALL = st.one_of([st.one_of(right(command), wrong(command)) for command in ALL])
 PROTOCOL = st.sampled_from([2, 3])
+SHARDS = st.sampled_from([1, 4])
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +30,9 @@ def _no_bug_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert not [record for record in caplog.records if record.exc_info], caplog.text
 
 
-def furnished() -> Front:
+def furnished(shards: int) -> Front:
     """A front with a key of every kind, some of them locked, waited for, or about to end."""
-    front = Front()
+    front = Front(settings=load({"shards": str(shards)}, {}))
     client = front.connect()
     for words in (
         [b"SET", b"a", b"1", b"PX", b"700"],
@@ -55,37 +57,42 @@ def answer(front: Front, client: Client, words: Words) -> list[object]:
     replies = client.call(*words)
     if client.session.waiting:
         assert not replies
-        front.shard.unblock(None, client.session.origin, b"TIMEOUT")
+        front.server.shard(client.session.lane.number).unblock(None, client.session.origin, b"TIMEOUT")
         front.finish()
         replies = client.replies()
     return replies
 
 
-def try_out(calls: list[Words], protocol: int) -> None:
+def states(front: Front) -> list[dict[str, object]]:
+    """What every shard knows."""
+    return [state(shard.machine) for shard in front.node.shards]
+
+
+def try_out(calls: list[Words], protocol: int, shards: int) -> None:
     """Makes the calls one after another and checks every answer."""
-    front = furnished()
+    front = furnished(shards)
     client = front.connect()
     client.call(b"HELLO", b"%d" % protocol)
     for words in filter(is_answered, calls):
-        before = state(front.machine) if client.session.transaction is None else None
+        before = states(front) if client.session.transaction is None else None
         replies = answer(front, client, words)
         assert len(replies) == 1, f"{words!r} was answered {replies!r}"
         if isinstance(replies[0], hiredis.ReplyError):
             assert "internal error" not in str(replies[0]), f"{words!r} is a bug"
-            assert before in (None, state(front.machine)), f"{words!r}: {replies[0]}, and something changed"
+            assert before in (None, states(front)), f"{words!r}: {replies[0]}, and something changed"
         if client.session.closing:
             client = front.connect()
 
 
 @settings(max_examples=150)
-@given(st.lists(CALL, min_size=1, max_size=12), PROTOCOL)
-def test_every_call_gets_one_reply_and_an_error_changes_nothing(calls: list[Words], protocol: int) -> None:
-    try_out(calls, protocol)
+@given(st.lists(CALL, min_size=1, max_size=12), PROTOCOL, SHARDS)
+def test_every_call_gets_one_reply_and_an_error_changes_nothing(calls: list[Words], protocol: int, shards: int) -> None:
+    try_out(calls, protocol, shards)
 
 
 @settings(max_examples=12)
-@given(st.data(), PROTOCOL)
+@given(st.data(), PROTOCOL, SHARDS)
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.name)
-def test_no_arguments_upset_a_command(command: Command, data: st.DataObject, protocol: int) -> None:
+def test_no_arguments_upset_a_command(command: Command, data: st.DataObject, protocol: int, shards: int) -> None:
     """As above, some calls of each: no command is left out by chance."""
-    try_out([data.draw(wrong(command)), data.draw(right(command))], protocol)
+    try_out([data.draw(wrong(command)), data.draw(right(command))], protocol, shards)
