@@ -303,6 +303,7 @@ class Leading:
             progress = self.progress[learner]
             if (
                 progress.state is State.REPLICATE
+                and progress.match >= raft.membership.since  # it knows that it is a member
                 and raft.log.last_index - progress.match <= CAUGHT_UP_ENTRIES
                 and raft.now_ms - progress.heard_ms < raft.timing.election_ms
             ):
