@@ -7,6 +7,7 @@ nothing committed that is lost. Only what changed since the last turn is looked 
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from cluster import batch as batches
@@ -16,7 +17,7 @@ from cluster.ring.slots import SYSTEM, slot_of
 from cluster.shard import Shard
 from cluster.storage.contract import Entry
 from tests.front import state
-from tests.simulation.world import Violation
+from tests.simulation.world import SECOND, Violation
 
 if TYPE_CHECKING:
     from cluster.raft.core import Raft
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 STATES_EVERY = 8
 """The whole state is compared after every so many entries, where a turn ends there."""
+
+ELECTIONS_MAX = 30
+"""More leaders in a second than any mishap brings: they chase each other."""
 
 Log = tuple[int, int]
 """How far a log is: the term and the index of its last entry."""
@@ -58,13 +62,14 @@ class Group:
         self._votes: dict[tuple[str, int], str] = {}
         self._candidates: dict[tuple[int, str], Log] = {}
         self._had: dict[str, Log] = {}  # by data folder: the log of the replica that was given up there
-        self._acked: dict[str, None] = {}  # members that have something of the log since they became members
+        self._acked: dict[str, None] = {}  # members that said they have something of the log, since they are members
         self._entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
         self.committed: dict[int, Entry] = {}
         self.last_committed = 0
         self.config: Config | None = None
         self._parts: dict[tuple[bytes, int], int] = {}
         self._states: dict[int, dict[str, object]] = {}
+        self._elected_us: deque[int] = deque(maxlen=ELECTIONS_MAX)
         self.compared = 0
         self.elections = 0
 
@@ -110,7 +115,7 @@ class Group:
             for index, entry in self.committed.items()
             if index >= since and (config := config_in(entry.payload)) is not None and process.name not in config
         ]
-        again = self.config is not None and process.name in self.config and process.name in self._acked
+        again = self.config is not None and process.name in self.config.voters and process.name in self._acked
         if not outside or again:
             raise Violation("a member keeps its replica", f"{process} gives up {shard_of(shard)}")
         if raft.log.saved_index < raft.log.last_index:
@@ -187,6 +192,9 @@ class Group:
 
     def _elected(self, process: Process, raft: Raft) -> None:
         self.elections += 1
+        self._elected_us.append(self._simulation.world.now_us)
+        if len(self._elected_us) == ELECTIONS_MAX and self._elected_us[-1] - self._elected_us[0] < SECOND:
+            raise Violation("steady leaders", f"shard {self.number} had {ELECTIONS_MAX} of them in a second")
         run = (process.name, process.disk.id + str(process.boot))
         first = self._leaders.setdefault(raft.term, run)
         self._simulation.world.note(process.name, "leads", f"shard {self.number} in term {raft.term}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
+from cluster.machine.reply import OK
 from cluster.raft.membership import Member
 from cluster.ring.slots import SYSTEM
 from cluster.wishes import Change
@@ -281,6 +282,16 @@ def late_report(script: Script) -> None:
     script.run(4000)
 
 
+def leaders_wished(script: Script) -> None:
+    """One without a replica is asked for one leader, and then for another."""
+    b, c, d = script.b, script.c, script.others[0]
+    first = script.wish(d, Change("lead", b.name))
+    second = script.wish(d, Change("lead", c.name))
+    script.run(2000)
+    if first.replies != [OK] or second.replies != [OK]:
+        raise Violation("told", f"{d} says {first.replies} and {second.replies}")
+
+
 def joined_while_paused(script: Script) -> None:
     """A node joins while nothing is to be moved."""
     a = script.a
@@ -307,6 +318,7 @@ MOVING: tuple[Play, ...] = (
     looks_at_the_unsettled,
     reads_behind_writes,
     late_report,
+    leaders_wished,
     joined_while_paused,
 )
 """All of them."""

@@ -246,6 +246,13 @@ class Script:
         process.wake(self.world.now_us)
         return told
 
+    def wish(self, process: Process, change: Change) -> Told:
+        """Somebody wishes another leader of the group."""
+        told = Told()
+        self.shard(process).change(told, change)
+        process.wake(self.world.now_us)
+        return told
+
     def checkpoint(self, process: Process) -> None:
         """Writes a checkpoint and cuts the log all the way behind it."""
         index = self.raft(process).applied
