@@ -17,7 +17,8 @@ a command that may wait, everything is held back until that is answered.
 There are two ways through. `execute` is the hottest code of the program: it
 knows only quick reads and writes of sessions in no special state. All else
 goes the careful way, and so does everything while the table of quick commands
-is taken away (`hurry`).
+is taken away (`hurry`). Both keep the same order of answers, which is why all of
+it is in one file.
 """
 
 from __future__ import annotations
@@ -397,18 +398,20 @@ class Dispatcher:
     def _look(
         self, session: Session, shard: Shard, handler: Handler, args: list[bytes], finish: Finish | None = None
     ) -> None:
-        """Runs what is not logged: now, or in its place behind what is unanswered.
-
-        It waits too while this node may not read by itself, or something is due;
-        not for what is due while the disk lets nothing happen.
-        """
-        in_vain = shard.due and self._server.refusal is not None
-        if session.pending or (shard.reads_wait and not in_vain):
+        """Runs what is not logged: now, or in its place behind what is unanswered."""
+        if session.pending or self._reads_wait(shard):
             shard.submit_read(self._claim(session, shard, finish), handler, args)
             self._hold_readers(session)
         else:
             reply = shard.read(handler, args)
             self._reply(session, reply if finish is None else finish(reply))
+
+    def _reads_wait(self, shard: Shard) -> bool:
+        """Whether this node may not read by itself now, or something is due.
+
+        There is no waiting for what is due while the disk lets nothing happen.
+        """
+        return shard.reads_wait and not (shard.due and self._server.refusal is not None)
 
     def _hold_readers(self, session: Session) -> None:
         if session.pending > UNANSWERED_MAX:
@@ -421,7 +424,7 @@ class Dispatcher:
         parts = [(self._server.shard(number), args) for number, args in shares.parts]
         merge = merged(shares.merge, logged=route.logged)
         handlers = [self._calls.handler(session, route, shard) for shard, _ in parts]
-        if not (route.logged or session.pending or any(shard.reads_wait for shard, _ in parts)):
+        if not (route.logged or session.pending or any(self._reads_wait(shard) for shard, _ in parts)):
             replies = [shard.read(handler, args) for handler, (shard, args) in zip(handlers, parts, strict=True)]
             self._reply(session, self._calls.affordable(session, merge(replies)))
             return

@@ -202,7 +202,8 @@ COMMANDS = (
         " a write is what the reply to it says.",
         syntax="numreplicas timeout",
         reply="How many have them, which is fewer when `timeout` milliseconds were over; 0 waits for ever. A single"
-        " node answers 0 at once.",
+        " node answers 0 at once. Of several shards it is about the one written to last; a node that has no replica of"
+        " that answers at once how many nodes are a majority.",
         flags=("blocking",),
         example="WAIT 2 100",
         serve=_wait,

@@ -285,6 +285,13 @@ def test_readonly_is_for_clusters() -> None:
     assert not session.readonly
 
 
+def test_what_is_due_while_the_disk_is_full_keeps_no_reader(front: Front, client: Client) -> None:
+    ask(client, "SET A 1 PX 5", "SET B 2")
+    front.server.refuse_writes(CommandError("the disk is full", "MISCONF"))
+    front.advance(10)
+    assert ask(client, "MGET A B", "EXISTS A B") == [[None, b"2"], 1]
+
+
 def shared(spread: Any, keys: Any, line: str) -> list[tuple[int, list[bytes]]]:
     return list(spread(keys, words(line), SLOT_SHARD).parts)
 
