@@ -122,6 +122,7 @@ def _flags(session: Session, *, dirty: bool) -> str:
         ("b", session.waiting or session in session.server.acknowledgements),
         ("d", dirty),
         ("c", session.closing),
+        ("r", session.readonly),
         ("U", session.local_address.startswith("/")),
         ("e", session.no_evict),
         ("T", session.no_touch),

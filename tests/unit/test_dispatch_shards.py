@@ -281,6 +281,7 @@ def test_readonly_is_for_clusters() -> None:
     session = front.connect()
     assert front.send(session, "READONLY", "ASKING") == b"+OK\r\n+OK\r\n"
     assert session.readonly
+    assert b" flags=r " in front.send(session, "CLIENT INFO")
     assert front.send(session, "READWRITE") == b"+OK\r\n"
     assert not session.readonly
 
