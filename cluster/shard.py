@@ -128,7 +128,7 @@ class Shard:
         self._carrying = Carrying(self.clients)
         self._hosting = Hosting(self.raft, self._carrying, self._forwarding, self._outbox)
         self._leadership = Leadership(self.raft, self.clients, self._forwarding, self._hosting, self._outbox)
-        self._woken: list[Woken] = []
+        self._woken: list[Woken] = []  # what is to be told, once the client knows that it waits
         self._matches: dict[str, int] = {}  # what the leader last said to be durable where
         self._handlers: dict[type[Message], Callable[[str, Any], None]] = {
             Forward: self._on_forward,
@@ -714,8 +714,8 @@ class Shard:
         carrying.concerned.clear()
         if woken:
             woken = self._own_ends(woken)
-        if self._woken:
-            woken, self._woken = [*self._woken, *woken], []
+        if woken or self._woken:
+            woken = self._after_answers([*self._woken, *woken])
         if self._wishes.answers:
             self.clients.answers.append(self._wishes.answers)
             self._wishes.answers = []
@@ -754,6 +754,12 @@ class Shard:
                 waits.pop(origin, None)
                 found.append(ended)
         return found
+
+    def _after_answers(self, woken: list[Woken]) -> list[Woken]:
+        """Keeps back the ends of waits whose clients do not know yet that they wait: their batch waits for its turn."""
+        untold = {origin for batch in self.clients.outstanding for origin in batch.origins.values()}
+        self._woken = [ended for ended in woken if ended[0] in untold]
+        return [ended for ended in woken if ended[0] not in untold] if self._woken else woken
 
     # Checkpoints
 

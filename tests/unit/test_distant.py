@@ -389,6 +389,16 @@ def test_the_answer_that_it_waits_is_lost_and_the_wait_is_over_meanwhile(far: Fa
     assert '"hello"' in answer
 
 
+def test_nobody_is_told_that_a_wait_is_over_before_that_it_waits(far: Far) -> None:
+    """What it asked waits behind a read that is not answered; meanwhile the wait begins and ends."""
+    far.fates.lose(Look)
+    far.read("GET x")
+    far.write("Q.POP mail BLOCK 50")
+    assert far.answers(120) == []
+    far.fates.mend()
+    assert far.answers(PATIENCE_MS) == ["nil", "waits", "Signal.NULL_ARRAY"]
+
+
 def test_a_wait_that_began_after_it_was_given_up_is_ended(far: Far) -> None:
     far.fates.copy(Outcome, 10 * GIVE_UP_MS)
     far.write("Q.POP mail BLOCK 0")
