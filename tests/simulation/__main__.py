@@ -9,7 +9,7 @@ import time
 import click
 
 from tests.simulation.simulation import Simulation
-from tests.simulation.soak import soak
+from tests.simulation.soak import shards_of, soak
 from tests.simulation.trace import lines, tail
 
 
@@ -35,7 +35,7 @@ def main(
     if minutes:
         sys.exit(bool(soak(minutes, steps, shards=shards, workers=workers, first=first).failures))
     started_s = time.perf_counter()
-    simulation = Simulation(seed, nodes=nodes, shards=shards or (1, -1)[seed % 2], keep_all=trace)
+    simulation = Simulation(seed, nodes=nodes, shards=shards or shards_of(seed), keep_all=trace)
     result, error = None, None
     try:
         result = simulation.run(steps)

@@ -32,6 +32,11 @@ class Failure(NamedTuple):
     notes: str
 
 
+def shards_of(seed: int) -> int:
+    """Half of the seeds, unless told otherwise, are of one shard on every node, and half of many, each on some."""
+    return (1, -1)[seed % 2]
+
+
 def attempt(seed: int, steps: int, shards: int = 1) -> Result | Failure:
     """One run, in whatever process; an error of any kind is a find."""
     try:
@@ -105,7 +110,7 @@ def soak(
         while True:
             while len(running) < 2 * workers and time.monotonic() < until_s and len(summary.failures) < FAILURES_MAX:
                 seed = next(seeds)
-                running.add(pool.submit(attempt, seed, steps, shards or (1, -1)[seed % 2]))
+                running.add(pool.submit(attempt, seed, steps, shards or shards_of(seed)))
             if not running:
                 break
             done, running = wait(running, return_when=FIRST_COMPLETED)

@@ -15,16 +15,27 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.simulation.simulation import Simulation
-from tests.simulation.soak import SEEDS, Failure, Summary, attempt
+from tests.simulation.soak import SEEDS, Failure, Summary, attempt, shards_of
 from tests.simulation.trace import lines
 
-FIXED = range(1, 41)
 FRESH = 10
 STEPS = 15_000
+
+
+class World(NamedTuple):
+    """A run to be: of as many shards as `Simulation` takes."""
+
+    seed: int
+    shards: int
+    steps: int = STEPS
+
+
+FIXED = [World(seed, shards_of(seed)) for seed in range(1, 41)]
 
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 
@@ -35,18 +46,18 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         yield found
 
 
-def summarised(pool: ProcessPoolExecutor, seeds: Iterable[int]) -> Summary:
-    """Runs all of these seeds."""
+def summarised(pool: ProcessPoolExecutor, worlds: Iterable[World]) -> Summary:
+    """Runs all of these."""
     summary = Summary()
-    seeds = list(seeds)
-    for outcome in pool.map(attempt, seeds, [STEPS] * len(seeds)):
+    seeds, shards, steps = zip(*worlds, strict=True)
+    for outcome in pool.map(attempt, seeds, steps, shards):
         summary.add(outcome)
     return summary
 
 
 def story(failure: Failure) -> str:
     """What a person wants to read first."""
-    command = f"python -m tests.simulation --seed {failure.seed} --steps {STEPS} --trace"
+    command = f"python -m tests.simulation --seed {failure.seed} --shards {failure.shards} --steps {STEPS} --trace"
     return f"seed {failure.seed}: {failure.error}\n{failure.notes}\n{command}\n"
 
 
@@ -61,21 +72,21 @@ def test_fixed_seeds(pool: ProcessPoolExecutor, capsys: pytest.CaptureFixture[st
 
 
 def test_seeds_that_found_something(pool: ProcessPoolExecutor, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [row for row in REGRESSIONS.read_text().splitlines() if row and not row.startswith("#")]
-    seeds = [int(row.split(maxsplit=1)[0]) for row in rows]
-    assert_clean(summarised(pool, [seed for seed in seeds if seed not in FIXED]), capsys)
+    rows = [row.split() for row in REGRESSIONS.read_text().splitlines() if row and not row.startswith("#")]
+    worlds = [World(int(seed), int(shards), int(steps)) for seed, shards, steps, *_ in rows]
+    assert_clean(summarised(pool, [world for world in worlds if world not in FIXED]), capsys)
 
 
 def test_fresh_seeds(pool: ProcessPoolExecutor, capsys: pytest.CaptureFixture[str]) -> None:
     seeds = [secrets.randbelow(SEEDS) for _ in range(FRESH)]
     with capsys.disabled():
         print("\nfresh seeds:", *seeds)  # noqa: T201 - before anything can go wrong
-    assert_clean(summarised(pool, seeds), capsys)
+    assert_clean(summarised(pool, [World(seed, shards_of(seed)) for seed in seeds]), capsys)
 
 
 def digest(seed: int) -> str:
     """All of a run's trace, in short."""
-    simulation = Simulation(seed, keep_all=True)
+    simulation = Simulation(seed, shards=shards_of(seed), keep_all=True)
     simulation.run(4000)
     return hashlib.sha256("\n".join(lines(simulation.world.trace)).encode()).hexdigest()
 
