@@ -156,6 +156,11 @@ class Host:
         self._sessions += 1
         return Asked(text, self.node.origin(self._sessions))
 
+    @property
+    def waiting(self) -> list[str]:
+        """What clients of this node asked that wait."""
+        return [asked.text for asked in self._waiting.values()]
+
     def call(self, text: str) -> tuple[Handler, list[bytes]]:
         """A command as a shard takes it."""
         args = [word.encode() for word in text.split()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from random import Random
 
@@ -282,3 +283,32 @@ RIGHT = {
     ("nothing", None),  # its node crashed
     ("nothing", b"1"),
 }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_waits_for_ever_whatever_goes_wrong(seed: int) -> None:
+    """Every wait ends, every message goes to one of those who wait, and no node remembers a wait that is over."""
+    chance = Random(seed)
+    move = Move()
+    hosts = move.cluster.hosts
+    trouble = Trouble(move.cluster, chance)
+    for step in range(900):
+        if step == 50:
+            move.cluster.join("n4", "n1")
+        for name, host in hosts.items():
+            if host.up and chance.random() < 0.15:
+                move.write(name, f"Q.POP {chance.choice('ab')} BLOCK {chance.choice([50, 700, 2_500])}")
+            if host.up and chance.random() < 0.12:
+                move.write(name, f"Q.PUSH {chance.choice('ab')} job-{step}-{name}")
+        trouble.step(step)
+        move.pass_ms(10)
+    trouble.end()
+    move.pass_ms(12_000)
+    assert [text for host in hosts.values() for text in host.waiting] == []
+    for host in hosts.values():
+        assert len(host.shard().clients.outstanding) == 0
+        assert len(host.shard().machine.waiters) == 0
+        assert not host.node.busy
+    replies = [reply for text, told in move.answers.items() if " Q.POP " in text for reply in told]
+    jobs = [job for reply in replies for job in re.findall(r'"(job-\S+)", ', reply)]
+    assert len(jobs) == len(set(jobs)) > 100
