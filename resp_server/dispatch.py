@@ -128,6 +128,17 @@ class Dispatcher:
                         self._count_large(session, len(wire))
                         plain = session.plain
                     continue
+                if writes:
+                    self._submit(session, shard, writes)
+                    writes = []
+                    plain = session.plain
+                if plain:
+                    route.calls += 1
+                    session.pending += 1
+                    shard.clients.submit_read(session, route.run, args)
+                    self._hold_readers(session)
+                    plain = session.plain
+                    continue
             if writes:
                 self._submit(session, shard, writes)
                 writes = []
