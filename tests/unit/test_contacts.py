@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.contacts import Contacts
-from cluster.raft.messages import Alive, Presence
+from cluster.raft.messages import Presence
 
 INTERVAL_MS = 300.0
 
@@ -50,14 +50,6 @@ def test_who_is_told_can_tell_how_long_the_way_is() -> None:
     one.present("n2", second, 1120.0)
     assert one.round_trip_us("n2") == 20_000
     assert other.round_trip_us("n1") is None, "it has had no answer yet"
-
-
-def test_an_answered_heartbeat_tells_it_too() -> None:
-    found = contacts()
-    found.answered("n2", Alive(1, 0, False), 1000.0)
-    assert found.round_trip_us("n2") is None, "it answers nothing that was sent"
-    found.answered("n2", Alive(1, 995_500, True), 1000.0)
-    assert found.round_trip_us("n2") == 4_500
 
 
 def test_no_way_takes_less_than_no_time() -> None:
