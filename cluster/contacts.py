@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cluster.raft.messages import Alive, Presence
+from cluster.raft.messages import Presence
 
 REACHABLE_TIMEOUTS = 2
 """A peer not heard for so many election timeouts counts as unreachable."""
@@ -35,17 +35,12 @@ class Contacts:
         """When a message of the peer last came; None: never."""
         return self._heard_ms.get(peer)
 
-    def answered(self, peer: str, message: Alive, now_ms: float) -> None:
-        """The peer answered a heartbeat."""
-        if message.sent_us:
-            self._round_trip_us[peer] = max(0, int(now_ms * 1000) - message.sent_us)
-
-    def present(self, peer: str, message: Presence, now_ms: float) -> None:
+    def present(self, peer: str, message: Presence, came_ms: float) -> None:
         """The peer is there."""
-        now_us = int(now_ms * 1000)
-        self._echo_us[peer] = (message.sent_us, now_us)
+        came_us = int(came_ms * 1000)
+        self._echo_us[peer] = (message.sent_us, came_us)
         if message.echo_us:
-            self._round_trip_us[peer] = max(0, now_us - message.echo_us - message.held_us)
+            self._round_trip_us[peer] = max(0, came_us - message.echo_us - message.held_us)
 
     def presences(
         self, peers: Iterable[str], leads: list[tuple[int, int]], now_ms: float

@@ -45,7 +45,6 @@ from cluster.moves import Moves
 from cluster.raft.core import Chance, Timing
 from cluster.raft.membership import Config, Member
 from cluster.raft.messages import (
-    Alive,
     Append,
     Chunk,
     Commit,
@@ -255,8 +254,8 @@ class Node:
                 return True
         return False
 
-    def receive(self, peer: str, number: int, message: Message) -> None:
-        """A message about a shard came from another member.
+    def receive(self, peer: str, number: int, message: Message, held_ms: float = 0.0) -> None:
+        """A message about a shard came from another member, so long before this turn.
 
         One with another data folder than it is known by may have joined anew while
         this node was away: it may lead, or stand for election, but what it says it
@@ -269,18 +268,16 @@ class Node:
             return
         self.contacts.heard(peer, self.monotonic_ms)
         if kind is Presence:
-            self._hear_presence(peer, cast("Presence", message))
+            self._hear_presence(peer, cast("Presence", message), held_ms)
             return
         shard = self._by_number.get(number)
         if shard is None:
             return
-        if kind is Alive:
-            self.contacts.answered(peer, cast("Alive", message), self.monotonic_ms)
         self.stir(shard)
         shard.receive(peer, message)
 
-    def _hear_presence(self, peer: str, message: Presence) -> None:
-        self.contacts.present(peer, message, self.monotonic_ms)
+    def _hear_presence(self, peer: str, message: Presence, held_ms: float) -> None:
+        self.contacts.present(peer, message, self.monotonic_ms - held_ms)
         leads = dict(message.leads)
         for shard in self._all:
             term = leads.get(shard.number)

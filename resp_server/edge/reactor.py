@@ -49,7 +49,7 @@ AWAKE_NS = 50_000
 LINGER_S = 0.001
 """After that: how long to sleep here, before giving the thread to Trio."""
 
-GATHER_NS = 3_000_000
+GATHER_MS = 3
 """How long to wait for the others' signs of life once one has come."""
 
 SIGNS_OF_LIFE = (Heartbeat, Alive, Presence)
@@ -219,35 +219,44 @@ class Reactor:
         now_ms = clock.now_ms()
         self._node.advance(now_ms, clock.monotonic_ns / 1e6)
 
-    def _gather(self, ready: list[tuple[int, int]], mail: list[Mail]) -> None:
+    def _look(self, ready: list[tuple[int, int]]) -> tuple[float, list[Mail]]:
+        """The mail of the links that are ready, and when that was, in monotonic milliseconds."""
+        mail = self.links.hear(ready)
+        return time.monotonic_ns() / 1e6, mail
+
+    def _gather(self, ready: list[tuple[int, int]], came: list[tuple[float, list[Mail]]]) -> None:
         """Waits a moment for more if nothing has come but signs of life, and adds what comes."""
-        until_ns = time.monotonic_ns() + GATHER_NS
-        links, looked_at, read = self.links, 0, 0
-        while (left_ns := until_ns - time.monotonic_ns()) > 0:
-            if not all(links.has(fd) for fd, _ in ready[looked_at:]):
+        until_ms = came[0][0] + GATHER_MS
+        looked_at = 0
+        while (left_ms := until_ms - time.monotonic_ns() / 1e6) > 0:
+            if not all(self.links.has(fd) for fd, _ in ready[looked_at:]):
                 return
-            if not all(isinstance(message, SIGNS_OF_LIFE) for _, _, message in mail[read:]):
+            if not all(isinstance(message, SIGNS_OF_LIFE) for _, _, message in came[-1][1]):
                 return
-            looked_at, read = len(ready), len(mail)
-            more = self._poller.poll(left_ns / 1e9)
+            looked_at = len(ready)
+            more = self._poller.poll(left_ms / 1000)
             ready += more
-            mail += links.hear(more)
+            came.append(self._look(more))
 
     def _hear(self, ready: list[tuple[int, int]]) -> bool:
         """Reads the mail of the links that are ready, moves the clocks, and hands the mail to the node, if any came."""
-        node, links = self._node, self.links
+        node = self._node
         last_ms = node.monotonic_ms
-        mail = links.hear(ready)
-        if mail and not self._serving:
-            self._gather(ready, mail)
+        came = [self._look(ready)]
+        if came[0][1] and not self._serving:
+            self._gather(ready, came)
         self._advance()
         if node.monotonic_ms - last_ms > PAUSE_MS:
-            mail += links.hear(self._poller.poll(0))
+            came.append(self._look(self._poller.poll(0)))
             self._advance()
-        self._server.stats.peer_messages_received += len(mail)
-        for peer, shard, message in mail:
-            node.receive(peer, shard, message)
-        return bool(mail)
+        count = 0
+        for at_ms, mail in came:
+            held_ms = max(0.0, node.monotonic_ms - at_ms)
+            count += len(mail)
+            for peer, shard, message in mail:
+                node.receive(peer, shard, message, held_ms)
+        self._server.stats.peer_messages_received += count
+        return count > 0
 
     def _read(self, connection: Connection) -> None:
         try:

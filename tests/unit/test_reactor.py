@@ -216,7 +216,7 @@ SIGN_OF_LIFE: Message = Alive(0, 1, True)
 def test_signs_of_life_are_one_turn_s_work(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of all nodes come at about the same time; whatever else comes is not kept waiting."""
     rig.link()
-    monkeypatch.setattr("resp_server.edge.reactor.GATHER_NS", 60_000_000_000)
+    monkeypatch.setattr("resp_server.edge.reactor.GATHER_MS", 60_000)
     monkeypatch.setattr(rig.reactor._poller, "poll", lambda timeout_s: [])
     signs = [[(peer, 0, SIGN_OF_LIFE)] for peer in ("n2", "n3", "n4")]
     hear(rig, monkeypatch, *signs, [("n2", 0, SIGN_OF_LIFE), ("n2", 0, AskRead(0, 1))])
