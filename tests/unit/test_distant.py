@@ -17,6 +17,7 @@ from cluster.raft.messages import (
     Waits,
 )
 from cluster.shard import ASK_WAITS_MS, GIVE_UP_MS
+from tests.scenarios.host import Asked
 from tests.unit.far import Far
 
 PATIENCE_MS = 350
@@ -406,6 +407,16 @@ def test_a_wait_that_began_after_it_was_given_up_is_ended(far: Far) -> None:
     far.fates.mend()
     far.cluster.pass_ms(PATIENCE_MS)
     assert len(far.cluster.hosts[far.leader].shard().machine.waiters) == 0
+
+
+@pytest.mark.parametrize(("reason", "end"), [(b"TIMEOUT", "Signal.NULL_ARRAY"), (b"ERROR", "-UNBLOCKED")])
+def test_a_wait_is_ended_by_hand(far: Far, reason: bytes, end: str) -> None:
+    far.write("Q.POP mail BLOCK 0")
+    assert far.answers(20) == ["waits"]
+    for ended in ("1", "0"):
+        far.shard.unblock(Asked("unblock"), far.host.node.origin(1), reason)
+        far.cluster.turn(far.distant)
+        assert sorted(far.answers(20)) == sorted([ended, end] if ended == "1" else [ended])
 
 
 def test_a_client_that_leaves_ends_its_wait(far: Far) -> None:
