@@ -4,9 +4,9 @@ SQLite has one writer per file. A checkpoint is one long transaction, filled in
 slices and made visible by its commit; in a file of its own it never stands in
 the way of the log, which commits every turn.
 
-- The log has one connection, used by one thread at a time. An entry's row
-  number is its shard and index in one integer, so entries lie in one B-tree in
-  the order they are read, and adding one touches the fewest pages.
+- The log has one connection, used by one thread at a time. Entries lie in the
+  order they arrived, whichever shard they are of, so that a commit touches the
+  fewest pages; order.py knows where each of them is.
 - Each checkpoint, and each reading of one, opens a connection of its own and
   closes it: an abandoned checkpoint leaves nothing behind, a reader keeps its
   view while the next checkpoint commits, and no thread shares a connection.
@@ -53,13 +53,16 @@ from cluster.storage.contract import (
     installed_in_part,
 )
 from cluster.storage.folder import FORMAT, damage_refused, refused, transaction
+from cluster.storage.order import Order
 
 LOG: Final = "log.sqlite"
 KEYSPACE: Final = "keyspace.sqlite"
 
 LOG_SCHEMA: Final = (
-    # The upper 15 bits of a position are the shard, the lower 48 the index.
-    "CREATE TABLE log (position INTEGER PRIMARY KEY, term INTEGER NOT NULL, payload BLOB NOT NULL)",
+    """CREATE TABLE log (
+        place INTEGER PRIMARY KEY,
+        shard INTEGER NOT NULL, entry INTEGER NOT NULL, term INTEGER NOT NULL, payload BLOB NOT NULL
+    )""",
     """CREATE TABLE hard_state (
         shard INTEGER PRIMARY KEY, term INTEGER NOT NULL, vote TEXT NOT NULL,
         floor_term INTEGER NOT NULL, floor_index INTEGER NOT NULL
@@ -81,18 +84,18 @@ KEYSPACE_SCHEMA: Final = (
     )""",
 )
 
-INDEX_BITS: Final = 48
-INDEX_MAX: Final = (1 << INDEX_BITS) - 1
 ENTRIES_AT_ONCE: Final = 32
 WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 CHECKPOINT_CACHE_KIB: Final = 64 * 1024
 
 SYNCHRONOUS: Final = {SyncPolicy.ALWAYS: "FULL", SyncPolicy.EVERYSEC: "NORMAL", SyncPolicy.NO: "NORMAL"}
 
-INSERT_ENTRY: Final = "INSERT INTO log VALUES (?, ?, ?)"
+INSERT_ENTRY: Final = "INSERT INTO log VALUES (?, ?, ?, ?, ?)"
+SELECT_ENTRY: Final = "SELECT term, payload FROM log WHERE place = ?"
+SELECT_ORDER: Final = "SELECT place, shard, entry FROM log ORDER BY place"
+DELETE_ENTRY: Final = "DELETE FROM log WHERE place = ?"
 SELECT_HARD_STATE: Final = "SELECT term, vote, floor_term, floor_index FROM hard_state WHERE shard = ?"
 UPSERT_HARD_STATE: Final = "INSERT OR REPLACE INTO hard_state VALUES (?, ?, ?, ?, ?)"
-DELETE_ENTRIES: Final = "DELETE FROM log WHERE position BETWEEN ? AND ?"
 UPSERT_ROW: Final = "INSERT OR REPLACE INTO keyspace VALUES (?, ?, ?, ?, ?, ?)"
 UPSERT_CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?)"
 DELETE_KEY: Final = "DELETE FROM keyspace WHERE shard = ? AND key = ?"
@@ -113,7 +116,7 @@ class SqliteStorage:
         self._log_path = folder / LOG
         self._keyspace_path = folder / KEYSPACE
         self._policy = policy
-        self._tails: dict[int, int] = {}  # each shard's last index in the log, as far as known
+        self._order: Order | None = None  # where entries are in the log; None when it has to be looked up
         self._log_files = threading.Lock()  # `sync` may run while `reopen` replaces them
         self._log_use = threading.Lock()  # appends, cuts and resets come from different threads
         self._finished: dict[int, tuple[int, int, bytes]] = {}  # each shard's checkpoint: index, term, ledger
@@ -152,7 +155,7 @@ class SqliteStorage:
                 self._reset_log(shard, index, term)
             self._mended(shard)
             state = self._log.execute(SELECT_HARD_STATE, (shard,)).fetchone()
-            last_index = max(index, self._tail(shard))
+            last_index = max(index, self._known_order().tail(shard))
         return Recovered(HardState(*state or ()), index, term, ledger, last_index)
 
     def rows(self, shard: int) -> Iterator[Row]:
@@ -174,37 +177,40 @@ class SqliteStorage:
         return Snapshot(index, term, ledger, self._rows_of(keyspace, shard))
 
     def entries(self, shard: int, first: int) -> Iterator[Entry]:
-        statement = "SELECT position, term, payload FROM log WHERE position BETWEEN ? AND ? ORDER BY position LIMIT ?"
-        start, end = _position(shard, first), _position(shard, INDEX_MAX)
         while True:
             # Fetched by the piece, as a statement left open would keep the write-ahead log from being reused.
+            found = []
             with damage_refused(self._log_path):
-                found = self._log.execute(statement, (start, end, ENTRIES_AT_ONCE)).fetchall()
-            for position, term, payload in found:
-                yield Entry(shard, position & INDEX_MAX, term, payload)
-                start = position + 1
+                for index, place in self._known_order().places_from(shard, first, ENTRIES_AT_ONCE):
+                    term, payload = self._log.execute(SELECT_ENTRY, (place,)).fetchone()
+                    found.append(Entry(shard, index, term, payload))
+            yield from found
             if len(found) < ENTRIES_AT_ONCE:
                 return
+            first = found[-1].index + 1
 
     def append(self, entries: Sequence[Entry], hard_states: Sequence[tuple[int, HardState]] = ()) -> None:
         if not entries and not hard_states:
             return
-        log, tails = self._log, self._tails
+        log = self._log
         synced = self._durably() if hard_states and self._policy is not SyncPolicy.ALWAYS else _AS_IT_IS
         try:
             with self._log_use, synced, transaction(log, LOG):
+                order = self._known_order()
+                rows: list[tuple[int, int, int, int, bytes]] = []
                 for shard, index, term, payload in entries:
                     if shard in self._given_up:
                         raise given_up_in_part()
-                    position = _position(shard, index)
-                    if index <= self._tail(shard):
-                        log.execute(DELETE_ENTRIES, (position, _position(shard, INDEX_MAX)))
-                    log.execute(INSERT_ENTRY, (position, term, payload))
-                    tails[shard] = index
+                    if index <= order.tail(shard):
+                        log.executemany(INSERT_ENTRY, rows)
+                        rows.clear()
+                        self._delete(order.take_from(shard, index))
+                    rows.append((order.add(shard, index), shard, index, term, payload))
+                log.executemany(INSERT_ENTRY, rows)
                 for shard, state in hard_states:
                     log.execute(UPSERT_HARD_STATE, (shard, *astuple(state)))
         except BaseException:
-            tails.clear()
+            self._order = None
             raise
 
     def sync(self) -> None:
@@ -300,17 +306,17 @@ class SqliteStorage:
     def cut_log(self, shard: int, last: int, limit: int) -> bool:
         if shard in self._finished:
             last = min(last, self._finished[shard][0] - 1)
-        start, end = _position(shard, 0), _position(shard, last)
-        with self._log_use, transaction(self._log, LOG):
-            (first,) = self._log.execute(
-                "SELECT min(position) FROM log WHERE position BETWEEN ? AND ?", (start, end)
-            ).fetchone()
-            if first is None:
-                return False
-            self._log.execute(DELETE_ENTRIES, (first, min(end, first + limit - 1)))
-            (left,) = self._log.execute(
-                "SELECT EXISTS (SELECT 1 FROM log WHERE position BETWEEN ? AND ?)", (start, end)
-            ).fetchone()
+        try:
+            with self._log_use, transaction(self._log, LOG):
+                order = self._known_order()
+                places = order.places_to(shard, last, limit)
+                self._delete(places)
+                if places:
+                    order.forget_first(shard, len(places))
+                left = order.places_to(shard, last, 1)
+        except BaseException:
+            self._order = None
+            raise
         return bool(left)
 
     def close(self) -> None:
@@ -345,7 +351,7 @@ class SqliteStorage:
             log.close()
             raise
         self._log, self._wal = log, wal
-        self._tails.clear()
+        self._order = None
 
     def _close_log(self) -> None:
         self._log.close()
@@ -371,8 +377,8 @@ class SqliteStorage:
         """Whether the shard's log goes on where its checkpoint ends."""
         if not index:
             return True
-        found = self._log.execute("SELECT term FROM log WHERE position = ?", (_position(shard, index),)).fetchone()
-        return found is not None and found[0] == term
+        place = self._known_order().place(shard, index)
+        return place is not None and bool(self._log.execute(SELECT_ENTRY, (place,)).fetchone()[0] == term)
 
     def _emptied_alike(self, shard: int) -> bool:
         """Whether the log was emptied as often as the keyspace."""
@@ -386,12 +392,16 @@ class SqliteStorage:
 
     def _reset_log(self, shard: int, index: int, term: int) -> None:
         """Leaves nothing in the shard's log but the entry the checkpoint ends with, if any, durably."""
-        with self._log_use, self._durably(), transaction(self._log, LOG):
-            self._tails.pop(shard, None)
-            self._log.execute(DELETE_ENTRIES, (_position(shard, 0), _position(shard, INDEX_MAX)))
-            self._log.execute("INSERT OR REPLACE INTO emptied VALUES (?, ?)", (shard, self._emptied.get(shard, 0)))
-            if index:
-                self._log.execute(INSERT_ENTRY, (_position(shard, index), term, b""))
+        try:
+            with self._log_use, self._durably(), transaction(self._log, LOG):
+                order = self._known_order()
+                self._delete(order.take_from(shard, 0))
+                self._log.execute("INSERT OR REPLACE INTO emptied VALUES (?, ?)", (shard, self._emptied.get(shard, 0)))
+                if index:
+                    self._log.execute(INSERT_ENTRY, (order.add(shard, index), shard, index, term, b""))
+        except BaseException:
+            self._order = None
+            raise
 
     @contextmanager
     def _durably(self) -> Iterator[None]:
@@ -406,16 +416,14 @@ class SqliteStorage:
             with suppress(sqlite3.Error):  # a connection that failed is opened afresh, with its policy
                 self._log.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._policy]}")
 
-    def _tail(self, shard: int) -> int:
-        """The last index in the shard's log, 0 for none."""
-        tail = self._tails.get(shard)
-        if tail is None:
-            (position,) = self._log.execute(
-                "SELECT max(position) FROM log WHERE position BETWEEN ? AND ?",
-                (_position(shard, 0), _position(shard, INDEX_MAX)),
-            ).fetchone()
-            tail = self._tails[shard] = 0 if position is None else position & INDEX_MAX
-        return tail
+    def _known_order(self) -> Order:
+        """Where the entries are, read from the file if that is not known."""
+        if self._order is None:
+            self._order = Order(self._log.execute(SELECT_ORDER))
+        return self._order
+
+    def _delete(self, places: list[int]) -> None:
+        self._log.executemany(DELETE_ENTRY, ((place,) for place in places))
 
     def _under_way(self, shard: int) -> sqlite3.Connection:
         if self._checkpoint is None or self._checkpoint[0] != shard:
@@ -433,10 +441,6 @@ class SqliteStorage:
         except BaseException:
             self.abandon_checkpoint()
             raise
-
-
-def _position(shard: int, index: int) -> int:
-    return shard << INDEX_BITS | index
 
 
 def _is_deletion(row: Row) -> bool:

@@ -47,6 +47,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 DESCRIPTORS_KEPT = 96
 """For the data folder, the log, the listening sockets and the other nodes."""
 
+SWITCH_S = 0.0002
+"""How long the loop may keep the interpreter from the thread that commits, which asks for it when the disk is done."""
+
 HAND_OVER_S = 2.0
 """How long a leader that stops waits for another to take over."""
 
@@ -63,6 +66,7 @@ class StartError(Exception):
 
 def serve(settings: Settings) -> int:
     """Runs a node until SIGTERM, SIGINT or SHUTDOWN; the exit code. Raises `StartError`."""
+    sys.setswitchinterval(SWITCH_S)
     with ExitStack() as cleanup:
         listeners = listen(settings, cleanup)
         try:
