@@ -71,9 +71,9 @@ def test_hard_state_is_kept_with_and_without_entries(disk: Disk) -> None:
     disk.storage.append([], [(1, HardState(7, ""))])
     disk.storage.append([])
     assert disk.storage.load(0).hard_state == HardState(3, "node-a")
-    disk.storage.append([], [(0, HardState(4, "node-b"))])
+    disk.storage.append([], [(0, HardState(4, "node-b", 3, 17))])
     storage = disk.restart()
-    assert storage.load(0).hard_state == HardState(4, "node-b")
+    assert storage.load(0).hard_state == HardState(4, "node-b", 3, 17)
     assert storage.load(1).hard_state == HardState(7, "")
     assert list(storage.entries(0, 1)) == [entry(1)]
 
