@@ -32,7 +32,7 @@ class Cluster:
         }
 
     def start(self) -> None:
-        """Starts all that do not run, and returns when they answer and agree on a leader."""
+        """Starts all that do not run, and returns when they answer and every shard has a leader."""
         started = [node for node in self._nodes.values() if not node.runs]
         for node in started:
             node.start()
@@ -41,13 +41,13 @@ class Cluster:
                 node.wait_until_ready()
             except ServerFailed:
                 raise MeasureFailed(f"{node.name} does not start; {_end_of(node)}") from None
-        self.leader()
+        self._wait_for_leaders()
 
     def join(self) -> None:
         """Starts one more, which enters by itself; returns as soon as it runs."""
         (port,) = free_ports(1)
         name = f"n{len(self._nodes) + 1}"
-        through = self._nodes[self.leader()].address
+        through = self._nodes[self.running[0]].address
         self._nodes[name] = Node(name, port, f"{HOST}:{port}", self._folder, ("--join", through))
         self._nodes[name].start()
 
@@ -69,8 +69,15 @@ class Cluster:
         except OSError:
             return {}
 
+    def _wait_for_leaders(self) -> None:
+        give_up = time.monotonic() + START_SECONDS
+        while any(self.info(name).get("shards_without_leader") != "0" for name in self.running):
+            if time.monotonic() > give_up:
+                raise MeasureFailed(f"some shards have no leader after {START_SECONDS:g} s")
+            time.sleep(LOOK_SECONDS)
+
     def leader(self) -> str:
-        """The node that all nodes that run say leads, once they do."""
+        """The node that all nodes that run say leads the only shard, once they do."""
         give_up = time.monotonic() + START_SECONDS
         named: set[str] = set()
         while time.monotonic() < give_up:

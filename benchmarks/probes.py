@@ -72,6 +72,8 @@ def info(endpoint: Endpoint, section: str, timeout_seconds: float = TIMEOUT_SECO
     with endpoint.connect(timeout_seconds) as connection, connection.makefile("rb") as reply:
         connection.sendall(request("INFO", section))
         header = reply.readline()
+        if not header:
+            raise ConnectionResetError("closed by the server")
         if not header.startswith(b"$"):
             raise MeasureFailed(f"INFO {section} answered {header.strip()!r}")
         lines = reply.read(int(header[1:])).decode().splitlines()
