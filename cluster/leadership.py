@@ -42,6 +42,11 @@ class Leadership:
         self._rung_index = 0  # the last entry that was made because something was due
         self._asked: list[tuple[str, int]] = []  # reads of others that wait for what is due to happen
 
+    @property
+    def begins(self) -> bool:
+        """Whether Raft won a term of office that was not begun."""
+        return self._raft.leading is not self._led
+
     def begin(self) -> bool:
         """Begins a term of office, if Raft won one since the last call; whether it did."""
         leading = self._raft.leading

@@ -351,7 +351,8 @@ class Node:
                 else:
                     self._tick_at_ms = min(self._tick_at_ms, shard.tick_at_ms)
         for shard in list(self._touched):
-            shard.tick()
+            if shard.hurried or shard.tick_at_ms <= now_ms:
+                shard.tick()
         if now_ms >= self._next_round_ms:
             self._next_round_ms = (now_ms // ROUND_MS + 1) * ROUND_MS
             self._introduce()

@@ -293,6 +293,21 @@ class Shard:
 
     # Timers
 
+    @property
+    def hurried(self) -> bool:
+        """Whether `tick` has something to do that this turn brought: an election won, reads, what is to be refused."""
+        raft = self.raft
+        if raft.leading is not None:
+            return raft.leading.hurried or self._leadership.begins
+        if self.clients.open.calls and self.lost_leader:
+            return True
+        return self._next_retry_ms <= self.monotonic_ms and self._unsettled
+
+    @property
+    def _unsettled(self) -> bool:
+        """Whether something has to be repeated until it has an outcome."""
+        return bool(self.clients.waiting or self._carrying.waits or self._wishes.pending or self.clients.owed)
+
     def tick(self) -> None:
         """Runs the timers: elections, heartbeats, retries, and giving up on what has no outcome."""
         raft = self.raft
@@ -318,8 +333,7 @@ class Shard:
         raft = self.raft
         raft_ms = raft.next_tick_ms()
         at_ms = FOREVER_MS if raft_ms is None else raft_ms
-        waiting = self.clients.waiting
-        unsettled = waiting or self._carrying.waits or self._wishes.pending or self.clients.owed
+        waiting, unsettled = self.clients.waiting, self._unsettled
         if raft.leading is not None and not raft.leading.progress:
             return self.monotonic_ms + self.timing.heartbeat_ms if unsettled else at_ms
         if unsettled:

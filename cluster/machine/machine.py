@@ -199,7 +199,10 @@ class Machine:
     def handler(self, name: bytes) -> Handler:
         """The handler of a command in the log, by its name in any case."""
         handlers = self.commands.handlers
-        found = handlers.get(name) or handlers.get(name.upper()) or self._internal.get(name)
+        found = handlers.get(name)
+        if found is not None:  # as nearly always
+            return found
+        found = handlers.get(name.upper()) or self._internal.get(name)
         if found is None:
             raise LookupError(f"the log holds a command this version does not know: {name!r}")
         return found

@@ -89,6 +89,11 @@ class Leading:
             self.successor = None
 
     @property
+    def hurried(self) -> bool:
+        """Whether reads wait for a heartbeat that was not sent yet, or may be served."""
+        return self._unconfirmed or bool(self.confirmed)
+
+    @property
     def _unconfirmed(self) -> bool:
         """Whether reads wait for a heartbeat that was not sent yet."""
         return self.reads.newest_us > self._beat_us

@@ -9,7 +9,9 @@ the way of the log, which commits every turn.
   fewest pages; order.py knows where each of them is.
 - Each checkpoint, and each reading of one, opens a connection of its own and
   closes it: an abandoned checkpoint leaves nothing behind, a reader keeps its
-  view while the next checkpoint commits, and no thread shares a connection.
+  view while the next checkpoint commits, and no thread shares a connection. One
+  more is open all the time and does nothing: SQLite copies the write-ahead log
+  when the last one closes, which is too often where many shards are written.
 - Both files count how often a shard's replica was given up. Where the counts
   differ the log is still the one from before, and has to go.
 - A snapshot's connection is read-only, so that closing it, which the loop does,
@@ -86,6 +88,9 @@ KEYSPACE_SCHEMA: Final = (
 
 ENTRIES_AT_ONCE: Final = 32
 WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
+WAL_BYTES_COPIED: Final = 1024 * 1024
+"""A checkpoint leaves the keyspace's write-ahead log to the next one while that is shorter."""
+
 CHECKPOINT_CACHE_KIB: Final = 64 * 1024
 
 SYNCHRONOUS: Final = {SyncPolicy.ALWAYS: "FULL", SyncPolicy.EVERYSEC: "NORMAL", SyncPolicy.NO: "NORMAL"}
@@ -127,8 +132,12 @@ class SqliteStorage:
         self._lock = data_folder.claim(folder, (LOG, KEYSPACE))
         try:
             self._prepare()
-            with damage_refused(self._log_path):
+            with damage_refused(self._log_path), damage_refused(self._keyspace_path), ExitStack() as unless_open:
+                self._standing = data_folder.connect(self._keyspace_path)
+                unless_open.callback(self._standing.close)
+                self._standing.execute("SELECT count(*) FROM checkpoint").fetchone()  # opens the write-ahead log
                 self._open_log()
+                unless_open.pop_all()
         except BaseException:
             os.close(self._lock)
             raise
@@ -285,9 +294,10 @@ class SqliteStorage:
         self._finished[shard], self._emptied[shard] = (index, term, ledger), emptied
         # In force already: where the copy into the file fails, the next checkpoint makes it. Nor is a
         # snapshot being read waited for, which may take minutes.
-        with suppress(sqlite3.OperationalError):
-            keyspace.execute("PRAGMA busy_timeout = 0")
-            keyspace.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(sqlite3.OperationalError, OSError):
+            if Path(f"{self._keyspace_path}-wal").stat().st_size > WAL_BYTES_COPIED:
+                keyspace.execute("PRAGMA busy_timeout = 0")
+                keyspace.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.abandon_checkpoint()
         self._torn.discard(shard)
         if installed:
@@ -321,6 +331,7 @@ class SqliteStorage:
 
     def close(self) -> None:
         self.abandon_checkpoint()
+        self._standing.close()
         with self._log_files:
             self._close_log()
         os.close(self._lock)
