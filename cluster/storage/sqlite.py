@@ -132,12 +132,11 @@ class SqliteStorage:
         self._lock = data_folder.claim(folder, (LOG, KEYSPACE))
         try:
             self._prepare()
-            with damage_refused(self._log_path), damage_refused(self._keyspace_path), ExitStack() as unless_open:
-                self._standing = data_folder.connect(self._keyspace_path)
-                unless_open.callback(self._standing.close)
-                self._standing.execute("SELECT count(*) FROM checkpoint").fetchone()  # opens the write-ahead log
+            with damage_refused(self._log_path):
                 self._open_log()
-                unless_open.pop_all()
+            with damage_refused(self._keyspace_path):
+                self._standing = data_folder.connect(self._keyspace_path)
+                self._standing.execute("SELECT count(*) FROM checkpoint").fetchone()  # opens the write-ahead log
         except BaseException:
             os.close(self._lock)
             raise

@@ -212,7 +212,8 @@ class Disk:
             done = True
         finally:
             saving.end(ok=done)
-        LOGGER.info("checkpoint written", {"shards": shards, "seconds": round(saving.last_duration_s, 3)})
+        about = {"shard": shards[0]} if len(shards) == 1 else {"shards": len(shards)}
+        LOGGER.info("checkpoint written", {**about, "seconds": round(saving.last_duration_s, 3)})
         return True
 
     async def _checkpoint(self, shard: int) -> bool:
