@@ -38,6 +38,7 @@ from cluster import atlas as system_state
 from cluster.atlas import Atlas
 from cluster.batch import Answer, Client
 from cluster.contacts import REACHABLE_TIMEOUTS, Contacts
+from cluster.doubt import Doubt
 from cluster.machine.keyspace import Checkpoint
 from cluster.machine.machine import Commands
 from cluster.machine.reply import CommandError, Reply
@@ -253,6 +254,11 @@ class Node:
             if shard.reads_lapsed(monotonic_ms):
                 return True
         return False
+
+    def doubt(self, monotonic_ms: float) -> Doubt:
+        """What is to become of the reads of which `reads_lapsed` says that they may be stale."""
+        lapsed = [shard for shard in self._touched if shard.reads_lapsed(monotonic_ms)]
+        return Doubt([(shard, shard.raft.leading) for shard in lapsed], monotonic_ms)
 
     def receive(self, peer: str, number: int, message: Message, held_ms: float = 0.0) -> None:
         """A message about a shard came from another member, so long before this turn.

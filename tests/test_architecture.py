@@ -43,6 +43,7 @@ ARROWS = {
     "cluster.shard": {"cluster.leadership", "cluster.hosting", "cluster.carrying", "cluster.clients", "cluster.wishes",
                       "cluster.forwarding", "cluster.batch", "cluster.outcomes", "cluster.snapshots", "cluster.atlas",
                       "cluster.contacts", "cluster.machine", "cluster.raft", "cluster.storage.contract"},
+    "cluster.doubt": {"cluster.shard", "cluster.raft"},
     "cluster.moves": {"cluster.node", "cluster.shard", "cluster.atlas", "cluster.ring", "cluster.raft"},
     "cluster.node": {"cluster"},
     "resp_server.protocol": {"resp_server.protocol", "cluster.machine.reply"},

@@ -163,6 +163,10 @@ class Leading:
             return 0.0
         return self._followed_us() / 1000 + raft.timing.lease_ms
 
+    def led_at(self, monotonic_ms: float) -> bool:
+        """Whether it is certain by now that nobody else had been elected by then."""
+        return self._raft.alone or self._followed_us() / 1000 >= monotonic_ms
+
     # Reads
 
     def ask_read(self, peer: str, number: int, index: int = 0) -> None:

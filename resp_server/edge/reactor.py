@@ -14,7 +14,7 @@ A process can be stopped at any point and go on later without noticing. Three
 rules keep that harmless: the time of a turn is taken after its mail was read,
 so a leader is never heard earlier than it spoke; after a long pause the mail
 is read before any timer runs; and what was read under a lease is not sent when
-the lease has run out by the end of the reading.
+the lease has run out by the end of the reading, until it is certain all the same (doubt.py).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from collections.abc import Callable
 
 import trio
 
+from cluster.doubt import Doubt
 from cluster.raft.messages import Alive, Heartbeat, Presence
 from resp_server.dispatch import Dispatcher
 from resp_server.edge.clock import Clock
@@ -101,6 +102,7 @@ class Reactor:
         self._serving = False
         self._leaderless_s: dict[int, int] = {}  # by shard
         self._settle_at_ms = 0.0
+        self._doubts: dict[Session, list[Doubt]] = {}  # who is not to see yet what it read
         self._bell = disk.bell.fileno()
         self._poller.watch(self._bell, READ)
 
@@ -324,8 +326,7 @@ class Reactor:
         is to be ``whole``, the core is left alone when it has nothing to do yet.
         """
         dispatcher, node = self._dispatcher, self._node
-        if node.reads_lapsed(time.monotonic() * 1000):
-            self._withhold()
+        self._look_at_leases()
         if whole or node.busy or node.monotonic_ms >= self._settle_at_ms:
             self._settle()
         while dispatcher.resumed:
@@ -335,15 +336,16 @@ class Reactor:
                 if not session.closed:
                     dispatcher.resume(session)
                     dispatcher.outbox[session] = None
-            if node.reads_lapsed(time.monotonic() * 1000):
-                self._withhold()
+            self._look_at_leases()
             self._settle()
+        if self._doubts:
+            self._resolve()
         while dispatcher.outbox:
             self._serving = True
             outbox, dispatcher.outbox = dispatcher.outbox, {}
             for session in outbox:
                 connection = self._of_session.get(session.id)
-                if connection is not None:
+                if connection is not None and session not in self._doubts:
                     self._flush(connection)
 
     def _settle(self) -> None:
@@ -374,13 +376,29 @@ class Reactor:
             self._server.stats.peer_messages_sent += len(messages)
             self.links.send(messages)
 
-    def _withhold(self) -> None:
-        """The lease ran out while this turn's reads were answered: they may be stale, so nobody gets to see them."""
-        for session in self._dispatcher.outbox:
+    def _look_at_leases(self) -> None:
+        """Where one ran out while reads were answered, they may be stale: nobody gets to see them for now."""
+        monotonic_ms = time.monotonic() * 1000
+        if self._node.reads_lapsed(monotonic_ms):
+            doubt = self._node.doubt(monotonic_ms)
+            for session in self._dispatcher.outbox:
+                if session.out:
+                    self._doubts.setdefault(session, []).append(doubt)
+
+    def _resolve(self) -> None:
+        """Lets clients have what was in doubt once it is certain, and closes those for whom it never will be."""
+        for session, doubts in list(self._doubts.items()):
             connection = self._of_session.get(session.id)
-            if connection is not None and session.out:
-                LOGGER.warning("closed a client whose read took too long to be sure of", {"client": session.address})
+            verdicts = [doubt.verdict() for doubt in doubts]
+            if connection is None:
+                del self._doubts[session]
+            elif False in verdicts:
+                del self._doubts[session]
+                LOGGER.warning("closed a client whose read may have been stale", {"client": session.address})
                 self._drop(connection)
+            elif all(verdicts):
+                del self._doubts[session]
+                self._dispatcher.outbox[session] = None
 
     # Sending
 

@@ -118,6 +118,23 @@ def test_reads_under_a_lease_that_ran_out_in_the_turn_are_not_answered() -> None
     assert found.reads_lapsed(cluster.now_ms + found.timing.election_ms)
 
 
+def test_reads_under_such_a_lease_are_certain_once_a_majority_answers_a_later_heartbeat() -> None:
+    cluster = three()
+    found = advance(cluster, "n1")
+    doubt = node(cluster, "n1").doubt(cluster.now_ms + found.timing.election_ms)
+    assert doubt.verdict() is None
+    cluster.pass_ms(2 * found.timing.election_ms)
+    assert doubt.verdict() is True
+
+
+def test_reads_under_such_a_lease_are_lost_with_the_leader() -> None:
+    cluster = three()
+    found = advance(cluster, "n1")
+    doubt = node(cluster, "n1").doubt(cluster.now_ms + found.timing.election_ms)
+    found.raft.follow_nobody()
+    assert doubt.verdict() is False
+
+
 def test_reads_wait_where_something_is_due() -> None:
     """It has to happen first, for everybody."""
     cluster = three()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,11 +184,38 @@ def test_timers_and_answers_go_on_while_the_disk_is_at_it(rig: Rig) -> None:
 
 def test_what_was_read_under_a_lease_that_ran_out_is_not_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     other = rig.pair(lambda near: rig.reactor._welcome(near, ""))
-    monkeypatch.setattr(rig.node, "reads_lapsed", lambda monotonic_ms: True)
-    other.sendall(SET)
-    rig.turn(GET)
-    assert rig.client.recv(100) == b""
+    verdict = read_in_doubt(rig, monkeypatch, SET, other)
+    with pytest.raises(BlockingIOError):
+        rig.client.recv(100)
     assert other.recv(100) == b"+OK\r\n", "a write is answered by the log"
+    verdict[0] = False
+    rig.turn()
+    assert rig.client.recv(100) == b""
+
+
+def test_what_was_read_under_a_lease_is_sent_once_it_is_certain(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = read_in_doubt(rig, monkeypatch)
+    rig.turn(SET)
+    with pytest.raises(BlockingIOError):
+        rig.client.recv(100)
+    verdict[0] = True
+    rig.turn()
+    assert rig.client.recv(100) == b"$-1\r\n+OK\r\n", "in the order it was asked"
+
+
+def read_in_doubt(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, others: bytes = b"", other: socket.socket | None = None
+) -> list[bool | None]:
+    """Has the client read in a turn in which the lease runs out; what becomes of it can be set in the list."""
+    verdict: list[bool | None] = [None]
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.node, "reads_lapsed", lambda monotonic_ms: True)
+        patch.setattr(rig.node, "doubt", lambda monotonic_ms: SimpleNamespace(verdict=lambda: verdict[0]))
+        if other is not None:
+            other.sendall(others)
+        rig.client.setblocking(False)
+        rig.turn(GET)
+    return verdict
 
 
 def hear(rig: Rig, monkeypatch: pytest.MonkeyPatch, *mails: list[tuple[str, int, Message]]) -> None:
