@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cluster.ring.placement import Placement
+    from cluster.shard import Shard
     from tests.simulation.process import Process
     from tests.simulation.sessions import Op
     from tests.simulation.simulation import Simulation
@@ -25,8 +26,8 @@ The slowest is a snapshot whose pieces were lost, and shards that come to a node
 
 QUIET_US = 2 * SECOND
 
-LATE_US = 8 * SECOND
-"""How long after its time a wait may be ended: its node may have to ask."""
+LATE_MS = 2_000
+"""How long after its time a wait may be ended."""
 
 
 class Prober(Registers):
@@ -184,24 +185,25 @@ class Healing:
         return True
 
     def _late_waits(self) -> Iterator[Op]:
-        """Those whose time is over, and who have not been told."""
+        """Those whose time is over by the clock of the shard's leader, and who have not been told."""
+        for op, shard in self._waits():
+            waiter = shard.machine.waiters.of(op.session.origin)
+            if waiter is not None and waiter.deadline_ms is not None and shard.now_ms > waiter.deadline_ms + LATE_MS:
+                yield op
+
+    def _waits(self) -> Iterator[tuple[Op, Shard]]:
+        """Who waits, and the shard as its leader has it."""
         for client in self._simulation.workload.clients:
             for op in client.unanswered():
-                if op.waits and b"BLOCK" in op.call:
-                    block_ms = int(op.call[op.call.index(b"BLOCK") + 1])
-                    if block_ms and self._world.now_us - op.waits_us > (block_ms * MS) * 2 + LATE_US:
-                        yield op
+                leaders = self._simulation.leaders(op.shard) if op.waits else []
+                if leaders and leaders[0].node is not None:
+                    yield op, leaders[0].node.shards[op.shard]
 
     def _lost_waits(self) -> Iterator[Op]:
         """Those who wait, and whose shard does not know of it."""
-        for client in self._simulation.workload.clients:
-            for op in client.unanswered():
-                leaders = self._simulation.leaders(op.shard)
-                if op.waits and leaders:
-                    node = leaders[0].node
-                    assert node is not None
-                    if node.shards[op.shard].machine.waiters.of(op.session.origin) is None:
-                        yield op
+        for op, shard in self._waits():
+            if shard.machine.waiters.of(op.session.origin) is None:
+                yield op
 
     def _compare(self) -> None:
         """All members are in the same state, and hold what was ever committed."""

@@ -52,7 +52,6 @@ class Op:
         "shard",
         "void",
         "waits",
-        "waits_us",
     )
 
     def __init__(self, session: Session, call: Call, shard: int, invoked: int, asked_us: int, excused_us: int) -> None:
@@ -61,7 +60,6 @@ class Op:
         self.shard = shard
         self.reply: Any = WAITING
         self.answered = False
-        self.waits_us = 0
         self.invoked = invoked
         self.asked_us = asked_us
         self.excused_us = excused_us  # how long the node had had an excuse not to answer by then
@@ -198,7 +196,6 @@ class Session:
             raise Violation("order of replies", f"{op} is answered before {first}")
         if reply is WAITING:
             op.answered = op.waits = True
-            op.waits_us = self.process.world.now_us
             return
         self._fill(op, reply)
 
