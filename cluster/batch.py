@@ -116,6 +116,11 @@ def parts_in(payload: bytes) -> tuple[int, list[Part]]:
     return _decode_entry(payload)
 
 
+def author_of(node: str, boot: str) -> bytes:
+    """The name of a node in one run of its process: no dot in it but the one between the two."""
+    return f"{node.replace('.', ':')}.{boot}".encode()
+
+
 def node_of(author: bytes) -> str:
     """The node that an author, or the session of one of its clients, belongs to."""
-    return author.split(b".", 1)[0].decode()
+    return author.split(b".", 1)[0].decode().replace(":", ".")

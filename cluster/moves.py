@@ -44,6 +44,7 @@ class Moves:
         self._targets: list[Placement] = []
         self._targets_for: tuple[Config, Marks] | None = None
         self._reported: dict[int, tuple[int, float]] = {}  # by shard: the index reported, and when
+        self._arriving: dict[str, int] = {}  # how many shards are on their way to each node
         self._leading_since: dict[int, tuple[int, float]] = {}  # by shard: the term, and since when
 
     def targets(self) -> list[Placement]:
@@ -68,6 +69,7 @@ class Moves:
         if leading is not None and leading.settled:
             self._mark()
         targets = self.targets()
+        self._arriving = self._arrivals()
         for shard in node.shards:
             since_ms = self._steady(shard)
             if since_ms is None:
@@ -129,6 +131,8 @@ class Moves:
         leading = raft.leading
         assert leading is not None
         config = raft.config
+        if not config.learners and node.name == target.preferred and set(config.voters) == set(target.nodes):
+            return  # as nearly always
         chosen = shard.chosen_ms is not None and node.monotonic_ms - shard.chosen_ms < CHOSEN_MS
         step = next_step(
             View(
@@ -140,7 +144,7 @@ class Moves:
                 reachable=frozenset(one for one in node.members.members if node.reachable(one)),
                 caught_up=frozenset(peer for peer in config.voters if self._caught_up(shard, peer)),
                 may_change=leading.may_change() and leading.successor is None,
-                arriving=self._arriving(shard, target),
+                arriving={peer: self._arriving.get(peer, 0) - (peer in config.learners) for peer in target.nodes},
                 arriving_max=ARRIVING_MAX,
             )
         )
@@ -150,6 +154,7 @@ class Moves:
         match step:
             case Add(peer) if leading.may_add(peer):
                 leading.change(config.with_learner(Member(peer, "")))
+                self._arriving[peer] = self._arriving.get(peer, 0) + 1
             case Add():
                 raft.renew()
             case Remove(peer):
@@ -164,14 +169,17 @@ class Moves:
         progress = raft.leading.progress.get(peer)
         return progress is not None and progress.state is State.REPLICATE and progress.match >= raft.commit
 
-    def _arriving(self, shard: Shard, target: Placement) -> dict[str, int]:
-        """How many other shards are on their way to each node."""
-        places = self._node.atlas.places
-        learners = {number: place.learners for number, place in places.items() if number != shard.number}
-        for other in self._node.shards:  # what is led here is known here first
-            if other.raft.leading is not None and other is not shard:
-                learners[other.number] = other.raft.config.learners
-        return {peer: sum(peer in arriving for arriving in learners.values()) for peer in target.nodes}
+    def _arrivals(self) -> dict[str, int]:
+        """How many shards are on their way to each node: those led here as they are, the others as reported."""
+        learners = {number: place.learners for number, place in self._node.atlas.places.items() if place.learners}
+        for shard in self._node.shards:
+            if shard.raft.leading is not None:
+                learners[shard.number] = shard.raft.config.learners
+        found: dict[str, int] = {}
+        for nodes in learners.values():
+            for peer in nodes:
+                found[peer] = found.get(peer, 0) + 1
+        return found
 
 
 def _rank(target: Placement, node: str) -> int:

@@ -36,7 +36,7 @@ import msgspec
 
 from cluster import atlas as system_state
 from cluster.atlas import Atlas
-from cluster.batch import Answer, Client
+from cluster.batch import Answer, Client, author_of
 from cluster.contacts import REACHABLE_TIMEOUTS, Contacts
 from cluster.doubt import Doubt
 from cluster.machine.keyspace import Checkpoint
@@ -64,6 +64,9 @@ from cluster.wishes import Change
 
 SYSTEM_VOTERS = 5
 """How many nodes vote in the system group; the others learn what these agree on."""
+
+LINGER_MS = 5_000.0
+"""How long a node that was removed is still told who leads: it may have clients that wait for an outcome."""
 
 ROUND_MS = 300.0
 """How often a node looks whether a shard has to move, and whether the others know where it is."""
@@ -113,7 +116,7 @@ class Node:
     ) -> None:
         self.identity = identity
         self.name = identity.node
-        self.author = f"{self.name}.{boot}".encode()
+        self.author = author_of(self.name, boot)
         self.timing = timing
         self.address = address
         self.zone = zone
@@ -140,6 +143,7 @@ class Node:
                 members=members,
                 voters_max=voters_max,
                 contacts=self.contacts,
+                siblings=identity.shards,
             )
 
         self.shards = [new(number, commands, members, identity.replicas + 1) for number, members in enumerate(initial)]
@@ -159,6 +163,7 @@ class Node:
         self._outbox: list[tuple[str, int, Message]] = []
         self._met: dict[str, str] = {}
         self._members = members
+        self._left: dict[str, float] = {}  # nodes that were removed of late, and until when they are told who leads
         self._changed: dict[str, str] = {}  # of those met, who have another data folder than ``_members`` says
         self._to_drop: dict[int, None] = {}
         self._moves = Moves(self, node_timeout_ms)
@@ -250,8 +255,9 @@ class Node:
 
     def reads_lapsed(self, monotonic_ms: float) -> bool:
         """Whether reads that were answered since `advance` may be stale: a lease they relied on has run out."""
-        for shard in self._touched:  # noqa: SIM110 - a generator costs every turn
-            if shard.reads_lapsed(monotonic_ms):
+        for shard in self._touched:
+            was_read = shard.read_turn == self.turn or shard is self._only  # which is read without being asked
+            if was_read and shard.reads_lapsed(monotonic_ms):
                 return True
         return False
 
@@ -309,8 +315,11 @@ class Node:
         self._compare_disks()
 
     def _compare_disks(self) -> None:
-        config = self._members = self.members
-        members = config.members
+        config, members = self.members, self.members.members
+        for peer in self._members.members:
+            if peer not in members:
+                self._left[peer] = self.monotonic_ms + LINGER_MS
+        self._members = config
         self._changed = {
             peer: disk for peer, disk in self._met.items() if peer in members and members[peer].disk not in ("", disk)
         }
@@ -376,7 +385,10 @@ class Node:
             self.contacts.hurry()
 
     def _show_presence(self) -> None:
-        others = self.members.others(self.name)
+        if self._members is not self.members:
+            self._compare_disks()
+        self._left = {peer: until_ms for peer, until_ms in self._left.items() if until_ms > self.monotonic_ms}
+        others = [*self.members.others(self.name), *self._left]
         presences = self.contacts.presences(others, list(self._leads.items()), self.monotonic_ms)
         self._outbox += [(peer, SYSTEM, message) for peer, message in presences]
 
@@ -490,6 +502,12 @@ class Node:
 
     def persisted(self, work: Work) -> None:
         """The disk has it."""
+        first = work.entries[0].shard if work.entries else None
+        if not work.hard_states and first is not None and first == work.entries[-1].shard:
+            shard = self._by_number[first]
+            self.stir(shard)
+            shard.persisted(list(work.entries), None)
+            return
         states = dict(work.hard_states)
         by_shard: dict[int, list[Entry]] = {number: [] for number in states}
         for entry in work.entries:

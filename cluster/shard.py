@@ -57,8 +57,8 @@ GIVE_UP_MS = 5_000.0
 APPLY_BYTES = 4 * 1024 * 1024
 """About what one `apply` carries out; more is left to the next."""
 
-RETAIN_BYTES = 4 * 1024 * 1024
-"""How much of the log behind a checkpoint is kept for followers that are a little behind."""
+RETAIN_BYTES = 16 * 1024 * 1024
+"""How much of all shards' logs behind their checkpoints is kept for followers that are a little behind."""
 
 ASK_WAITS_MS = 1_000.0
 """How often a distant node asks what became of its sessions that wait: it is told anyway, unless that is lost."""
@@ -77,7 +77,8 @@ class Shard:
 
     ``author`` names the node in this run of its process; ``members`` is the
     configuration a new cluster begins with, empty where this node is given no
-    replica; what the disk holds goes before it. ``turn`` is the node's turn in
+    replica; what the disk holds goes before it. ``siblings`` is how many shards
+    there are. ``turn`` is the node's turn in
     which `advance` was last called; ``tick_at_ms`` and ``due_at_ms`` are kept
     there by the node.
     """
@@ -94,6 +95,7 @@ class Shard:
         members: Config,
         voters_max: int,
         contacts: Contacts,
+        siblings: int = 1,
     ) -> None:
         self.number = number
         self.name = name
@@ -102,6 +104,7 @@ class Shard:
         self.now_ms = 0
         self.monotonic_ms = 0.0
         self.turn = 0
+        self.read_turn = 0  # in which `read` was last called
         self.tick_at_ms = 0.0
         self.due_at_ms: int | None = None
         self.due = False
@@ -114,6 +117,7 @@ class Shard:
         self.clients = Clients(author)
         self._commands = commands
         self._contacts = contacts
+        self._siblings = siblings
         self._forwarding = Forwarding(author)
         self._lease_until_ms = 0.0
         self._next_retry_ms = 0.0
@@ -165,7 +169,7 @@ class Shard:
         self.raft.recover(Log(index, recovered.checkpoint_term, saved), membership, recovered.hard_state)
         self.now_ms = self.machine.now_ms
         self._carrying.outcomes = Outcomes(recovered.checkpoint_term)
-        names = [END_SESSIONS, f"{self.name}.".encode(), self.clients.author + b"."]
+        names = [END_SESSIONS, batches.author_of(self.name, ""), self.clients.author + b"."]
         self.clients.owe((self.machine.handler(END_SESSIONS), names, b""))
         return len(saved)
 
@@ -492,6 +496,7 @@ class Shard:
 
     def read(self, handler: Handler, args: list[bytes]) -> Reply:
         """Runs a command that is not logged, now. What is due has not happened yet, but what it ends is hidden."""
+        self.read_turn = self.turn
         return self.machine.peek(handler, args)
 
     def submit(
@@ -796,7 +801,7 @@ class Shard:
         self.machine.keyspace.end_checkpoint(durable=durable)
         if durable:
             self.checkpoint_index = index
-            self.raft.compact(index, RETAIN_BYTES)
+            self.raft.compact(index, RETAIN_BYTES // self._siblings)
         else:
             self.bytes_since_checkpoint += self._checkpoint_bytes
 
