@@ -255,15 +255,16 @@ class Node:
 
     def reads_lapsed(self, monotonic_ms: float) -> bool:
         """Whether reads that were answered since `advance` may be stale: a lease they relied on has run out."""
-        for shard in self._touched:
-            was_read = shard.read_turn == self.turn or shard is self._only  # which is read without being asked
-            if was_read and shard.reads_lapsed(monotonic_ms):
-                return True
-        return False
+        return bool(self._lapsed(monotonic_ms))
+
+    def _lapsed(self, monotonic_ms: float) -> list[Shard]:
+        turn, only = self.turn, self._only  # which is read without being asked
+        read = [shard for shard in self._touched if shard.read_turn == turn or shard is only]
+        return [shard for shard in read if shard.reads_lapsed(monotonic_ms)]
 
     def doubt(self, monotonic_ms: float) -> Doubt:
         """What is to become of the reads of which `reads_lapsed` says that they may be stale."""
-        lapsed = [shard for shard in self._touched if shard.reads_lapsed(monotonic_ms)]
+        lapsed = self._lapsed(monotonic_ms)
         return Doubt([(shard, shard.raft.leading) for shard in lapsed], monotonic_ms)
 
     def receive(self, peer: str, number: int, message: Message, held_ms: float = 0.0) -> None:
