@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from cluster.batch import author_of, node_of
 from cluster.carrying import Carrying
 from cluster.clients import Clients
 from cluster.forwarding import Forwarding
@@ -245,6 +246,20 @@ def ask(host: Host, *waits: tuple[bytes, int]) -> list[tuple[str, bytes, int, li
 def test_a_wait_that_ends_is_told(host: Host) -> None:
     host.hosting.ended((SESSION, 1, b"job"))
     assert ends(host) == [("n4", SESSION, 1, [b"job"])]
+
+
+@pytest.mark.parametrize("name", ["n4", "db.example", "a.b.c", "x-1_y"])
+def test_it_is_told_to_the_node_whatever_that_is_called(host: Host, name: str) -> None:
+    session = author_of(name, "b1") + b".7"
+    host.hosting.ended((session, 1, b"job"))
+    assert [to for to, *_ in ends(host)] == [name]
+    assert node_of(author_of(name, "b1")) == name
+
+
+def test_no_node_s_sessions_look_like_those_of_another() -> None:
+    """When a node starts again, all sessions of its former runs are ended, by how they begin."""
+    assert not author_of("db.one", "b1").startswith(author_of("db", ""))
+    assert author_of("db", "b2").startswith(author_of("db", ""))
 
 
 def test_of_one_that_goes_on_nothing_is_said(host: Host) -> None:
