@@ -20,6 +20,7 @@ from tests.front import state
 from tests.simulation.world import SECOND, Violation
 
 if TYPE_CHECKING:
+    from cluster.node import Node
     from cluster.raft.core import Raft
     from tests.simulation.process import Process
     from tests.simulation.simulation import Simulation
@@ -105,6 +106,13 @@ class Group:
         raft = shard.raft
         if raft.log.base_index > raft.applied:
             raise Violation("forgotten too early", f"{process} cut its log to {raft.log.base_index}: {shard_of(shard)}")
+
+    def forsakes(self, process: Process, node: Node) -> None:
+        """A node decided to give its replica up: not one that a leader still sends something to."""
+        raft = process.raft(self.number)
+        quiet_ms = node.monotonic_ms - raft.contact_ms
+        if self.config is not None and process.name in self.config and quiet_ms < raft.timing.election_ms:
+            raise Violation("a member keeps its replica", f"{process} hears its leader, and gives up {self.number}")
 
     def gives_up(self, process: Process, shard: Shard) -> None:
         """A replica is about to be emptied: it must not be part of the group any more."""

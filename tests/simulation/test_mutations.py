@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.moving import MOVING, ON_THREE, SHAPES
-from tests.simulation.mutations import MUTATIONS, Mutation
+from tests.simulation.mutation import Mutation
+from tests.simulation.mutations import MUTATIONS
 from tests.simulation.scripts import SCRIPTS, Play, play
 
 SEEDS_TRIED = 5

@@ -29,6 +29,7 @@ class Watch:
         self._written: dict[bytes, tuple[int, int]] = {}
         self._turns = 0
         self._reported: dict[tuple[str, int, int], int] = {}
+        self._dropped_in: dict[tuple[str, int], int] = {}  # by process and shard: the run in which it is to be emptied
         self.commands = 0
 
     @property
@@ -72,6 +73,7 @@ class Watch:
 
     def given_up(self, process: Process, node: Node, number: int) -> None:
         """A replica was emptied."""
+        self._dropped_in.pop((process.name, number), None)
         self.groups[number].given_up(process, node._by_number[number])
 
     def turned(self, process: Process, node: Node) -> None:
@@ -81,6 +83,10 @@ class Watch:
             self.groups[shard.number].turned(process, shard)
         if not self._turns % UNTOUCHED_EVERY:
             self._judge_reports(process, node)
+        for number in node._to_drop:
+            if self._dropped_in.get((process.name, number)) != process.boot:
+                self._dropped_in[process.name, number] = process.boot
+                self.groups[number].forsakes(process, node)
 
     def _judge_reports(self, process: Process, node: Node) -> None:
         """Where shards are is known better and better."""
