@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.simulation import Simulation
 
-MEMBERS_MAX = 6
+MEMBERS_MAX = 8
 MEMBERS_MIN = 3
 
 

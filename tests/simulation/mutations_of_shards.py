@@ -284,7 +284,7 @@ OF_SHARDS: tuple[Mutation, ...] = (
     ),
     Mutation(waits_forgotten_with_the_replica, ("a wait ends",), script=moving.session_on_the_move, shape=ON_THREE),
     Mutation(looks_without_asking, ("linearizability",), script=moving.looks_of_the_deposed, shape=ON_THREE),
-    Mutation(wish_to_lead_never_granted, ("told",), script=moving.leaders_wished, shape=ON_THREE),
+    Mutation(wish_to_lead_never_granted, ("told", "steady leaders"), script=moving.leaders_wished, shape=ON_THREE),
     Mutation(read_overtakes_write, ("own writes",), script=moving.reads_behind_writes, shape=ON_THREE),
     Mutation(
         votes_for_anybody_afterwards, ("votes by what it had",), script=moving.vote_of_one_given_up, shape=ON_THREE
