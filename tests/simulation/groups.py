@@ -123,11 +123,15 @@ class Group:
             for index, entry in self.committed.items()
             if index >= since and (config := config_in(entry.payload)) is not None and process.name not in config
         ]
-        again = self.config is not None and process.name in self.config.voters and process.name in self._acked
-        if not outside or again:
+        if not outside:
             raise Violation("a member keeps its replica", f"{process} gives up {shard_of(shard)}")
         if raft.log.saved_index < raft.log.last_index:
             raise Violation("emptied while it is written", f"{process}: {shard_of(shard)}")
+
+    def empties(self, process: Process, shard: Shard) -> None:
+        """A replica is emptied now: nobody counts on what it has."""
+        if self.config is not None and process.name in self.config.voters and process.name in self._acked:
+            raise Violation("a member keeps its replica", f"{process} empties {shard_of(shard)}")
         had = max(self._had.get(process.disk.id, (0, 0)), process.disk.last(self.number))
         self._had[process.disk.id] = had
 

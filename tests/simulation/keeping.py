@@ -212,6 +212,7 @@ class Keeping:
             self._may_fail("begin_checkpoint", "finish_checkpoint", "reset_log")
             yield self._pause()
             try:
+                watch.empties(self._process, node, number)
                 give_up(storage, number, ledger)
             except StorageError:
                 storage.fail_next.clear()

@@ -7,6 +7,7 @@ from unittest.mock import patch
 from cluster.machine.reply import OK
 from cluster.raft.membership import Member
 from cluster.ring.slots import SYSTEM
+from cluster.storage import StorageError
 from cluster.wishes import Change
 from tests.simulation.clients import FOR_EVER_MS
 from tests.simulation.network import Weather
@@ -133,6 +134,21 @@ def emptied_by_a_slow_disk(script: Script) -> None:
     script.run(8500)
     c.disk.least_us = 0
     script.until(lambda: script.raft(c).log.last_index == 0, 15 * SECOND)
+
+
+def emptied_late(script: Script) -> None:
+    """A replica cannot be emptied for a while, and its node is a member again by then, and is sent a snapshot."""
+    a, c = script.a, script.c
+    full = StorageError("no space left", definite=True)
+    with patch("tests.simulation.keeping.give_up", side_effect=full):
+        script.configure(script.raft(a).config.without(c.name))
+        script.run(2000)
+        for number in range(10):
+            script.call(a, "SET", "r", f"v{number}")
+        script.checkpoint(a)
+        _add(script, c)
+        script.run(2500)
+    script.run(3000)
 
 
 def session_on_the_move(script: Script) -> None:
@@ -309,6 +325,7 @@ MOVING: tuple[Play, ...] = (
     added_again,
     removed_from_a_log,
     emptied_by_a_slow_disk,
+    emptied_late,
     session_on_the_move,
     end_of_another_wait,
     asked_of_the_next,

@@ -71,6 +71,10 @@ class Watch:
         """A replica is about to be emptied."""
         self.groups[number].gives_up(process, node._by_number[number])
 
+    def empties(self, process: Process, node: Node, number: int) -> None:
+        """A replica is emptied now."""
+        self.groups[number].empties(process, node._by_number[number])
+
     def given_up(self, process: Process, node: Node, number: int) -> None:
         """A replica was emptied."""
         self._dropped_in.pop((process.name, number), None)
