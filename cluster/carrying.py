@@ -31,13 +31,15 @@ class Carrying:
     ``term`` is that of the last one. ``concerned`` collects the parts of others
     in what was carried out: (author, number), in order. ``outcomes`` has what
     was answered to them. ``waits`` are those waits of this node's sessions that
-    another node told of.
+    another node told of. ``numbers`` is the last batch of each author that was
+    carried out, ever: part of the state.
     """
 
     def __init__(self, clients: Clients) -> None:
         self.term = 0
         self.concerned: list[tuple[bytes, int]] = []
         self.outcomes = Outcomes()
+        self.numbers: dict[bytes, int] = {}
         self.waits: dict[bytes, int] = {}
         self._clients = clients
         self._waits_begun = 0  # before the entry that is being carried out
@@ -100,6 +102,9 @@ class Carrying:
         mine: list[tuple[int, Batch]] = []
         others: list[tuple[int, int, bytes, int]] = []
         for author, number, body in parts:
+            if author not in self.numbers:
+                self._begin_author(author)
+            self.numbers[author] = number
             own = self._clients.take(number) if author == self._clients.author else []
             for batch in own:
                 mine.append((len(calls), batch))
@@ -111,6 +116,16 @@ class Carrying:
                     others.append((len(calls), len(decoded), author, number))
                 calls = calls + decoded if calls else decoded
         return time_ms, calls, mine, others
+
+    def _begin_author(self, author: bytes) -> None:
+        """A node in a new run: nobody asks for those before any more."""
+        run = author[: author.index(b".") + 1]
+        for former in [one for one in self.numbers if one.startswith(run)]:
+            del self.numbers[former]
+
+    def never(self, author: bytes, number: int, term: int) -> bool:
+        """Whether a batch sent in a term that is over certainly was not carried out, and never will be."""
+        return number > self.numbers.get(author, 0) or self.outcomes.never(author, number, term)
 
     def _decoded(self, machine: Machine, author: bytes, body: msgspec.Raw) -> list[Call]:
         """The calls of a part that nobody here waits for."""

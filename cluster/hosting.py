@@ -55,7 +55,7 @@ class Hosting:
             self._wanted[author, number] = peer
             return True
         elif message.term < raft.term and raft.leading.settled:
-            never = self._carrying.outcomes.never(author, number, message.term)
+            never = self._carrying.never(author, number, message.term)
             self._outbox.append((peer, Outcome(raft.term, author, number, b"", never)))
         return False
 

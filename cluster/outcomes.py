@@ -24,6 +24,9 @@ KEPT_MS = 15_000.0
 KEPT_REPLIES_MAX = 200_000
 """How many replies are remembered at the most."""
 
+KEPT_BYTES_MAX = 64 * 1024 * 1024
+"""And how many bytes of values in them."""
+
 
 class Waiting(NamedTuple):
     """In place of `WAITING`, on the way to another node: the number of the wait."""
@@ -38,6 +41,7 @@ class Remembered(NamedTuple):
     author: bytes
     number: int
     replies: Sequence[Reply]
+    bytes: int
 
 
 class Outcomes:
@@ -47,26 +51,41 @@ class Outcomes:
     but for those that are too old.
     """
 
-    __slots__ = ("_batches", "_by_number", "_forgotten", "_replies", "_waits", "_waits_by_origin", "since_term")
+    __slots__ = (
+        "_batches",
+        "_by_number",
+        "_bytes",
+        "_forgotten",
+        "_replies",
+        "_waits",
+        "_waits_by_origin",
+        "since_term",
+    )
 
     def __init__(self, since_term: int = 0) -> None:
         self.since_term = since_term
         self._batches: deque[Remembered] = deque()
         self._by_number: dict[tuple[bytes, int], Sequence[Reply]] = {}
         self._forgotten: dict[bytes, int] = {}  # the last number of each author that was too old
-        self._replies = 0
+        self._replies = self._bytes = 0
         self._waits: deque[tuple[float, bytes, int]] = deque()
         self._waits_by_origin: dict[bytes, tuple[int, Reply]] = {}
 
     def carried_out(self, at_ms: float, author: bytes, number: int, replies: Sequence[Reply]) -> None:
         """A batch was, with these replies; `Waiting` stands for those that wait."""
-        self._batches.append(Remembered(at_ms, author, number, replies))
+        size_bytes = sum(_size_bytes(reply) for reply in replies if type(reply) in _SIZEABLE)
+        batches = self._batches
+        batches.append(Remembered(at_ms, author, number, replies, size_bytes))
         self._by_number[author, number] = replies
         self._replies += len(replies)
-        batches = self._batches
-        while batches and (batches[0].at_ms < at_ms - KEPT_MS or self._replies > KEPT_REPLIES_MAX):
+        self._bytes += size_bytes
+        oldest_ms = at_ms - KEPT_MS
+        while batches and (
+            batches[0].at_ms < oldest_ms or self._replies > KEPT_REPLIES_MAX or self._bytes > KEPT_BYTES_MAX
+        ):
             old = batches.popleft()
             self._replies -= len(old.replies)
+            self._bytes -= old.bytes
             self._by_number.pop((old.author, old.number), None)
             self._forgotten[old.author] = old.number
 
@@ -93,6 +112,16 @@ class Outcomes:
         """How a wait ended, None where that is not known."""
         found = self._waits_by_origin.get(origin)
         return found if found is not None and found[0] == number else None
+
+
+_SIZEABLE = (bytes, list, dict)
+
+
+def _size_bytes(reply: Any) -> int:
+    """How many bytes of values a reply holds, about."""
+    if type(reply) is list:
+        return sum(map(_size_bytes, reply))
+    return len(reply) if type(reply) in _SIZEABLE else 8
 
 
 # Replies as bytes: MessagePack, and what it has no form for as an extension.

@@ -156,7 +156,8 @@ class Shard:
         that is alone finds out in its first turn. The first entry of this run
         ends the sessions of the runs before.
         """
-        config, ledger = parts_of(recovered.ledger)
+        config, ledger, numbers = parts_of(recovered.ledger)
+        self._carrying.numbers = dict(numbers)
         index = recovered.checkpoint_index
         self.machine.restore(ledger, rows)
         membership = Membership(index, config if config.members else self.raft.config)
@@ -794,7 +795,12 @@ class Shard:
         raft = self.raft
         term = raft.log.term(raft.applied)
         assert term is not None
-        return checkpoint, raft.applied, term, ledger_of(raft.membership.at(raft.applied), ledger)
+        return (
+            checkpoint,
+            raft.applied,
+            term,
+            ledger_of(raft.membership.at(raft.applied), ledger, self._carrying.numbers),
+        )
 
     def end_checkpoint(self, index: int, *, durable: bool) -> None:
         """The checkpoint of ``index`` is in force, or it failed."""
@@ -821,6 +827,7 @@ class Shard:
         self.bytes_since_checkpoint = 0
         self._carrying.term = max(self._carrying.term, installation.term)
         self._carrying.outcomes = Outcomes(installation.term)
+        self._carrying.numbers = dict(installation.numbers)
         self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
 
     # Giving the replica up
@@ -860,6 +867,7 @@ class Shard:
         self.checkpoint_index = self.bytes_since_checkpoint = 0
         self._carrying.term = 0
         self._carrying.outcomes = Outcomes(raft.term)
+        self._carrying.numbers = {}
         self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
 
     def _remember_waits(self, former: Machine) -> None:

@@ -11,6 +11,8 @@ at once, so the last costs no more than the others.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from cluster.machine.machine import Commands, Machine
@@ -22,30 +24,42 @@ from cluster.raft.transfer import Transfer
 from cluster.storage.contract import Row
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[Config, bytes]).decode
+_decode = msgspec.msgpack.Decoder(tuple[Config, bytes, dict[bytes, int]]).decode
 
 
-def ledger_of(config: Config, machine_ledger: bytes) -> bytes:
-    """What a checkpoint keeps beside the keys: the configuration at its end, and the machine's ledger."""
-    return _encode((config, machine_ledger))
+class Ledger(NamedTuple):
+    """What a checkpoint keeps beside the keys.
+
+    The configuration at its end, the machine's own ledger, and the number of
+    each author's last batch that was carried out.
+    """
+
+    config: Config = Config()
+    machine: bytes = b""
+    numbers: dict[bytes, int] = {}  # noqa: RUF012 - read only
 
 
-def parts_of(ledger: bytes) -> tuple[Config, bytes]:
-    """The configuration and the machine's ledger of a checkpoint."""
-    return _decode(ledger) if ledger else (Config(), b"")
+def ledger_of(config: Config, machine_ledger: bytes, numbers: dict[bytes, int] | None = None) -> bytes:
+    """A `Ledger` as bytes."""
+    return _encode((config, machine_ledger, numbers or {}))
+
+
+def parts_of(ledger: bytes) -> Ledger:
+    """The `Ledger` in these bytes; an empty one where there is no checkpoint."""
+    return Ledger(*_decode(ledger)) if ledger else Ledger()
 
 
 class Installation:
     """One snapshot on its way in: which it is, which piece comes next, and the state so far."""
 
-    __slots__ = ("config", "index", "ledger", "machine", "position", "term")
+    __slots__ = ("config", "index", "ledger", "machine", "numbers", "position", "term")
 
     def __init__(self, commands: Commands, first: Chunk) -> None:
         self.index = first.index
         self.term = first.index_term
         self.position = 0
         self.ledger = first.ledger
-        self.config, machine_ledger = parts_of(first.ledger)
+        self.config, machine_ledger, self.numbers = parts_of(first.ledger)
         self.machine = Machine(commands)
         self.machine.restore(machine_ledger, ())
 
