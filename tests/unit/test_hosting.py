@@ -55,6 +55,7 @@ class Host:
         return self.hosting.take("n4", Forward(term, AUTHOR, 0, number, b"", True))
 
     def remember(self, number: int, *replies: Reply, at_ms: float = 0.0) -> None:
+        self.carrying.numbers[AUTHOR] = number
         self.carrying.outcomes.carried_out(at_ms, AUTHOR, number, replies)
 
     def outcomes(self) -> list[tuple[str, int, list[Reply], bool]]:
@@ -109,8 +110,17 @@ def test_who_forgot_or_did_not_see_it_does_not_say_never() -> None:
     assert not host.take(1, term=1)
     assert host.outcomes() == [("n4", 1, [], False)]
     host.carrying.outcomes = Outcomes(since_term=1)
+    host.carrying.numbers[AUTHOR] = 3
     assert not host.take(3, term=1)
     assert host.outcomes() == [("n4", 3, [], False)]
+
+
+def test_what_is_later_than_all_that_came_of_its_author_never_was_whoever_did_not_see_it() -> None:
+    host = Host()
+    host.carrying.outcomes = Outcomes(since_term=1)
+    host.carrying.numbers[AUTHOR] = 3
+    assert not host.take(4, term=1)
+    assert host.outcomes() == [("n4", 4, [], True)]
 
 
 def test_a_leader_that_is_not_settled_knows_nothing_yet() -> None:
