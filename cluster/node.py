@@ -200,7 +200,7 @@ class Node:
             self._due_at_ms = None
             for shard in self._all:
                 if shard.due_at_ms is not None and shard.due_at_ms <= self.now_ms:
-                    self.touch(shard)
+                    self.stir(shard)
                 elif shard.due_at_ms is not None:
                     self._due_at_ms = min(self._due_at_ms or shard.due_at_ms, shard.due_at_ms)
         if self._only is not None:
@@ -238,7 +238,10 @@ class Node:
             shard.tick_at_ms = shard.next_tick_ms()
             if shard.tick_at_ms < self._tick_at_ms:
                 self._tick_at_ms = shard.tick_at_ms
-            due_ms = shard.due_at_ms = shard.next_due_ms()
+            due_ms = shard.next_due_ms()
+            if due_ms is not None:
+                due_ms += self.now_ms - shard.now_ms  # on this node's wall clock
+            shard.due_at_ms = due_ms
             if due_ms is not None and (self._due_at_ms is None or due_ms < self._due_at_ms):
                 self._due_at_ms = due_ms
         self._stirred = False

@@ -29,6 +29,7 @@ from cluster.machine.keyspace import Checkpoint
 from cluster.machine.machine import END_SESSION, END_SESSIONS, Commands, Handler, Machine, Woken
 from cluster.machine.reply import WAITING, CommandError, Reply
 from cluster.outcomes import Outcomes, Waiting, decode
+from cluster.pace import Pace
 from cluster.raft.core import Chance, Raft, Timing
 from cluster.raft.log import ENTRY_BYTES, Log
 from cluster.raft.membership import Config, Membership
@@ -102,6 +103,7 @@ class Shard:
         self.timing = timing
         self.machine = Machine(commands)
         self.now_ms = 0
+        self._pace = Pace()
         self.monotonic_ms = 0.0
         self.turn = 0
         self.read_turn = 0  # in which `read` was last called
@@ -177,10 +179,9 @@ class Shard:
     # Time and peers
 
     def advance(self, now_ms: int, monotonic_ms: float) -> None:
-        """Moves the clocks, never back, and with them what reads may do in this turn."""
-        if now_ms > self.now_ms:
-            self.now_ms = now_ms
+        """Moves the clocks, and with them what reads may do in this turn; ``now_ms`` is the wall clock's time."""
         raft = self.raft
+        self.now_ms = raft.clock_ms = self._pace.pass_time(now_ms, max(0.0, monotonic_ms - self.monotonic_ms))
         raft.advance(monotonic_ms)
         self.monotonic_ms = raft.now_ms
         leading = raft.leading
@@ -211,10 +212,11 @@ class Shard:
         if handler is not None:
             handler(peer, message)
             return
-        if type(message) is Heartbeat:
-            self._matches = message.matches
         leader = self.raft.leader
         self.raft.receive(peer, message)
+        if type(message) is Heartbeat and self.raft.leader == peer:
+            self._matches = message.matches
+            self._pace.follow(message.clock_ms)
         if self.raft.leader != leader:
             self._next_retry_ms = self.monotonic_ms
 

@@ -92,6 +92,7 @@ class Raft:
     be counted on for it, and what it finds in the log before that is long past. So
     nobody gets a vote who has less, and it does not stand itself.
     ``rank`` says how soon this member should stand for election, if all else is equal: 0 before 1, and so on.
+    ``clock_ms`` is the time a leader tells its followers, whatever it means to the driver.
     ``voters_max`` is up to how many voters learners are made to.
     """
 
@@ -119,6 +120,7 @@ class Raft:
         self.rank: int | None = None
         self.floor = (0, 0)
         self.now_ms = 0.0
+        self.clock_ms = 0
         self.contact_ms = 0.0
         self.election_at_ms = 0.0
         self.chunks: list[Chunk] = []

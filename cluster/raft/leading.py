@@ -111,7 +111,7 @@ class Leading:
         for peer, progress in self.progress.items():
             commit = min(progress.match, raft.applied)
             progress.told = max(progress.told, commit)
-            raft.send(peer, Heartbeat(raft.term, commit, self._beat_us, matches))
+            raft.send(peer, Heartbeat(raft.term, commit, self._beat_us, matches, raft.clock_ms))
             if progress.unanswered and raft.now_ms - progress.moved_ms > raft.timing.election_ms:
                 progress.lost()
                 progress.moved_ms = raft.now_ms

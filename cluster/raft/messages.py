@@ -45,12 +45,14 @@ class Conflict(Message, tag=3):
 class Heartbeat(Message, tag=4):
     """The leader is there. ``commit`` is no further than the follower is known to agree; ``sent_us`` comes back.
 
-    ``matches`` is what the leader knows to be durable on each member, for people and for WAIT.
+    ``matches`` is what the leader knows to be durable on each member, for people and for WAIT;
+    ``clock_ms`` the time its entries go by (`cluster.pace`).
     """
 
     commit: int
     sent_us: int
     matches: dict[str, int]
+    clock_ms: int = 0
 
 
 class Alive(Message, tag=5):
