@@ -26,6 +26,7 @@ ARROWS = {
     # Around a shard, from the inside out: nobody knows who stands further down.
     "cluster.status": set(),
     "cluster.contacts": {"cluster.raft.messages"},
+    "cluster.pace": set(),
     "cluster.snapshot_files": {"cluster.raft.messages", "cluster.storage.contract"},
     "cluster.snapshots": {"cluster.raft", "cluster.machine", "cluster.storage.contract"},
     "cluster.atlas": {"cluster.machine"},
@@ -42,7 +43,7 @@ ARROWS = {
     "cluster.leadership": {"cluster.hosting", "cluster.forwarding", "cluster.clients", "cluster.batch", "cluster.raft"},
     "cluster.shard": {"cluster.leadership", "cluster.hosting", "cluster.carrying", "cluster.clients", "cluster.wishes",
                       "cluster.forwarding", "cluster.batch", "cluster.outcomes", "cluster.snapshots", "cluster.atlas",
-                      "cluster.contacts", "cluster.machine", "cluster.raft", "cluster.storage.contract"},
+                      "cluster.contacts", "cluster.pace", "cluster.machine", "cluster.raft", "cluster.storage.contract"},
     "cluster.doubt": {"cluster.shard", "cluster.raft"},
     "cluster.moves": {"cluster.node", "cluster.shard", "cluster.atlas", "cluster.ring", "cluster.raft"},
     "cluster.node": {"cluster"},
