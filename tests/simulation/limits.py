@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from unittest.mock import patch
 
-from cluster import leadership, outcomes, shard
+from cluster import leadership, moves, node, outcomes, shard
 from cluster.raft import leading, progress, transfer
 
 CHOICES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
@@ -18,7 +18,14 @@ CHOICES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
     (leading, "APPEND_BYTES_MAX", (300, 2000, 1024 * 1024)),
     (progress, "IN_FLIGHT_BYTES_MAX", (1000, 8 * 1024 * 1024)),
     (progress, "IN_FLIGHT_APPENDS_MAX", (2, 256)),
+    (leading, "CAUGHT_UP_ENTRIES", (4, 64)),
     (outcomes, "KEPT_REPLIES_MAX", (40, 200_000)),
+    (outcomes, "KEPT_MS", (7_000.0, 15_000.0)),
+    (shard, "FORGOTTEN_MS", (1_000.0, 5_000.0)),
+    (moves, "STEADY_MS", (300.0, 2_000.0)),
+    (moves, "CHOSEN_MS", (3_000.0, 600_000.0)),
+    (moves, "ARRIVING_MAX", (1, 2)),
+    (node, "SYSTEM_VOTERS", (3, 5)),
     (transfer, "RESEND_MS", (200.0, 1000.0)),
 )
 """The usual value stands last."""
