@@ -165,6 +165,8 @@ class Faults:
     # The network
 
     def _cut(self, pairs: list[tuple[str, str]], for_us: int) -> None:
+        if not self.going:
+            return
         self.network.cut(pairs)
         self.world.note("network", "cut", pairs)
         broken = self.world.happens(0.5)
@@ -239,7 +241,7 @@ class Faults:
     # Processes
 
     def _down(self, process: Process, least_ms: int = 0, most_ms: int = 3000) -> None:
-        if process.up:
+        if process.up and self.going:
             process.crash()
             self.world.after(self._time(least_ms, most_ms), lambda: self.simulation.restart(process))
 
@@ -371,7 +373,7 @@ class Faults:
         number, process = self.world.chance.choice(moving)
 
         def strike() -> None:
-            if process.up and process.raft(number).leading is not None:
+            if self.going and process.up and process.raft(number).leading is not None:
                 self.world.note("fault", f"hits {process.name}, who moves {number}")
                 self.world.chance.choice((self._down, self._pause_it, self._isolate))(process)
 

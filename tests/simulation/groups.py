@@ -118,11 +118,13 @@ class Group:
         """A replica is about to be emptied: it must not be part of the group any more."""
         raft = shard.raft
         since = raft.membership.since
-        outside = [
-            index
-            for index, entry in self.committed.items()
-            if index >= since and (config := config_in(entry.payload)) is not None and process.name not in config
-        ]
+        configs = [(0, self._simulation.founding)]
+        for index, entry in sorted(self.committed.items()):
+            config = config_in(entry.payload)
+            if config is not None:
+                configs.append((index, config))
+        begin = max(place for place, (index, _) in enumerate(configs) if index <= since)
+        outside = any(process.name not in config for index, config in configs[begin:] if index)
         if not outside:
             raise Violation("a member keeps its replica", f"{process} gives up {shard_of(shard)}")
         if raft.log.saved_index < raft.log.last_index:
