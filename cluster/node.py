@@ -323,6 +323,9 @@ class Node:
         for peer in self._members.members:
             if peer not in members:
                 self._left[peer] = self.monotonic_ms + LINGER_MS
+        if self.name in members or self.name in self._members.members:
+            for shard in self.shards:
+                shard.dismissed = self.name not in members
         self._members = config
         self._changed = {
             peer: disk for peer, disk in self._met.items() if peer in members and members[peer].disk not in ("", disk)

@@ -115,6 +115,7 @@ class Shard:
         self.bytes_since_checkpoint = 0
         self._checkpoint_bytes = 0  # what the one under way is to take off the log
         self.reported_voters: tuple[str, ...] = ()  # of the last report to the system group
+        self.dismissed = False  # its node was removed: what is under way is waited for, nothing more is taken
         self.chosen_ms: float | None = None  # when somebody here last wanted this node to lead
         self.clients = Clients(author)
         self._commands = commands
@@ -634,10 +635,16 @@ class Shard:
         for batch in again:
             batch.term, batch.sent_ms = term, self.monotonic_ms
             self._outbox.append((leader, self._forwarding.send(batch, wanted=not here)))
+        if self.dismissed:
+            clients.refuse_open(self.monotonic_ms, no_leader(self.number))
         if clients.owed:
             clients.settle_debts()
-        if not clients.open.calls:
-            return
+        if clients.open.calls:
+            self._send_open(leader, term, here=here)
+
+    def _send_open(self, leader: str, term: int, *, here: bool) -> None:
+        """Closes the batch and hands it to the leader."""
+        clients = self.clients
         # A leader may carry reads out before writes that were lost on the way; what is logged keeps its order.
         logged = clients.open.writes or (not here and clients.outstanding.writing)
         batch = clients.close(self.monotonic_ms, term, logged=logged, whole=not here)

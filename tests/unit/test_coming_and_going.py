@@ -200,6 +200,25 @@ def test_it_gets_the_replica_again_later(move: Move) -> None:
     assert move.answers[f"{giver} INCR x"] == ["2", "3"]
 
 
+def test_a_removed_node_ends_what_is_under_way_and_takes_nothing_more(move: Move) -> None:
+    """It would not hear what became of that: the others part with it."""
+    move.cluster.join("n4", "n1")
+    while not move.moved:
+        move.pass_ms(50)
+    giver = move.giver
+    move.cluster.change("n4", "remove", giver)
+    asked = 0
+    while asked < 1_000 and "-CLUSTERDOWN no leader for shard 0" not in move.told("INCR x"):
+        move.write(giver, "INCR x")
+        asked += 1
+        move.pass_ms(7)
+    move.pass_ms(10_000)
+    assert move.answers[f"n4 remove {giver}"] == ["OK"]
+    *counted, last = move.answers[f"{giver} INCR x"]
+    assert counted == [str(number) for number in range(1, asked)]
+    assert last == "-CLUSTERDOWN no leader for shard 0"
+
+
 # Whatever the network does
 
 
