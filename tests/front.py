@@ -206,8 +206,9 @@ def state(machine: Machine) -> dict[str, object]:
         machine.counter,
         machine.waiters.everyone(),
         machine.sessions.snapshot(),
-        machine.locks,
+        machine.issued,
         machine.waiters.begun,
+        machine.deadlocks,
     )
     values, waiters = machine.keyspace.values, machine.waiters
     return {

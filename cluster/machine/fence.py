@@ -1,11 +1,11 @@
-"""FENCE: a write that happens only while a lock is held."""
+"""FENCE: a write that happens only while a lock, a place of a semaphore or an election is held."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from cluster.machine.arguments import integer
-from cluster.machine.lock import Lock
+from cluster.machine.hold import Holding
 from cluster.machine.reply import CommandError, Reply
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def fence(machine: Machine, args: list[bytes]) -> Reply:
     checked before it entered the log.
     """
     token = integer(args[2])
-    lock = machine.keyspace.values.get(args[1])
-    if type(lock) is not Lock or all(hold.token != token for hold in lock.holders()):
+    held = machine.keyspace.values.get(args[1])
+    if not isinstance(held, Holding) or all(hold.token != token for hold in held.holders()):
         raise CommandError(f"the lock is not held with token {token}, nothing was changed", "FENCED")
     inner = args[3:]
     handler = machine.commands.handlers.get(inner[0].upper())

@@ -19,15 +19,19 @@ and leave no trace.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
 
-from cluster.machine import locks, queues
+from cluster.machine import hold_lives, locks, queues
 from cluster.machine.clockwork import Alarm, Clockwork
+from cluster.machine.hold import Holding, Issued
 from cluster.machine.keyspace import EXPIRY, STRING, Checkpoint, Keyspace
+from cluster.machine.lock import Lock
+from cluster.machine.lock_deadlocks import Broken
+from cluster.machine.lock_waits import LockWaits
 from cluster.machine.reply import NULL_ARRAY, WAITING, CommandError, Reply
 from cluster.machine.sessions import Session, Sessions
 from cluster.machine.waiters import WAIT, Waiter, Waiters
@@ -65,8 +69,9 @@ class Ledger(msgspec.Struct, array_like=True):
     counter: int
     waiters: list[Waiter]
     sessions: dict[bytes, Session]
-    locks: locks.Issued
+    issued: Issued
     waits: int = 0
+    deadlocks: Broken = msgspec.field(default_factory=Broken)
 
 
 class Machine:
@@ -85,8 +90,9 @@ class Machine:
         self.keyspace = Keyspace(self.clockwork)
         self.waiters = Waiters(self.clockwork)
         self.sessions = Sessions()
-        self.locks = locks.Issued()
-        self.lock_waits = locks.LockWaits(self.waiters)
+        self.issued = Issued()
+        self.lock_waits = LockWaits(self.waiters)
+        self.deadlocks = Broken()
         self.log_ms = 0
         self.now_ms = 0
         self.counter = 0
@@ -189,12 +195,12 @@ class Machine:
             return bug(args)
 
     def overdue(self, key: bytes) -> bool:
-        """Whether ``key`` is there only because an alarm has not rung: its own, or that of a lock's last hold."""
+        """Whether ``key`` is there only because an alarm has not rung: its own, or that of its last hold."""
         deadline_ms = self.keyspace.deadlines.get(key)
         if deadline_ms is not None and deadline_ms <= self.now_ms:
             return True
         value = self.keyspace.values.get(key)
-        return type(value) is locks.Lock and not value.living(self.now_ms)
+        return isinstance(value, Holding) and not value.living(self.now_ms)
 
     def handler(self, name: bytes) -> Handler:
         """The handler of a command in the log, by its name in any case."""
@@ -222,7 +228,7 @@ class Machine:
         block_ms: int,
         *,
         null_array: bool = False,
-        urgent: bool = False,
+        urgent: Sequence[bytes] = (),
     ) -> Reply:
         """Makes the session wait for a value of ``kind`` at ``keys``, for ever when ``block_ms`` is 0.
 
@@ -243,7 +249,7 @@ class Machine:
         deadline_ms = self.now_ms + block_ms if block_ms else None
         number = self.waiters.next_number()
         self.waiters.add(
-            Waiter(self.origin, number, kind, list(keys), args, self.now_ms, deadline_ms, null_array, urgent)
+            Waiter(self.origin, number, kind, list(keys), args, self.now_ms, deadline_ms, null_array, list(urgent))
         )
         return WAITING
 
@@ -284,6 +290,9 @@ class Machine:
                 if reply is WAITING:
                     break
                 self.waiters.remove(waiter)
+                for other in waiter.keys:
+                    if other != key:
+                        self.signal(other)  # whoever stood behind it there may be served
                 self.woken.append((waiter.origin, waiter.number, reply))
         self.origin = origin
 
@@ -294,13 +303,13 @@ class Machine:
                 deadline_ms = self.keyspace.deadlines.get(arg)
                 if deadline_ms is not None and deadline_ms <= self.now_ms:
                     self.keyspace.remove(arg)
-                locks.expire_overdue(self, arg)
+                hold_lives.expire_overdue(self, arg)
         self.settle()
 
     # Sessions
 
     def end_session(self, origin: bytes) -> None:
-        """The session is over: its wait, its watches and the locks it took with SESSION end."""
+        """The session is over: its wait, its watches and what it holds with SESSION end."""
         waiter = self.waiters.of(origin)
         if waiter is not None:
             self.waiters.remove(waiter)
@@ -309,8 +318,8 @@ class Machine:
         session = self.sessions.get(origin)
         if session is not None:
             self.unwatch(origin)
-            for key in list(session.locks):
-                locks.drop(self, key, origin)
+            for key in list(session.held):
+                hold_lives.drop(self, key, origin)
             self.sessions.close(origin)
 
     def watch(self, key: bytes) -> None:
@@ -329,7 +338,13 @@ class Machine:
         """The keyspace's changes to write, and the ledger, both as of now."""
         waiters = self.waiters
         ledger = Ledger(
-            self.log_ms, self.counter, waiters.everyone(), self.sessions.snapshot(), self.locks, waiters.begun
+            self.log_ms,
+            self.counter,
+            waiters.everyone(),
+            self.sessions.snapshot(),
+            self.issued,
+            waiters.begun,
+            self.deadlocks,
         )
         return self.keyspace.begin_checkpoint(), msgspec.msgpack.encode(ledger)
 
@@ -338,7 +353,7 @@ class Machine:
         if ledger:
             known = msgspec.msgpack.decode(ledger, type=Ledger)
             self.now_ms = self.log_ms = known.now_ms
-            self.counter, self.locks = known.counter, known.locks
+            self.counter, self.issued, self.deadlocks = known.counter, known.issued, known.deadlocks
             self.waiters.begun = known.waits
             for waiter in known.waiters:
                 self.waiters.add(waiter)
@@ -355,8 +370,11 @@ class Machine:
                 continue
             if kind == STRING:
                 restore(key, body, deadline_ms)
-            elif kind == locks.Lock.kind:
-                restore(key, locks.restore(self, key, body), deadline_ms)
+            elif kind in _ROWS:
+                type_, restored = _ROWS[kind]
+                value = msgspec.msgpack.decode(body, type=type_)
+                restored(self, key, value)
+                restore(key, value, deadline_ms)
             elif part:
                 queues.restore_part(self, key, part, body)
             else:
@@ -423,12 +441,17 @@ def _unblock(machine: Machine, args: list[bytes]) -> Reply:
 _RINGS: dict[int, Callable[[Machine, Alarm, int], None]] = {
     EXPIRY: _expired,
     WAIT: _wait_over,
-    **locks.RINGS,
+    **hold_lives.RINGS,
     **queues.RINGS,
 }
 
 _VACATED: dict[bytes, Callable[[Machine, bytes, Any], None]] = {
-    locks.Lock.kind: locks.forget,
+    Lock.kind: locks.forget,
     queues.Queue.kind: queues.forget,
 }
 """What becomes of a value's alarms when the value went away."""
+
+_ROWS: dict[bytes, tuple[type[Any], Callable[[Machine, bytes, Any], None]]] = {
+    Lock.kind: (Lock, locks.restored),
+}
+"""What a value without parts is in a checkpoint's row, and what it needs to be complete again."""

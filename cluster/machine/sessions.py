@@ -1,7 +1,7 @@
 """What the replicated state knows of a client session.
 
 A session is known here only while it has something that must end with it:
-a wait, watched keys, or locks taken with SESSION. Everything else about a
+a wait, watched keys, or what it holds with SESSION. Everything else about a
 client (its name, its protocol, its queued transaction) stays on the node it
 is connected to.
 """
@@ -12,11 +12,11 @@ import msgspec
 
 
 class Session(msgspec.Struct, array_like=True):
-    """``watched`` keys since WATCH, whether one of them changed, and ``locks`` to give back at the end."""
+    """``watched`` keys since WATCH, whether one of them changed, and the keys of what is ``held`` until the end."""
 
     watched: dict[bytes, None]
     dirty: bool
-    locks: dict[bytes, None]
+    held: dict[bytes, None]
 
 
 class Sessions:
@@ -75,7 +75,7 @@ class Sessions:
     def forget_if_empty(self, origin: bytes) -> None:
         """Drops a session that has nothing left to lose."""
         session = self._known.get(origin)
-        if session is not None and not session.watched and not session.locks:
+        if session is not None and not session.watched and not session.held:
             del self._known[origin]
 
     def changed(self, key: bytes) -> None:

@@ -7,12 +7,17 @@ different kinds of value under one key do not stand in each other's way.
 Whether a wait ends by being served, by its deadline or with its session, it
 ends in one entry of the log, so every replica agrees who was served.
 
+A wait for several keys stands in the line of each, in the same place by age,
+and is over in all of them at once; it is served when its retry finds all it
+needs, so its retry looks whether it comes first wherever it has to.
+
 An *origin* names the session a command came from; it has at most one wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 
 import msgspec
 
@@ -26,7 +31,8 @@ class Waiter(msgspec.Struct, array_like=True):
 
     ``kind`` is the type of value it waits for. ``since_ms`` and ``deadline_ms`` (None: for ever) are times of the log;
     ``number`` grows with every wait of the shard's life; ``null_array`` says
-    which null the client gets when the time is up.
+    which null the client gets when the time is up. At the keys in ``urgent`` it
+    goes before those that are not.
     """
 
     origin: bytes
@@ -37,18 +43,19 @@ class Waiter(msgspec.Struct, array_like=True):
     since_ms: int
     deadline_ms: int | None
     null_array: bool
-    urgent: bool = False
+    urgent: list[bytes] = []
 
 
 class Waiters:
     """Who waits for which key, in order; ``begun`` is the number of the latest wait."""
 
-    __slots__ = ("_by_key", "_by_origin", "_clockwork", "begun")
+    __slots__ = ("_by_key", "_by_origin", "_clockwork", "_wide", "begun")
 
     def __init__(self, clockwork: Clockwork) -> None:
         self._clockwork = clockwork
         self._by_origin: dict[bytes, Waiter] = {}
         self._by_key: dict[bytes, dict[bytes, dict[int, Waiter]]] = {}  # by key and kind
+        self._wide: dict[bytes, dict[int, Waiter]] = {}  # by key, those who wait for others, too
         self.begun = 0
 
     def next_number(self) -> int:
@@ -57,16 +64,17 @@ class Waiters:
         return self.begun
 
     def add(self, waiter: Waiter) -> None:
-        """Begins a wait; an urgent one goes before those that are not."""
+        """Begins a wait."""
         self.begun = max(self.begun, waiter.number)
         self._by_origin[waiter.origin] = waiter
         for key in waiter.keys:
             lines = self._by_key.setdefault(key, {})
             line = lines.setdefault(waiter.kind, {})
             line[waiter.number] = waiter
-            if waiter.urgent and len(line) > 1:
-                ordered = sorted(line.values(), key=lambda one: (not one.urgent, one.number))
-                lines[waiter.kind] = {one.number: one for one in ordered}
+            if len(line) > 1 and key in waiter.urgent:
+                lines[waiter.kind] = {one.number: one for one in _in_order(line, key)}
+            if len(waiter.keys) > 1:
+                self._wide.setdefault(key, {})[waiter.number] = waiter
         if waiter.deadline_ms is not None:
             self._clockwork.set(waiter.deadline_ms, Alarm(WAIT, b"", waiter.origin))
 
@@ -80,6 +88,10 @@ class Waiters:
                 del lines[waiter.kind]
                 if not lines:
                     del self._by_key[key]
+            if len(waiter.keys) > 1:
+                del self._wide[key][waiter.number]
+                if not self._wide[key]:
+                    del self._wide[key]
         if waiter.deadline_ms is not None:
             self._clockwork.cancel(waiter.deadline_ms, Alarm(WAIT, b"", waiter.origin))
 
@@ -97,6 +109,24 @@ class Waiters:
         lines = self._by_key.get(key)
         return next(iter(lines[kind].values())) if lines and kind in lines else None
 
+    def last(self, key: bytes, kind: bytes) -> Waiter | None:
+        """The one of them who will be tried last."""
+        lines = self._by_key.get(key)
+        return next(reversed(lines[kind].values())) if lines and kind in lines else None
+
+    def before(self, waiter: Waiter, key: bytes) -> Iterator[Waiter]:
+        """Those who will be tried before ``waiter`` at ``key``, the first of them first."""
+        return takewhile(lambda other: other is not waiter, self._by_key[key][waiter.kind].values())
+
+    def wide_before(self, waiter: Waiter, key: bytes) -> list[Waiter]:
+        """Those who will be tried before ``waiter`` at ``key`` and wait for other keys, too."""
+        place = _place(waiter, key)
+        return [
+            other
+            for other in self._wide.get(key, {}).values()
+            if other.kind == waiter.kind and _place(other, key) < place
+        ]
+
     def kinds(self, key: bytes) -> list[bytes]:
         """What kinds of value are waited for at ``key``, in an order that does not depend on who left."""
         return sorted(self._by_key.get(key, ()))
@@ -111,3 +141,12 @@ class Waiters:
 
     def __len__(self) -> int:
         return len(self._by_origin)
+
+
+def _place(waiter: Waiter, key: bytes) -> tuple[bool, int]:
+    """What the line at ``key`` is ordered by."""
+    return key not in waiter.urgent, waiter.number
+
+
+def _in_order(line: dict[int, Waiter], key: bytes) -> list[Waiter]:
+    return sorted(line.values(), key=lambda waiter: _place(waiter, key))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from cluster.machine.arguments import integer
 from cluster.machine.machine import Handler, Retry
 from cluster.machine.reply import CommandError, Reply
 
@@ -28,24 +29,40 @@ Prepare: TypeAlias = "Callable[[Server, list[bytes]], list[bytes]]"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Where a command's keys stand: every ``step``-th argument from ``first`` to ``last`` (negative: from the end)."""
+    """Where a command's keys stand: every ``step``-th argument from ``first`` to ``last`` (negative: from the end).
+
+    With ``count_at``, the argument there says how many keys stand from ``first``
+    on; a call where that makes no sense has none, and is refused by who carries it out.
+    """
 
     first: int = 0
     last: int = 0
     step: int = 0
+    count_at: int = 0
 
     def positions(self, args: list[bytes]) -> list[int]:
         """The positions of the keys in one call."""
         if not self.first:
             return []
         last = self.last if self.last >= 0 else len(args) + self.last
+        if self.count_at:
+            counted = self._counted(args)
+            last = self.first + counted - 1 if self.first + counted <= len(args) else 0
         return list(range(self.first, last + 1, self.step))
+
+    def _counted(self, args: list[bytes]) -> int:
+        try:
+            return integer(args[self.count_at])
+        except (CommandError, IndexError):
+            return 0
 
 
 NO_KEYS = Keys()
 ONE_KEY = Keys(1, 1, 1)
 TWO_KEYS = Keys(1, 2, 1)
 ALL_KEYS = Keys(1, -1, 1)
+COUNTED_KEYS = Keys(2, 0, 1, count_at=1)
+"""``numkeys key [key ...]``, as many commands of Redis have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +154,8 @@ class Command:
 
 
 CATEGORIES = (
-    "keyspace", "read", "write", "string", "lock", "queue", "cache", "pubsub", "admin", "fast", "slow", "blocking",
-    "dangerous", "connection", "transaction",
+    "keyspace", "read", "write", "string", "lock", "semaphore", "latch", "election", "queue", "cache", "pubsub",
+    "admin", "fast", "slow", "blocking", "dangerous", "connection", "transaction",
 )  # fmt: skip
 """ACL categories in the order Redis lists them, with ours among the types."""
 
@@ -157,6 +174,9 @@ _CATEGORY_OF_GROUP = {
     "connection": "connection",
     "transactions": "transaction",
     "lock": "lock",
+    "semaphore": "semaphore",
+    "latch": "latch",
+    "election": "election",
     "queue": "queue",
     "cache": "cache",
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.machine.glob import matcher
 from cluster.machine.reply import CommandError, Members, Reply, Status, syntax_error
-from resp_server.commands.command import Command
+from resp_server.commands.command import NO_KEYS, Command
 from resp_server.commands.help import help_for
 from resp_server.commands.syntax import arguments
 from resp_server.session import Session
@@ -35,8 +35,11 @@ def _key_specifications(command: Command) -> Members:
     if not keys.first:
         return Members()
     last = keys.last if keys.last < 0 else keys.last - keys.first
-    begin = {b"type": b"index", b"spec": {b"index": keys.first}}
-    find = {b"type": b"range", b"spec": {b"lastkey": last, b"keystep": keys.step, b"limit": 0}}
+    begin = {b"type": b"index", b"spec": {b"index": keys.count_at or keys.first}}
+    find: dict[bytes, Any] = {b"type": b"range", b"spec": {b"lastkey": last, b"keystep": keys.step, b"limit": 0}}
+    if keys.count_at:
+        counted = {b"keynumidx": 0, b"firstkey": keys.first - keys.count_at, b"keystep": keys.step}
+        find = {b"type": b"keynum", b"spec": counted}
     return Members([{b"flags": _access(command), b"begin_search": begin, b"find_keys": find}])
 
 
@@ -44,13 +47,14 @@ def entry(route: Route, table: Table) -> list[Any]:
     """A command as COMMAND INFO gives it: ten fields."""
     command = route.command
     flags = list(command.public_flags)
+    keys = NO_KEYS if command.keys.count_at else command.keys  # as in Redis: these three cannot tell where they are
     return [
         command.full_name.encode(),
         command.arity,
         _statuses(flags),
-        command.keys.first,
-        command.keys.last,
-        command.keys.step,
+        keys.first,
+        keys.last,
+        keys.step,
         _statuses(command.categories),
         Members(),
         _key_specifications(command),
@@ -149,7 +153,7 @@ def _keys_of(session: Session, call: list[bytes]) -> tuple[Command, list[bytes]]
         raise CommandError("Invalid number of arguments specified for command")
     keys = table.keys_of(route, call)
     if not keys:
-        raise CommandError(_NO_KEYS)
+        raise CommandError("Invalid arguments specified for command" if command.keys.count_at else _NO_KEYS)
     return command, keys
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cluster.machine import fence, locks
-from cluster.machine.lock_requests import ACQUIRE, DEFAULT_TTL_MS, options
-from cluster.machine.reply import CommandError
-from resp_server.commands.command import ONE_KEY, Command
+from cluster.machine import fence, lock_deadlocks, lock_views, locks
+from cluster.machine.hold_requests import DEFAULT_TTL_MS, LIFE, read_options
+from cluster.machine.lock_requests import ACQUIRE, owner_at
+from cluster.machine.reply import CommandError, Reply
+from resp_server.commands.command import COUNTED_KEYS, ONE_KEY, Command
 from resp_server.commands.spreading import cross_slot, everywhere, joined, one_after_the_other
 
 if TYPE_CHECKING:
@@ -17,11 +18,30 @@ FENCED_AT = 3
 
 
 def with_default_life(server: Server, args: list[bytes]) -> list[bytes]:
-    """LOCK.ACQUIRE with this node's ``lock-default-ttl`` written out: the log must not depend on a node's settings."""
-    ttl_ms = server.settings.lock_default_ttl
-    if ttl_ms == DEFAULT_TTL_MS or not {b"PX", b"SESSION"}.isdisjoint(options(args, ACQUIRE)):
+    """LOCK.ACQUIRE and LOCK.MACQUIRE with this node's ``lock-default-ttl`` written out.
+
+    The log must not depend on a node's settings.
+    """
+    if server.settings.lock_default_ttl == DEFAULT_TTL_MS:
         return args
-    return [*args, b"PX", b"%d" % ttl_ms]
+    return with_life(server, args, read_options(args, owner_at(args) + 1, ACQUIRE))
+
+
+def with_life(server: Server, args: list[bytes], found: dict[bytes, bytes]) -> list[bytes]:
+    """The call with the default life, unless one is among the options found."""
+    if LIFE.keys().isdisjoint(found):
+        return [*args, b"PX", b"%d" % server.settings.lock_default_ttl]
+    return args
+
+
+def graphs_joined(replies: list[dict[bytes, Any]]) -> Reply:
+    """LOCK.GRAPH of several shards: edges joined, counts added, the latest deadlock."""
+    told = [reply[b"last"] for reply in replies if reply[b"last"] is not None]
+    return {
+        b"edges": [edge for reply in replies for edge in reply[b"edges"]],
+        b"deadlocks": sum(reply[b"deadlocks"] for reply in replies),
+        b"last": max(told, key=lambda last: last[b"time-ms"], default=None),
+    }
 
 
 def fenced(server: Server, args: list[bytes]) -> list[bytes]:
@@ -57,6 +77,25 @@ COMMANDS = (
         run=locks.acquire,
         prepare=with_default_life,
         retry=locks.retry_acquire,
+    ),
+    Command(
+        name="LOCK.MACQUIRE",
+        arity=-4,
+        group="lock",
+        summary="Takes several locks at once: all of them, or none.",
+        syntax=("numkeys key [key ...] owner [SHARED | EXCLUSIVE] [PX ms | SESSION] [BLOCK ms] [ID request]"),
+        reply="Array of fencing tokens, one for every key as it was named; null when not all were granted in time; "
+        "`-DEADLOCK …` when waiting would close a cycle. The rules for each are those of `LOCK.ACQUIRE`. Who waits "
+        "holds none of them for it, and stands in the line of every one: who comes later to any of them is served "
+        "later. A key named twice is one key: its token stands twice, and one release gives it back. All keys must "
+        "be in one shard.",
+        complexity="O(N) for N keys",
+        flags=("write", "denyoom", "blocking", "movablekeys", "session"),
+        keys=COUNTED_KEYS,
+        example="LOCK.MACQUIRE 2 {bank}:alice {bank}:bob transfer-17 PX 5000 BLOCK 1000",
+        run=locks.macquire,
+        prepare=with_default_life,
+        retry=locks.retry_macquire,
     ),
     Command(
         name="LOCK.RELEASE",
@@ -108,7 +147,7 @@ COMMANDS = (
         flags=("readonly",),
         keys=ONE_KEY,
         example="LOCK.INFO job:7",
-        run=locks.info,
+        run=lock_views.info,
     ),
     Command(
         name="LOCK.OWNED",
@@ -117,10 +156,10 @@ COMMANDS = (
         summary="Lists the locks an owner holds.",
         syntax="owner",
         reply="Array of keys, in no particular order.",
-        complexity="O(N) for N keys in the database",
+        complexity="O(N) for N locks the owner holds",
         flags=("readonly",),
         example="LOCK.OWNED worker-a",
-        run=locks.owned,
+        run=lock_views.owned,
         spread=everywhere(joined),
     ),
     Command(
@@ -133,7 +172,7 @@ COMMANDS = (
         complexity="O(1) for every call, O(N) for a whole walk over N keys in the database",
         flags=("readonly",),
         example="LOCK.SCAN 0 MATCH job:*",
-        run=locks.scan,
+        run=lock_views.scan,
         spread=one_after_the_other,
     ),
     Command(
@@ -150,10 +189,25 @@ COMMANDS = (
         run=locks.break_,
     ),
     Command(
+        name="LOCK.GRAPH",
+        arity=1,
+        group="lock",
+        summary="Shows who waits for whom, and the last deadlock.",
+        reply="Map: `edges` (array of maps `waiter holder key`), `deadlocks` (how many were broken), `last` (null, or "
+        "of the last one the map `cycle victim key time-ms`: the cycle in words, the owner that was refused and the "
+        "key it waited for, and when, in milliseconds since 1970). Where a key is free and kept for one who waits for "
+        "several, that one is the `holder`.",
+        complexity="O(N) for N waiters and the holders they wait for",
+        flags=("readonly",),
+        example="LOCK.GRAPH",
+        run=lock_deadlocks.graph,
+        spread=everywhere(graphs_joined),
+    ),
+    Command(
         name="FENCE",
         arity=-4,
         group="lock",
-        summary="Runs a command that writes, only while a lock is held with this token.",
+        summary="Runs a command that writes, only while a lock (or semaphore, or election) is held with this token.",
         syntax="lock token command [arg ...]",
         reply="The command's reply; `-FENCED …` with nothing changed when the lock is not held with the token.",
         complexity="Depends on the command",

@@ -362,7 +362,7 @@ def test_tokens_grow_strictly_with_every_new_hold(history: list[Act], more: list
             assert isinstance(token, int)
             assert token >= known[key]
             known[key] = token
-    assert live.machine.locks.counter == model.token == max(known.values())
+    assert live.machine.issued.counter == model.token == max(known.values())
 
 
 @given(HISTORIES, HISTORIES)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.machine.lock import REQUESTS_KEPT, TOKENS_KEPT, Issued, Lock
+from cluster.machine.hold import REQUESTS_KEPT, TOKENS_KEPT, Issued
+from cluster.machine.lock import Lock
 from cluster.machine.machine import END_SESSION, Commands, Machine
 from cluster.machine.reply import WAITING, CommandError, Reply
 from resp_server.commands import keys, locks, strings
@@ -271,7 +272,7 @@ def test_two_owners_of_one_session_end_together_and_are_forgotten_one_by_one(sha
     shard("s1", "LOCK.RELEASE k a")
     session = shard.machine.sessions.get(b"s1")
     assert session is not None
-    assert list(session.locks) == [b"k"]
+    assert list(session.held) == [b"k"]
     shard("s1", "LOCK.ACQUIRE k a SHARED SESSION")
     shard.end("s1")
     assert shard.info()[b"mode"] == b"free"
