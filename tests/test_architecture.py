@@ -95,6 +95,14 @@ def test_trio_is_imported_in_the_edge_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_only_the_client_needs_a_client_library(path: Path) -> None:
+    """Who runs a server need not have redis-py; what decides about locks needs neither it nor sockets nor a clock."""
+    roots = {name.split(".")[0] for name in imports_of(path)}
+    assert "redis" not in roots or module_of(path).startswith("resp_server.client")
+    assert module_of(path) != "resp_server.holding" or roots.isdisjoint(FORBIDDEN_IN_CORE | OUTSIDE_STORAGE)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_only_the_program_s_entry_imports_the_edge(path: Path) -> None:
     uses_edge = any(name.startswith("resp_server.edge") for name in imports_of(path))
     assert not uses_edge or module_of(path).startswith(("resp_server.edge", "resp_server.cli"))

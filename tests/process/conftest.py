@@ -1,13 +1,18 @@
-"""The cluster most cluster tests share: starting one takes longer than what is done to it."""
+"""The clusters and the server that many tests share: starting one takes longer than what is done to it."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
+import redis
 
+from resp_server.client import Locks
 from tests.clusters import UNHURRIED, Cluster, running_cluster
+from tests.holders import url
 from tests.rings import running_ring
+from tests.servers import Server, sepakat_server
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +44,26 @@ def five(one_ring: Cluster) -> Iterator[Cluster]:
     yield one_ring
     one_ring.hang_up()
     one_ring.check_output()
+
+
+@pytest.fixture(scope="module")
+def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for the tests of one file."""
+    folder = tmp_path_factory.mktemp("client")
+    with sepakat_server(folder / "data", folder / "log") as server:
+        yield server
+
+
+@pytest.fixture
+def server(one_server: Server) -> Iterator[Server]:
+    """A server; no test may leave a lock in it."""
+    yield one_server
+    with redis.Redis(port=one_server.port) as client:
+        assert client.execute_command("LOCK.SCAN", 0, "COUNT", 1000)[1] == []
+
+
+@pytest.fixture
+def locks(server: Server) -> Iterator[Locks]:
+    """Its locks."""
+    with contextlib.closing(Locks(url(server), name="test")) as locks:
+        yield locks
