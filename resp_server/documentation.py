@@ -10,6 +10,9 @@ from resp_server.commands.table import Table
 
 TITLES = {
     "lock": "Locks",
+    "semaphore": "Semaphores",
+    "latch": "Latches",
+    "election": "Elections",
     "queue": "Queues",
     "cache": "Cache",
     "string": "Strings",
@@ -22,7 +25,7 @@ TITLES = {
 }
 """Headings of the groups, in the order of the page; one that is missing here comes last, under its own name."""
 
-_OURS = frozenset({"lock", "queue", "cache", "raft"})
+_OURS = frozenset({"lock", "semaphore", "latch", "election", "queue", "cache", "raft"})
 _HEAD = """# Commands
 
 Made from the command table by `python -m resp_server.documentation`: change the records in `resp_server/commands/`.

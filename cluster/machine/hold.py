@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import islice
-from typing import ClassVar, NoReturn
+from typing import NoReturn
 
 import msgspec
 
 from cluster.machine.reply import CommandError
+from cluster.machine.whole import Whole
 
 TOKENS_KEPT = 10_000
 KEY_BYTES_KEPT = 1024
@@ -58,11 +59,8 @@ class Hold(msgspec.Struct, array_like=True, gc=False):
         return False
 
 
-class Holding(msgspec.Struct, array_like=True, gc=False):
+class Holding(Whole, array_like=True, gc=False):
     """A value that is held; ``token`` is the last one given for its key, perhaps to a holder that left."""
-
-    kind: ClassVar[bytes]
-    encoding: ClassVar[bytes]
 
     token: int
 
@@ -81,18 +79,6 @@ class Holding(msgspec.Struct, array_like=True, gc=False):
     def living(self, now_ms: int) -> list[Hold]:
         """The holds whose time is not up, the longest-standing first."""
         return [hold for hold in self.holders() if not hold.is_over(now_ms)]
-
-    def header(self) -> bytes:
-        """The whole value, for a checkpoint."""
-        return msgspec.msgpack.encode(self)
-
-    def parts(self) -> tuple[bytes, ...]:
-        """What is held is small: it has no parts."""
-        return ()
-
-    def part(self, part: bytes) -> bytes | None:
-        """What is held has no parts."""
-        return None
 
     def copy(self) -> NoReturn:
         """Refused: a second one would be held by owners who never asked for it."""

@@ -27,12 +27,15 @@ import msgspec
 
 from cluster.machine import hold_lives, locks, queues
 from cluster.machine.clockwork import Alarm, Clockwork
+from cluster.machine.elections import Election
 from cluster.machine.hold import Holding, Issued
-from cluster.machine.keyspace import EXPIRY, STRING, Checkpoint, Keyspace
+from cluster.machine.keyspace import EXPIRY, STRING, Checkpoint, Keyspace, Value
+from cluster.machine.latches import Latch
 from cluster.machine.lock import Lock
 from cluster.machine.lock_deadlocks import Broken
 from cluster.machine.lock_waits import LockWaits
 from cluster.machine.reply import NULL_ARRAY, WAITING, CommandError, Reply
+from cluster.machine.semaphore import Semaphore
 from cluster.machine.sessions import Session, Sessions
 from cluster.machine.waiters import WAIT, Waiter, Waiters
 from cluster.storage.contract import Row
@@ -445,13 +448,24 @@ _RINGS: dict[int, Callable[[Machine, Alarm, int], None]] = {
     **queues.RINGS,
 }
 
+
+def _nothing(machine: Machine, key: bytes, value: Value) -> None:
+    """A value without alarms comes and goes."""
+
+
 _VACATED: dict[bytes, Callable[[Machine, bytes, Any], None]] = {
     Lock.kind: locks.forget,
+    Semaphore.kind: hold_lives.forget,
+    Election.kind: hold_lives.forget,
+    Latch.kind: _nothing,
     queues.Queue.kind: queues.forget,
 }
 """What becomes of a value's alarms when the value went away."""
 
-_ROWS: dict[bytes, tuple[type[Any], Callable[[Machine, bytes, Any], None]]] = {
+_ROWS: dict[bytes, tuple[type[Value], Callable[[Machine, bytes, Any], None]]] = {
     Lock.kind: (Lock, locks.restored),
+    Semaphore.kind: (Semaphore, hold_lives.set_alarms),
+    Election.kind: (Election, hold_lives.set_alarms),
+    Latch.kind: (Latch, _nothing),
 }
 """What a value without parts is in a checkpoint's row, and what it needs to be complete again."""

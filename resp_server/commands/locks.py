@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cluster.machine import fence, lock_deadlocks, lock_views, locks
-from cluster.machine.hold_requests import DEFAULT_TTL_MS, LIFE, read_options
 from cluster.machine.lock_requests import ACQUIRE, owner_at
 from cluster.machine.reply import CommandError, Reply
 from resp_server.commands.command import COUNTED_KEYS, ONE_KEY, Command
+from resp_server.commands.lives import with_default_life
 from resp_server.commands.spreading import cross_slot, everywhere, joined, one_after_the_other
 
 if TYPE_CHECKING:
@@ -16,22 +16,7 @@ if TYPE_CHECKING:
 
 FENCED_AT = 3
 
-
-def with_default_life(server: Server, args: list[bytes]) -> list[bytes]:
-    """LOCK.ACQUIRE and LOCK.MACQUIRE with this node's ``lock-default-ttl`` written out.
-
-    The log must not depend on a node's settings.
-    """
-    if server.settings.lock_default_ttl == DEFAULT_TTL_MS:
-        return args
-    return with_life(server, args, read_options(args, owner_at(args) + 1, ACQUIRE))
-
-
-def with_life(server: Server, args: list[bytes], found: dict[bytes, bytes]) -> list[bytes]:
-    """The call with the default life, unless one is among the options found."""
-    if LIFE.keys().isdisjoint(found):
-        return [*args, b"PX", b"%d" % server.settings.lock_default_ttl]
-    return args
+_with_default_life = with_default_life(ACQUIRE, lambda args: owner_at(args) + 1)
 
 
 def graphs_joined(replies: list[dict[bytes, Any]]) -> Reply:
@@ -75,7 +60,7 @@ COMMANDS = (
         keys=ONE_KEY,
         example="LOCK.ACQUIRE job:7 worker-a PX 5000",
         run=locks.acquire,
-        prepare=with_default_life,
+        prepare=_with_default_life,
         retry=locks.retry_acquire,
     ),
     Command(
@@ -94,7 +79,7 @@ COMMANDS = (
         keys=COUNTED_KEYS,
         example="LOCK.MACQUIRE 2 {bank}:alice {bank}:bob transfer-17 PX 5000 BLOCK 1000",
         run=locks.macquire,
-        prepare=with_default_life,
+        prepare=_with_default_life,
         retry=locks.retry_macquire,
     ),
     Command(

@@ -85,7 +85,7 @@ def test_our_commands_tell_where_their_keys_are() -> None:
     without = {"LOCK.OWNED", "LOCK.SCAN", "LOCK.GRAPH", "Q.LIST", "CACHE.FLUSH", "CACHE.STATS"}
     for route in table:
         name = route.command.name
-        if name.startswith(("LOCK.", "Q.", "CACHE.", "FENCE")) and name not in without:
+        if name.startswith(("LOCK.", "SEM.", "LATCH.", "ELECT.", "Q.", "CACHE.", "FENCE")) and name not in without:
             told = entry(route, table)
             assert told[3] >= 1 or (Status("movablekeys") in told[2] and told[8]), name
 
