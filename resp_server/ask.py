@@ -28,7 +28,7 @@ class AskError(Exception):
         self.code = code
 
 
-def ask(where: Address, *calls: tuple[str, ...], password: str = "", timeout_s: float = 5.0) -> list[Any]:
+def ask(where: Address, *calls: tuple[str | bytes, ...], password: str = "", timeout_s: float = 5.0) -> list[Any]:
     """The replies to some commands, sent as one pipeline, in RESP3 with all texts decoded.
 
     Raises `AskError` when the node cannot be reached, has not answered all

@@ -171,6 +171,35 @@ def status(host: str, port: int, password: str, all_shards: bool, as_json: bool)
     return 0 if seen.serves else FAILED
 
 
+@sepakat.command("locks", short_help="Shows who holds which lock, and who waits for whom.")
+@_of_a_node
+@click.option(
+    "--match", default="*", metavar="PATTERN", help="Only locks with such a name, as in KEYS.  [default: all]"
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="How many locks are looked at, at most.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Prints JSON, for programs; null is what is not known.")
+def show_locks(host: str, port: int, password: str, match: str, limit: int, as_json: bool) -> None:
+    """Shows the locks of the whole cluster: their holders, those who wait, and who stands in whose way.
+
+    Locks that somebody waits for come first. Each is asked about by itself, so what is shown together need not have
+    been true in the same moment.
+    """
+    from resp_server import lock_overview
+
+    seen = lock_overview.look(Address(host, port), password, match, limit)
+    if as_json:
+        click.echo(json.dumps(seen.as_json(), indent=2))
+    else:
+        lock_overview.show(seen)
+
+
 @sepakat.command(short_help="Removes a node from its cluster.")
 @click.argument("node")
 @_of_a_node
