@@ -39,7 +39,7 @@ from typing import Any, Generic, TypeVar
 import redis
 import redis.asyncio
 
-from resp_server.client_lines import AsyncLine, Idle, Line, Route, find
+from resp_server.client_lines import AsyncLine, Idle, Line, Route, Stop, find
 from resp_server.holding import Claim, DeadlockError, LockError, LockLost, LockTimeout, Wish, Word
 
 __all__ = ["AsyncLocks", "DeadlockError", "Lock", "LockError", "LockLost", "LockTimeout", "Locks"]
@@ -136,7 +136,7 @@ class Locks:
         owner = _owner_of(self._owners.__dict__, self._names)
         with owner.claiming(wish) as claim:
             line = Line(Route(self._places), self._lines)
-            lost, stop = threading.Event(), threading.Event()
+            lost, stop = threading.Event(), Stop()
             try:
                 line.carry_out(claim.acquiring())
                 threading.Thread(target=self._renew, args=(claim, lost, stop), daemon=True).start()
@@ -145,18 +145,25 @@ class Locks:
                 _note(error, claim)
                 raise
             finally:
-                stop.set()
-                line.carry_out(claim.releasing())
-                line.rest()
+                try:
+                    self._end(claim, line, stop)
+                except BaseException:  # interrupted in the middle of it
+                    self._end(claim, line, stop)
+                    raise
             claim.conclude()
 
-    def _renew(self, claim: Claim, lost: threading.Event, stop: threading.Event) -> None:
+    def _end(self, claim: Claim, line: Line, stop: Stop) -> None:
+        stop.set()
+        line.carry_out(claim.releasing())
+        line.rest()
+
+    def _renew(self, claim: Claim, lost: threading.Event, stop: Stop) -> None:
         line = Line(Route(self._places), self._lines)
         try:
             line.carry_out(claim.renewing(), stop)
         finally:
             line.rest()
-            if not stop.is_set():
+            if not stop.is_set:
                 lost.set()
 
     def close(self) -> None:
@@ -259,12 +266,12 @@ class _Owner:
     @contextlib.contextmanager
     def claiming(self, wish: Wish) -> Iterator[Claim]:
         """A new claim of this owner. It must be settled when the block ends, or nobody takes this name again."""
-        key = wish.name if isinstance(wish.name, bytes) else str(wish.name).encode()
+        key = wish.key if isinstance(wish.key, bytes) else wish.key.encode()
         if key in self.claimed:
             raise RuntimeError(f"this thread or task holds lock {wish.name!r} already, or waits for it")
-        self.claimed.add(key)
         claim = Claim(wish, self.name, secrets.token_hex(8), _now_s, random.random)
         try:
+            self.claimed.add(key)
             yield claim
         finally:
             self.claimed.discard(key)

@@ -27,7 +27,7 @@ from redis.retry import Retry
 from resp_server.holding import REPLY_S, Ask, Lost, Outcome, Pause, Refusal, Reply, Steps, Unreached
 
 KEPT = (
-    "host", "port", "path", "db", "username", "password", "credential_provider", "client_name",
+    "host", "port", "path", "db", "username", "password", "credential_provider", "client_name", "driver_info",
     "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options",
 )  # fmt: skip
 """The settings of a client's connections that ours have too, besides those of TLS."""
@@ -156,6 +156,24 @@ class Idle:
 # Carrying out
 
 
+class Stop:
+    """Tells a thread to end. Unlike an event, it is whole after an interrupt in `set`, and can be set again."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def set(self) -> None:
+        self.is_set = True
+        if self._gate.locked():
+            self._gate.release()
+
+    def wait(self, seconds: float) -> None:
+        """Returns when it is set, or after so many seconds. For one thread only."""
+        self._gate.acquire(timeout=seconds)
+
+
 class Line:
     """A connection to wherever the lock can be asked for."""
 
@@ -164,11 +182,11 @@ class Line:
         self._idle = idle
         self._connection: Connection | None = None
 
-    def carry_out(self, steps: Steps, stop: threading.Event | None = None) -> None:
+    def carry_out(self, steps: Steps, stop: Stop | None = None) -> None:
         """Does what ``steps`` says, to its end or until ``stop`` is set."""
         pause = time.sleep if stop is None else stop.wait
         step = next(steps, None)
-        while step is not None and not (stop is not None and stop.is_set()):
+        while step is not None and not (stop is not None and stop.is_set):
             try:
                 if isinstance(step, Pause):
                     pause(step.seconds)

@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 Word = str | bytes | int
+Words = tuple[str | bytes, ...]
+"""No numbers: hiredis ends the whole program when a signal comes while it packs one."""
 
 REPLY_S = 5.0
 """How long a server may take for what does not wait for a lock, before the connection counts as lost."""
@@ -72,7 +74,7 @@ class DeadlockError(LockError):
 class Ask:
     """Send these words; without an answer within ``within_s`` the connection counts as lost."""
 
-    words: tuple[Word, ...]
+    words: Words
     within_s: float
 
 
@@ -138,6 +140,11 @@ class Wish:
             raise ValueError("timeout has to be a number of seconds that is not negative, or None")
         if not 0.001 <= self.ask_again_s < math.inf:
             raise ValueError("ask_again has to be a number of seconds, at least 0.001")
+
+    @property
+    def key(self) -> str | bytes:
+        """As commands have it."""
+        return self.name if isinstance(self.name, bytes) else str(self.name)
 
     @property
     def ttl_ms(self) -> int:
@@ -303,18 +310,18 @@ class Claim:
 
     # Words
 
-    def _acquire(self, wait_s: float) -> tuple[Word, ...]:
+    def _acquire(self, wait_s: float) -> Words:
         wish = self.wish
         mode = "SHARED" if wish.shared else "EXCLUSIVE"
-        block: tuple[Word, ...] = ("BLOCK", math.ceil(wait_s * 1000)) if wait_s else ()
-        return ("LOCK.ACQUIRE", wish.name, self.owner, mode, "PX", wish.ttl_ms, *block, "ID", self._request)
+        block = ("BLOCK", str(math.ceil(wait_s * 1000))) if wait_s else ()
+        return ("LOCK.ACQUIRE", wish.key, self.owner, mode, "PX", str(wish.ttl_ms), *block, "ID", self._request)
 
-    def _extend(self) -> tuple[Word, ...]:
-        return ("LOCK.EXTEND", self.wish.name, self.owner, "PX", self.wish.ttl_ms, "TOKEN", self.token)
+    def _extend(self) -> Words:
+        return ("LOCK.EXTEND", self.wish.key, self.owner, "PX", str(self.wish.ttl_ms), "TOKEN", str(self.token))
 
-    def _release(self) -> tuple[Word, ...]:
-        token: tuple[Word, ...] = ("TOKEN", self.token) if self.token else ()
-        return ("LOCK.RELEASE", self.wish.name, self.owner, *token)
+    def _release(self) -> Words:
+        token = ("TOKEN", str(self.token)) if self.token else ()
+        return ("LOCK.RELEASE", self.wish.key, self.owner, *token)
 
 
 def _shown(name: Word) -> str:

@@ -29,6 +29,7 @@ from resp_server.holding import (
     Unreached,
     Wish,
     Word,
+    Words,
 )
 
 TTL_S = 10.0
@@ -47,7 +48,7 @@ class World:
 
     def __init__(self, **wish: float | bool | None) -> None:
         self.now_s = 1000.0
-        self.asked: list[tuple[Word, ...]] = []
+        self.asked: list[Words] = []
         self.within_s: list[float] = []
         self.paused_s: list[float] = []
         self.claim = Claim(Wish("lock", **({"ttl_s": TTL_S} | wish)), "ann", "r1", lambda: self.now_s, lambda: 1.0)  # type: ignore[arg-type]
@@ -81,7 +82,7 @@ class World:
         return self
 
 
-def words(*asked: tuple[Word, ...]) -> list[str]:
+def words(*asked: Words) -> list[str]:
     return [" ".join(map(str, one)) for one in asked]
 
 
@@ -143,7 +144,7 @@ def test_a_wait_that_goes_on_is_asked_for_again_at_once() -> None:
     world = World(ask_again_s=3.0, timeout_s=10.0)
     with pytest.raises(LockTimeout, match="others hold it"):
         world.run(world.claim.acquiring(), *[(3.0, NOT_GRANTED)] * 3, (1.0, NOT_GRANTED))
-    assert [one[-3] for one in world.asked] == [3000, 3000, 3000, 1000]
+    assert [one[-3] for one in world.asked] == ["3000", "3000", "3000", "1000"]
     assert world.paused_s == []
     assert world.claim.settled
 
@@ -410,19 +411,19 @@ class Server:
     seen: set[Word] = field(default_factory=set)
     granted: list[tuple[int, str]] = field(default_factory=list)
 
-    def answer(self, asked: tuple[Word, ...]) -> int | None:
+    def answer(self, asked: Words) -> int | None:
         self.expire()
         owner, options = str(asked[2]), dict(itertools.pairwise(asked[3:]))
         match asked[0]:
             case "LOCK.ACQUIRE":
                 return self.acquire(owner, int(options["PX"]) / 1000, options["ID"])
             case "LOCK.EXTEND":
-                if (self.holder, self.token) != (owner, options["TOKEN"]):
+                if (self.holder, str(self.token)) != (owner, options["TOKEN"]):
                     return 0
                 self.until_s = self.now() + int(options["PX"]) / 1000
                 return 1
             case _:
-                if self.holder != owner or options.get("TOKEN", self.token) != self.token:
+                if self.holder != owner or options.get("TOKEN", str(self.token)) != str(self.token):
                     return 0
                 self.holds -= 1
                 self.holder = self.holder if self.holds else ""
