@@ -11,7 +11,18 @@ import pytest
 from resp_server.commands.table import Table
 from tests.servers import Server, sepakat_server
 
-OURS = ("LOCK.", "Q.", "CACHE.", "RAFT.", "PEER", "FENCE", "DEBUG|")  # in Redis DEBUG's subcommands are no commands
+OURS = (
+    "LOCK.",
+    "SEM.",
+    "LATCH.",
+    "ELECT.",
+    "Q.",
+    "CACHE.",
+    "RAFT.",
+    "PEER",
+    "FENCE",
+    "DEBUG|",
+)  # in Redis DEBUG's subcommands are no commands
 
 
 @pytest.fixture(scope="module")
