@@ -24,6 +24,9 @@ OVER: tuple[tuple[str, object], ...] = (
     ("EXISTS lock", 0),
     ("LOCK.INFO lock", [b"mode", b"free", b"token", 1, b"holders", [], b"waiters", []]),
     ("LOCK.OWNED ann", []),
+    ("SEM.INFO sem", [b"limit", 0, b"held", 0, b"token", 2, b"holders", [], b"waiters", []]),
+    ("ELECT.LEADER vote", None),
+    ("EXISTS sem vote", 0),
     ("LOCK.SCAN 0 COUNT 16384", [b"0", []]),
 )
 
@@ -34,7 +37,8 @@ def words(text: str) -> list[bytes]:
 
 def fill(front: Front) -> Client:
     client = front.connect()
-    for text in ("SET key 1 PX 100", "SET lives 1", "LOCK.ACQUIRE lock ann PX 100"):
+    lock, sem, vote = "LOCK.ACQUIRE lock ann", "SEM.ACQUIRE sem ann LIMIT 1", "ELECT.CAMPAIGN vote ann"
+    for text in ("SET key 1 PX 100", "SET lives 1", *(f"{hold} PX 100" for hold in (lock, sem, vote))):
         client.call(*words(text))
     client.call(*words("SET written 1"))
     return client
