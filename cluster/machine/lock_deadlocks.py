@@ -64,7 +64,8 @@ def left(machine: Machine, key: bytes, owner: bytes) -> None:
 
 def has_less(machine: Machine, key: bytes, owner: bytes) -> None:
     """The owner's hold of ``key`` is over or became shared: it may wait for ``key``, too, and others behind it."""
-    if any(len(wait.keys) > 1 and key in wait.keys for wait in machine.lock_waits.of(owner)):
+    waits = machine.lock_waits.of(owner)
+    if waits and any(len(wait.keys) > 1 and key in wait.keys for wait in waits):
         owners = dict.fromkeys(owner_of(wait) for wait in machine.waiters.everyone() if wait.kind == Lock.kind)
         for one in owners:
             if machine.lock_waits.held_by(one):

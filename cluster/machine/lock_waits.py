@@ -69,7 +69,11 @@ class LockWaits:
 
     def took(self, owner: bytes, key: bytes) -> None:
         """The owner holds ``key`` from now on."""
-        self._held.setdefault(owner, {})[key] = None
+        held = self._held.get(owner)
+        if held is None:
+            self._held[owner] = {key: None}
+        else:
+            held[key] = None
 
     def gave_up(self, owner: bytes, key: bytes) -> None:
         """The owner does not hold ``key`` any more."""

@@ -188,14 +188,18 @@ def _try(machine: Machine, request: Request, waiter: Waiter | None) -> list[int]
 
     ``waiter`` is the one that has been waiting for it, None when it is asked for the first time.
     """
-    free = True
-    for key in request.keys:  # all of them are looked at: one may be no lock at all
-        free = _is_open(machine, request, key, waiter) and free
-    return [_grant(machine, request, key) for key in request.keys] if free else None
+    if len(request.keys) == 1:
+        key = request.keys[0]
+        lock = find(machine, key)
+        return [_grant(machine, request, key, lock)] if _is_open(machine, request, key, lock, waiter) else None
+    locks = [find(machine, key) for key in request.keys]  # all of them are looked at: one may be no lock at all
+    for key, lock in zip(request.keys, locks, strict=True):
+        if not _is_open(machine, request, key, lock, waiter):
+            return None
+    return [_grant(machine, request, key, lock) for key, lock in zip(request.keys, locks, strict=True)]
 
 
-def _is_open(machine: Machine, request: Request, key: bytes, waiter: Waiter | None) -> bool:
-    lock = find(machine, key)
+def _is_open(machine: Machine, request: Request, key: bytes, lock: Lock | None, waiter: Waiter | None) -> bool:
     if lock is not None:
         if lock.holder(request.owner) is not None:
             return not request.exclusive or lock.exclusive is not None or len(lock.shared) == 1
@@ -204,9 +208,8 @@ def _is_open(machine: Machine, request: Request, key: bytes, waiter: Waiter | No
     return machine.waiters.first(key, Lock.kind) is waiter
 
 
-def _grant(machine: Machine, request: Request, key: bytes) -> int:
+def _grant(machine: Machine, request: Request, key: bytes, lock: Lock | None) -> int:
     """Gives the owner what `_is_open` found open: the token."""
-    lock = find(machine, key)
     hold = None if lock is None else lock.holder(request.owner)
     if lock is not None and hold is not None:
         return _again(machine, request, key, lock, hold)
