@@ -170,6 +170,7 @@ class Healing:
 
     def _is_where(self, number: int, target: Placement) -> bool:
         """Whether exactly those have a replica of a shard who should, and the one leads it who should."""
+        preferred = self._simulation.processes.get(target.preferred)
         for process in self._members(SYSTEM):
             assert process.node is not None
             shard = process.node.shards[number]
@@ -180,7 +181,7 @@ class Healing:
             leads = shard.raft.leading is not None and shard.chosen_ms is None
             if {*shard.raft.config.voters} != {*target.nodes} or shard.raft.config.learners:
                 return False
-            if leads and process.name != target.preferred:
+            if leads and preferred is not process and preferred is not None and preferred.up:
                 return False
         return True
 

@@ -486,33 +486,60 @@ def missed_append(script: Script) -> None:
 def clocks_apart(script: Script) -> None:
     """A key ends by one leader's clock, which nobody else's has reached when another one leads."""
     a, b, c = script.a, script.b, script.c
-    a.clock.ahead_ms, b.clock.ahead_ms, c.clock.ahead_ms = 3000, 0, 0
-    script.run(100)
+    _slow_followers(script)
     script.call(a, "SET", "f", "v", "PX", "1500")
-    script.run(1600)
-    script.call(a, "GET", "f")
-    script.hand_over(b)
-    script.run(100)
+    _until_left(script, 100)
+    script.cut((a, b), (a, c))
+    _until_left(script, -2)
+    script.ask(a, "GET", "f")
+    script.run(3)
+    _hand_over_after_beat(script)
     script.call(b, "GET", "f")
 
 
 def confirmed_late(script: Script) -> None:
     """A read is confirmed when a key it was asked of is over by the leader's clock, and nobody else has heard that."""
     a, b, c = script.a, script.b, script.c
-    a.clock.ahead_ms, b.clock.ahead_ms, c.clock.ahead_ms = 3000, 0, 0
+    _slow_followers(script)
+    script.call(a, "SET", "f", "v", "PX", "1500")
     for follower in (b, c):
-        script.weather(follower, a, Weather(delay_us=0, least_us=20 * MS))
-    script.run(100)
-    script.call(a, "SET", "f", "v", "PX", "500")
-    over_us = a.clock.us_of_wall(_node(a).shards[0].machine.keyspace.deadlines[b"f"])
-    script.run((over_us - script.world.now_us) / MS - 10)
+        script.weather(follower, a, Weather(delay_us=0, least_us=200 * MS))
+    _until_left(script, 190)
     script.send(a, "GET", "f")
     script.run(5)
     script.cut((a, b), (a, c))
-    script.run(40)
+    _until_left(script, -20)
     script.isolate(a)
     script.elect(b)
     script.call(b, "GET", "f")
+
+
+def _slow_followers(script: Script) -> None:
+    """The followers' clocks go slower than their leader's as long as they do not hear of it: their walls say so."""
+    for process, ahead_ms, rate in ((script.a, 9000, 1 + DRIFT), (script.b, 0, 1 - DRIFT), (script.c, 0, 1 - DRIFT)):
+        process.clock.ahead_ms = ahead_ms
+        process.clock.change_rate(rate, script.world.now_us)
+    script.run(3000)
+
+
+def _until_left(script: Script, ms: int) -> None:
+    """The key has so long to live by its leader's clock."""
+    shard = _node(script.a).shards[0]
+    deadline_ms = shard.machine.keyspace.deadlines.get(b"f")
+    if deadline_ms is not None:
+        script.until(lambda: shard.now_ms >= deadline_ms - ms)
+
+
+def _hand_over_after_beat(script: Script) -> None:
+    """The leader hands over, and its clock is not heard any more."""
+    leading = script.leading()
+    beat_ms = leading.next_beat_ms
+    script.until(lambda: leading.next_beat_ms > beat_ms)
+    script.heal()
+    leading.hand_over(script.b.name)
+    script.stir(script.a)
+    until_us = script.world.now_us + 50 * MS
+    script.until(lambda: script.leads(script.b) or script.world.now_us > until_us)
 
 
 def slow_answers(script: Script) -> None:
