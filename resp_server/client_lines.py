@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -34,6 +35,8 @@ KEPT = (
 
 IDLE_MAX = 32
 REDIRECTIONS_MAX = 8
+HANG_UP_S = 2.0
+"""How long a server may take to notice that a connection was closed."""
 
 CODES = (
     (redis.exceptions.MasterDownError, "MASTERDOWN"),
@@ -181,6 +184,7 @@ class Line:
         self._route = route
         self._idle = idle
         self._connection: Connection | None = None
+        self._is_interrupted = False  # in the middle of a question
 
     def carry_out(self, steps: Steps, stop: Stop | None = None) -> None:
         """Does what ``steps`` says, to its end or until ``stop`` is set."""
@@ -204,7 +208,7 @@ class Line:
                 self._leave()
                 return _not_connected(error)
             except BaseException:
-                self._disconnect()
+                self._is_interrupted = True
                 raise
             try:
                 connection.send_command(*ask.words)
@@ -220,11 +224,13 @@ class Line:
                     self._leave()
                 return outcome
             except BaseException:
-                self._disconnect()
+                self._is_interrupted = True
                 raise
         return Refusal("TRYAGAIN", "TRYAGAIN sent from node to node")
 
     def _connected(self) -> Connection:
+        if self._is_interrupted:
+            self._hang_up()
         while self._connection is None:
             place = self._route.place
             idle = self._idle.take(place)
@@ -244,10 +250,25 @@ class Line:
     def _disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
+            self._is_interrupted = False
             connection.disconnect()
+
+    def _hang_up(self) -> None:
+        """Closes when the server has closed: what is asked then comes after the end of all that was asked here."""
+        with contextlib.suppress(redis.RedisError, OSError):
+            line = getattr(self._connection, "_sock", None)
+            if line is not None:
+                line.shutdown(socket.SHUT_WR)
+                line.settimeout(HANG_UP_S)
+                while line.recv(65536):
+                    pass
+        self._disconnect()
+        self._is_interrupted = False
 
     def rest(self) -> None:
         """Lets others use the connection."""
+        if self._is_interrupted:
+            self._disconnect()
         connection, self._connection = self._connection, None
         if connection is not None and not self._idle.give(self._route.place, connection):
             connection.disconnect()
@@ -269,6 +290,7 @@ class AsyncLine:
         self._route = route
         self._idle = idle
         self._connection: Connection | None = None
+        self._is_interrupted = False  # in the middle of a question
 
     async def carry_out(self, steps: Steps) -> None:
         """Does what ``steps`` says, to its end."""
@@ -291,12 +313,12 @@ class AsyncLine:
                 await self._leave()
                 return _not_connected(error)
             except BaseException:
-                await self._disconnect()
+                self._is_interrupted = True
                 raise
             try:
                 async with asyncio.timeout(ask.within_s):
                     await connection.send_command(*ask.words)
-                    return Reply(await connection.read_response())
+                    return Reply(await connection.read_response(disconnect_on_error=False))
             except redis.exceptions.MovedError as error:
                 await self.rest()
                 self._route.moved(error)
@@ -306,11 +328,13 @@ class AsyncLine:
                     await self._leave()
                 return outcome
             except BaseException:
-                await self._disconnect()
+                self._is_interrupted = True
                 raise
         return Refusal("TRYAGAIN", "TRYAGAIN sent from node to node")
 
     async def _connected(self) -> Connection:
+        if self._is_interrupted:
+            await self._hang_up()
         while self._connection is None:
             place = self._route.place
             idle = self._idle.take(place)
@@ -331,10 +355,25 @@ class AsyncLine:
     async def _disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
+            self._is_interrupted = False
             await connection.disconnect(nowait=True)
+
+    async def _hang_up(self) -> None:
+        """As `Line`'s. With TLS there is no such way to close."""
+        with contextlib.suppress(redis.RedisError, OSError):
+            reader, writer = (getattr(self._connection, name, None) for name in ("_reader", "_writer"))
+            if reader is not None and writer is not None and writer.can_write_eof():
+                writer.write_eof()
+                async with asyncio.timeout(HANG_UP_S):
+                    while await reader.read(65536):
+                        pass
+        await self._disconnect()
+        self._is_interrupted = False
 
     async def rest(self) -> None:
         """As `Line.rest`."""
+        if self._is_interrupted:
+            await self._disconnect()
         connection, self._connection = self._connection, None
         if connection is not None and not self._idle.give(self._route.place, connection):
             await connection.disconnect(nowait=True)

@@ -283,12 +283,16 @@ class Claim:
         if self.token:
             give_up_s = min(give_up_s, self._until_s)
         is_first = True  # no release before this one may have been carried out
+        to_go = 1 if self.token else 2  # a wait that is given up may end only after the first, and be granted before
         while True:
             outcome = yield Ask(self._release(), REPLY_S)
             assert outcome is not None
             if isinstance(outcome, Reply):
                 if was_held and is_first and not outcome.value:
                     self._lose("it was broken, or the server's clock was set forward")
+                to_go = 0 if outcome.value else to_go - 1
+                if to_go:
+                    continue
                 self.settled = bool(self.token) and not self._is_doubtful
                 return
             match outcome:

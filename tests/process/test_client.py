@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -250,6 +251,32 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(START_SECONDS):
         while not await condition():
             await asyncio.sleep(0.02)
+
+
+def test_tasks_that_are_cancelled_at_any_moment_leave_nothing(server: Server) -> None:
+    """What they left would live so long that the hold at the end would wait too long for it."""
+    chance = random.Random(7)
+
+    async def work(locks: AsyncLocks) -> None:
+        while True:
+            async with locks.hold("lock", ttl=LONG_S):
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        locks = AsyncLocks(url(server))
+        for _ in range(10):
+            tasks = [asyncio.create_task(work(locks)) for _ in range(CLIENTS)]
+            for task in tasks:
+                await asyncio.sleep(chance.random() * 0.02)
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
+        async with locks.hold("lock", timeout=LONG_S / 4):
+            pass
+        await locks.close()
+
+    asyncio.run(main())
+    assert info(server)["waiters"] == []
 
 
 def test_a_lock_that_is_broken_is_lost(server: Server, locks: Locks) -> None:

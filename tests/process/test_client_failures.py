@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import select
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import redis.asyncio
 from redis import cluster as redis_cluster
 
 from resp_server.client import LockLost, Locks
-from tests.clusters import UNHURRIED, Cluster, Node, new_cluster
+from tests.clusters import UNHURRIED, Cluster, Node, new_cluster, own_environment
 from tests.holders import CLIENTS, LONG_S, SHORT_S, Holder, Threads, Visits, info, url, waits_for
 from tests.servers import HOST, START_SECONDS, Server, wait_until
 
@@ -70,6 +72,39 @@ def is_holding(holder: Holder) -> bool:
     """Whether it is the one of two that says that it has the lock."""
     assert holder.process.stdout is not None
     return bool(select.select([holder.process.stdout], [], [], SHORT_S)[0])
+
+
+INTERRUPTED = """
+import random
+import signal
+import sys
+import redis
+from resp_server.client import Locks
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+url = f"redis://127.0.0.1:{sys.argv[1]}"
+locks, looks, chance = Locks(url), redis.Redis.from_url(url, protocol=3), random.Random(7)
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(100):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005 + chance.random() * 0.02)
+        while True:
+            with locks.hold("lock", ttl=60.0):
+                pass
+    except KeyboardInterrupt:
+        pass
+    told = looks.execute_command("LOCK.INFO", "lock")
+    if told[b"mode"] != b"free":
+        sys.exit(f"left behind: {told}")
+"""
+
+
+def test_an_interrupt_at_any_moment_leaves_nothing(server: Server) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(server.port)]
+    ended = subprocess.run(command, env=own_environment(), capture_output=True, text=True, timeout=2 * START_SECONDS)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 # Servers that go and come
@@ -151,6 +186,26 @@ def test_a_leader_is_killed_under_those_who_wait(three: Cluster) -> None:
     threads.join()
     visits.check(len(visits.seen))
     assert three.serving[0].ask("LOCK.INFO", "contended")["holders"] == []
+
+
+def test_who_waits_at_a_node_that_fell_silent_asks_another(three: Cluster) -> None:
+    """Its connection is open still, and would never say anything again."""
+    threads, tokens = Threads(), list[int]()
+    silent, speaks = three.others(three.wait_for_leader())
+
+    def wait() -> None:
+        given = [f"redis://{HOST}:{node.port}" for node in (silent, speaks)]
+        with contextlib.closing(Locks(given, ask_again=SHORT_S)) as locks, locks.hold("silent", ttl=LONG_S) as lock:
+            tokens.append(lock.token)
+
+    with contextlib.closing(Locks(urls(three))) as locks, locks.hold("silent", ttl=LONG_S):
+        silent.pause()
+        for _ in range(CLIENTS):
+            threads.start(wait)
+        three.wait_until(lambda: len(speaks.ask("LOCK.INFO", "silent")["waiters"]) == CLIENTS)
+    threads.join()
+    assert len(set(tokens)) == CLIENTS
+    silent.resume()
 
 
 def test_a_hold_outlives_its_leader(three: Cluster) -> None:
