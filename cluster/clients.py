@@ -48,10 +48,11 @@ class Clients:
         """Gives a command its place in this turn's batch.
 
         ``logged`` is what other replicas will carry out: ``args`` itself unless
-        told otherwise. What is owed goes first where the session matters: it may
-        end a wait of the same session, never the one that begins here.
+        told otherwise. What is owed goes first: the session of a client that is
+        gone ends before anything could be given to it, and the end of a wait is
+        never that of one that begins here.
         """
-        if origin and self.owed:
+        if self.owed:
             self.settle_debts()
         batch = self.open
         batch.clients.append(client)
@@ -70,6 +71,8 @@ class Clients:
 
     def submit_writes(self, client: Client, calls: list[Call]) -> None:
         """Gives several commands of one client their places, logged as they are and without their session."""
+        if self.owed:
+            self.settle_debts()
         batch = self.open
         if len(calls) == 1:  # as from most clients
             batch.clients.append(client)
