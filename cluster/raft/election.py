@@ -57,10 +57,12 @@ def on_vote(raft: Raft, peer: str, message: Vote) -> None:
         raft.rest()
     log = raft.log
     up_to_date = (message.last_term, message.last_index) >= max(raft.floor, (log.last_term, log.last_index))
+    # Who votes knows that it does (`Leading` promotes nobody else): one that was given no replica has no say.
+    may_vote = raft.name in raft.config and up_to_date
     if message.pre:
-        granted = message.term > raft.term and up_to_date
+        granted = message.term > raft.term and may_vote
     else:
-        granted = message.term == raft.term and raft.vote in ("", peer) and up_to_date
+        granted = message.term == raft.term and raft.vote in ("", peer) and may_vote
         if granted:
             raft.cast(peer)
             raft.rest()

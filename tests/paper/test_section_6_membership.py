@@ -214,10 +214,23 @@ def test_a_learner_that_went_silent_gets_no_vote() -> None:
 def test_a_member_votes_though_it_does_not_know_yet_that_it_may() -> None:
     """4.1: "servers process incoming RPC requests without consulting their current configurations"."""
     group = ready_to_change()
+    group.slow_disks.add("n1")  # so that it cannot be promoted yet
+    add(group, "n1", "n4")
+    group.settle()
+    four = group["n4"]
+    assert four.config.learners == ("n4",)
+    four.receive("n2", Vote(9, 500, 8, pre=False, forced=True))
+    group.save("n4")
+    assert group.sent("n4", Voted) == [Voted(9, granted=True, pre=False)]
+
+
+def test_one_who_is_no_member_does_not_vote() -> None:
+    """A departure from 4.1: a candidate that lost its disk may begin with a configuration of long ago."""
+    group = ready_to_change()
     four = group.join("n4")
     four.receive("n2", Vote(9, 5, 1, pre=False, forced=True))
     group.save("n4")
-    assert group.sent("n4", Voted) == [Voted(9, granted=True, pre=False)]
+    assert group.sent("n4", Voted) == [Voted(9, granted=False, pre=False)]
 
 
 # Members that leave
