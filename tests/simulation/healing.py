@@ -102,14 +102,24 @@ class Healing:
     def _rest(self) -> None:
         """Nobody stands for election where nothing is wrong, and nobody comes or goes."""
         world, groups = self._world, self._simulation.watch.groups
-        before = {number: group.elections for number, group in groups.items()}
-        members = groups[SYSTEM].config
+        before = {number: (group.elections, group.config) for number, group in groups.items()}
+        targets = self._targets()
         until_us = world.now_us + QUIET_US
         while world.now_us < until_us and world.step():
             pass
-        restless = [number for number, group in groups.items() if group.elections > before[number]]
-        if any(map(self._by_ring, restless)) and groups[SYSTEM].config is members:
+        restless = [
+            number
+            for number, group in groups.items()
+            if group.elections > before[number][0] and group.config is before[number][1] and self._by_ring(number)
+        ]
+        if restless and self._targets() == targets:
             raise Violation("progress", f"a healed cluster goes on electing leaders of {restless}")
+
+    def _targets(self) -> list[Placement]:
+        """Where all shards should be, as the leader of the system group has it."""
+        leaders = self._simulation.leaders(SYSTEM)
+        node = leaders[0].node if leaders else None
+        return [] if node is None else list(node._moves.targets())
 
     def _by_ring(self, number: int) -> bool:
         """Whether nobody chose another leader of a shard by hand, lately."""

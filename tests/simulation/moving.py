@@ -44,11 +44,18 @@ def _remove(script: Script, node: Process) -> None:
 
 
 def vote_of_one_given_up(script: Script) -> None:
-    """One that misses two changes asks somebody for its vote who has given its replica up meanwhile."""
+    """One that misses two changes asks somebody for its vote who gave its replica up, and is at the log's begin again.
+
+    By what that one has of the log it is a voter, as it was once, and the other has as much.
+    """
     a, b, c, d = script.a, script.b, script.c, script.others[0]
     script.call(a, "SET", "r", "1")
-    script.isolate(b)
+    d.disk.least_us = SECOND
     _add(script, d)
+    begun = script.raft(a).log.last_index
+    script.until(lambda: script.raft(b).log.saved_index >= begun)
+    script.isolate(b)
+    d.disk.least_us = 0
     _until_voter(script, d)
     script.call(a, "SET", "r", "2")
     _remove(script, c)
@@ -56,10 +63,17 @@ def vote_of_one_given_up(script: Script) -> None:
     c.crash()
     script.simulation.start(c)
     script.run(600)
-    script.heal()
-    script.cut(*[pair for one in (a, d) for other in (b, c) for pair in ((one, other), (other, one))])
-    script.stands(b)
-    script.run(1500)
+    with patch("cluster.raft.leading.APPEND_BYTES_MAX", 1), patch("cluster.raft.progress.IN_FLIGHT_APPENDS_MAX", 1):
+        script.weather(a, c, Weather(delay_us=0, least_us=60 * MS))
+        _add(script, c)
+        script.until(lambda: script.raft(c).log.saved_index == script.raft(b).log.last_index)
+        script.heal()
+        script.cut(*[pair for one in (a, d) for other in (b, c) for pair in ((one, other), (other, one))])
+        c.crash()
+        script.simulation.start(c)
+        script.run(400)
+        script.stands(b)
+        script.run(1500)
 
 
 def replayed_alone(script: Script) -> None:
@@ -149,6 +163,36 @@ def emptied_late(script: Script) -> None:
         _add(script, c)
         script.run(2500)
     script.run(3000)
+
+
+def founder_without_a_disk(script: Script) -> None:
+    """One that founded the shard begins anew with an empty disk, and so does another, which joined again as it should.
+
+    The shard is elsewhere by then; both are cut off from those who know.
+    """
+    a, b, c, d = script.a, script.b, script.c, script.others[0]
+    simulation = script.simulation
+    script.call(a, "SET", "r", "1")
+    _add(script, d)
+    _until_voter(script, d)
+    _remove(script, c)
+    script.change(a, Change("remove", c.name))
+    script.until(lambda: c.name not in a.raft(SYSTEM).config, 15 * SECOND)
+    c.crash()
+    simulation.give_new_disk(c)
+    script.change(a, Change("add", c.name, f"{c.name}:1", c.disk.id))
+    script.until(lambda: c.name in a.raft(SYSTEM).config)
+    assert a.node is not None
+    simulation.join(c.name, c.disk.id, a.node.members)
+    script.run(1000)
+    script.call(a, "SET", "r", "kept")
+    script.cut(*[pair for one in (a, d) for other in (b, c) for pair in ((one, other), (other, one))])
+    b.crash()
+    script.run(1500)
+    simulation.give_new_disk(b)
+    simulation.pretend(b)
+    script.run(2500)
+    b.crash()
 
 
 def session_on_the_move(script: Script) -> None:
@@ -326,6 +370,7 @@ MOVING: tuple[Play, ...] = (
     removed_from_a_log,
     emptied_by_a_slow_disk,
     emptied_late,
+    founder_without_a_disk,
     session_on_the_move,
     end_of_another_wait,
     asked_of_the_next,

@@ -15,11 +15,12 @@ from cluster.machine.reply import OK
 from cluster.moves import Moves
 from cluster.outcomes import Outcomes, Waiting
 from cluster.outstanding import Outstanding
+from cluster.raft import core, election
 from cluster.raft.core import Raft
 from cluster.raft.leading import Leading
 from cluster.raft.log import Log
-from cluster.raft.membership import Membership
-from cluster.raft.messages import Ended, Forward, Look, Outcome, WishGranted
+from cluster.raft.membership import Config, Membership
+from cluster.raft.messages import Ended, Forward, Look, Outcome, Vote, WishGranted
 from cluster.ring import rebalance
 from cluster.ring.rebalance import Remove, View
 from cluster.shard import FOREVER_MS, Shard
@@ -152,6 +153,16 @@ def floor_only_in_memory() -> Patch:
 def stands_while_it_replays() -> Patch:
     """Who replays a log from long ago stands for election by what it says."""
     return patch.object(Raft, "up_to_date", property(lambda _: True))
+
+
+def everybody_votes() -> Patch:
+    """A node that has no part in a shard votes for whoever asks it."""
+
+    def on_vote(raft: Raft, peer: str, message: Vote) -> None:
+        with patch.object(Config, "__contains__", lambda config, node: True):
+            election.on_vote(raft, peer, message)
+
+    return patch.dict(core._HANDLERS, {Vote: on_vote})
 
 
 def state_kept() -> Patch:
@@ -292,6 +303,12 @@ OF_SHARDS: tuple[Mutation, ...] = (
     Mutation(floor_only_in_memory, ("votes by what it had",), script=moving.vote_of_one_given_up, shape=ON_THREE),
     Mutation(
         stands_while_it_replays, ("leader completeness", "one lease"), script=moving.replayed_alone, shape=moving.ON_ONE
+    ),
+    Mutation(
+        everybody_votes,
+        ("leader completeness", "one lease", "log matching"),
+        script=moving.founder_without_a_disk,
+        shape=ON_THREE,
     ),
     Mutation(state_kept, ("nothing is left of a replica given up",), MOVES, shape=FOUR_SHARDS, nodes=4),
     Mutation(rows_kept, ("nothing is left of a replica given up",), MOVES, shape=FOUR_SHARDS, nodes=4),
