@@ -305,9 +305,9 @@ class Shard:
     def hurried(self) -> bool:
         """Whether `tick` has something to do that this turn brought: an election won, reads, what is to be refused."""
         raft = self.raft
-        if raft.leading is not None:
-            return raft.leading.hurried or self._leadership.begins
-        if self.clients.open.calls and self.lost_leader:
+        if raft.leading is not None and (raft.leading.hurried or self._leadership.begins):
+            return True
+        if raft.leading is None and self.clients.open.calls and self.lost_leader:
             return True
         return self._next_retry_ms <= self.monotonic_ms and self._unsettled
 
