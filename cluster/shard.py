@@ -785,10 +785,21 @@ class Shard:
         return found
 
     def _after_answers(self, woken: list[Woken]) -> list[Woken]:
-        """Keeps back the ends of waits whose clients do not know yet that they wait: their batch waits for its turn."""
+        """Keeps back the ends of waits whose clients do not know yet that they wait: their batch waits for its turn.
+
+        Of those, one whose client has begun to wait anew since was given up, and its end is nobody's.
+        """
         untold = {origin for batch in self.clients.outstanding for origin in batch.origins.values()}
-        self._woken = [ended for ended in woken if ended[0] in untold]
-        return [ended for ended in woken if ended[0] not in untold] if self._woken else woken
+        last = {origin: number for origin, number, _ in woken}  # in the order of the log
+        current = [ended for ended in woken if ended[1] == last[ended[0]] and not self._waits_anew(ended)]
+        self._woken = [ended for ended in current if ended[0] in untold]
+        return [ended for ended in current if ended[0] not in untold] if self._woken else current
+
+    def _waits_anew(self, ended: Woken) -> bool:
+        """Whether the session began another wait after this one, as far as is known here."""
+        origin, number, _ = ended
+        waiter = self.machine.waiters.of(origin)
+        return (waiter is not None and waiter.number > number) or self._carrying.waits.get(origin, 0) > number
 
     # Checkpoints
 
