@@ -23,7 +23,7 @@ from tests.simulation.simulation import Simulation
 from tests.simulation.soak import SEEDS, Failure, Summary, attempt, shards_of
 from tests.simulation.trace import lines
 
-FRESH = 10
+FRESH = 4
 STEPS = 15_000
 
 
