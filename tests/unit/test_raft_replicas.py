@@ -73,6 +73,7 @@ def test_whoever_has_less_gets_no_vote_of_it() -> None:
     """It may have been one of the majority that an entry was committed by, and is counted on for that."""
     group = removed()
     raft = give_up(group, "n4")
+    raft.membership.restart(0, group.config)  # it is a member again, else nobody gets a vote of it
     group.down |= {"n1", "n2", "n3"}
     group.pass_ms(700)
     term, index = raft.floor
