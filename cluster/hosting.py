@@ -9,6 +9,8 @@ does not remember never happened.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cluster.batch import node_of
 from cluster.carrying import Carrying
 from cluster.forwarding import Forwarding
@@ -50,7 +52,7 @@ class Hosting:
         author, number = message.author, message.number
         known = self._carrying.outcomes.of(author, number)
         if known is not None:
-            self._outbox.append((peer, Outcome(raft.term, author, number, encode(known), False)))
+            self._tell(peer, author, number, known)
         elif message.term == raft.term:
             self._wanted[author, number] = peer
             return True
@@ -66,8 +68,12 @@ class Hosting:
             return False
         known = self._carrying.outcomes.of(author, number)
         if known is not None:
-            self._outbox.append((peer, Outcome(self._raft.term, author, number, encode(known), False)))
+            self._tell(peer, author, number, known)
         return True
+
+    def _tell(self, peer: str, author: bytes, number: int, replies: Sequence[Reply]) -> None:
+        """What was answered to a batch that was carried out."""
+        self._outbox.append((peer, Outcome(self._raft.term, author, number, encode(replies), False)))
 
     # Waits
 
@@ -122,8 +128,7 @@ class Hosting:
                 later.append(one)
                 continue
             machine.pass_time_until_due(now_ms)
-            replies = encode([_read(machine, args) for args in look.calls])
-            self._outbox.append((peer, Outcome(self._raft.term, look.author, look.number, replies, False)))
+            self._tell(peer, look.author, look.number, [_read(machine, args) for args in look.calls])
         self._ready = later
 
 

@@ -442,7 +442,7 @@ class Node:
 
     def origin(self, client_id: int) -> bytes:
         """The name by which the logs know a client's session."""
-        return b"%b.%d" % (self.author, client_id)
+        return self.system.clients.origin(client_id)
 
     # Membership
 

@@ -116,7 +116,7 @@ class Outstanding:
         """
         if term == self._term:
             return []
-        if any(0 < batch.term < term and _unresolved(batch) for batch in self._batches):
+        if self.sent_before(term):
             return None
         self._term = term
         return [batch for batch in self._batches if not batch.term and _unresolved(batch)]

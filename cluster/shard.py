@@ -347,9 +347,9 @@ class Shard:
         if unsettled:
             at_ms = min(at_ms, self._next_retry_ms)
             if waiting and raft.leading is None and not self.lost_leader:
-                wait_ms = 2 * self.timing.election_ms
-                patience_ms = wait_ms if raft.now_ms - self._contact_ms < wait_ms else 2 * wait_ms
-                at_ms = min(at_ms, self._contact_ms + patience_ms)
+                patience_ms = self._patience_ms
+                longer = raft.now_ms - self._contact_ms >= patience_ms
+                at_ms = min(at_ms, self._contact_ms + patience_ms * (2 if longer else 1))
         return at_ms
 
     def next_due_ms(self) -> int | None:
@@ -398,6 +398,11 @@ class Shard:
         return max(self.raft.contact_ms, heard_ms or 0.0)
 
     @property
+    def _patience_ms(self) -> float:
+        """How long a leader may be silent before it counts as lost."""
+        return 2 * self.timing.election_ms
+
+    @property
     def lost_leader(self) -> bool:
         """Whether no leader has been heard for two election timeouts, nor is one about to be elected.
 
@@ -406,7 +411,7 @@ class Shard:
         raft = self.raft
         if raft.leading is not None or raft.alone:
             return False
-        patience_ms = 2 * self.timing.election_ms
+        patience_ms = self._patience_ms
         silent_ms = raft.now_ms - self._contact_ms
         return silent_ms >= patience_ms and (silent_ms >= 2 * patience_ms or not self._majority_there)
 
@@ -493,10 +498,6 @@ class Shard:
                     self.unblock(None, origin, b"TIMEOUT")
 
     # Clients
-
-    def origin(self, client_id: int) -> bytes:
-        """The name by which the log knows a client's session."""
-        return self.clients.origin(client_id)
 
     def read(self, handler: Handler, args: list[bytes]) -> Reply:
         """Runs a command that is not logged, now. What is due has not happened yet, but what it ends is hidden."""
@@ -865,7 +866,7 @@ class Shard:
         quiet_ms = now_ms - raft.contact_ms
         since = raft.membership.since
         if not self.member and raft.membership.left(self.name) and raft.applied >= since:
-            return quiet_ms >= 2 * self.timing.election_ms
+            return quiet_ms >= self._patience_ms
         return quiet_ms >= FORGOTTEN_MS and place.index >= 0 and (place.index > since or not self.member)
 
     def begin_to_give_up(self) -> None:

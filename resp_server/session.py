@@ -108,7 +108,7 @@ class Session:
     def __init__(self, server: Server, id: int, address: str, local_address: str, now_ms: int) -> None:
         self.server = server
         self.id = id
-        self.origin = server.node.shards[0].origin(id)  # the same in all of them
+        self.origin = server.node.origin(id)
         self.address = address
         self.local_address = local_address
         self.created_ms = now_ms

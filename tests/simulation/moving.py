@@ -12,7 +12,7 @@ from cluster.wishes import Change
 from tests.simulation.clients import FOR_EVER_MS
 from tests.simulation.network import Weather
 from tests.simulation.process import Process
-from tests.simulation.scripts import Play, Script
+from tests.simulation.scripts import Play, Script, read_from_the_unsettled
 from tests.simulation.simulation import ONE, Shape
 from tests.simulation.world import MS, SECOND, Violation
 
@@ -296,20 +296,7 @@ def looks_of_the_deposed(script: Script) -> None:
 
 def looks_at_the_unsettled(script: Script) -> None:
     """A new leader, which does not know yet what is committed, is asked by one without a replica."""
-    a, b, c, d = script.a, script.b, script.c, script.others[0]
-    script.call(a, "SET", "r", "old")
-    script.run(200)
-    script.cut((a, c))
-    script.call(a, "SET", "r", "new")
-    a.crash()
-    script.heal()
-    script.elect(b)
-    c.disk.least_us = 2 * SECOND
-    for _ in range(60):
-        script.ask(d, "GET", "r")
-        script.run(5)
-    c.disk.least_us = 0
-    script.simulation.start(a)
+    read_from_the_unsettled(script, script.others[0])
 
 
 def reads_behind_writes(script: Script) -> None:

@@ -557,6 +557,11 @@ def slow_answers(script: Script) -> None:
 
 def unsettled(script: Script) -> None:
     """A new leader does not know yet that what it has was committed, and cannot commit anything of its own."""
+    read_from_the_unsettled(script, script.b)
+
+
+def read_from_the_unsettled(script: Script, asked: Process) -> None:
+    """Reads at ``asked`` while the leader is not settled."""
     a, b, c = script.a, script.b, script.c
     script.call(a, "SET", "r", "old")
     script.run(200)
@@ -567,7 +572,7 @@ def unsettled(script: Script) -> None:
     script.elect(b)
     c.disk.least_us = 2 * SECOND
     for _ in range(60):
-        script.ask(b, "GET", "r")
+        script.ask(asked, "GET", "r")
         script.run(5)
     c.disk.least_us = 0
     script.simulation.start(a)

@@ -99,7 +99,7 @@ class Session:
         self.process = process
         self.number = number
         assert process.node is not None
-        self.origin = process.node.shards[0].origin(number)
+        self.origin = process.node.shards[0].clients.origin(number)
         self.queue: deque[Op] = deque()
         self.closed = False
         self.shards: dict[int, None] = {}

@@ -148,8 +148,8 @@ def test_locks_of_sessions_stay_with_them_and_go_with_them(move: Move) -> None:
         move.pass_ms(50)
     giver = move.giver
     shard = move.cluster.hosts[giver].shard()
-    assert shard.knows_session(shard.origin(1))
-    shard.end_session(shard.origin(1))
+    assert shard.knows_session(shard.clients.origin(1))
+    shard.end_session(shard.clients.origin(1))
     move.cluster.turn(giver)
     move.pass_ms(50)
     held = [name for name in ("n1", "n2", "n3") if name != giver]
