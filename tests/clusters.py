@@ -292,6 +292,18 @@ class Cluster:
         self.wait_until(agreed)
         return found[0]
 
+    def wait_for_lasting_leader(self) -> Node:
+        """The leader the ring wants for the first shard, once it leads: nobody is asked to hand over to another one."""
+
+        def lasting() -> bool:
+            with contextlib.suppress(OSError):
+                first = self.serving[0].ask("RAFT.RING")[0]
+                return bool(first["leader"] == first["preferred"])
+            return False
+
+        self.wait_until(lasting)
+        return self.wait_for_leader()
+
     def term(self) -> int:
         """The highest term any node that serves knows of."""
         return max(int(state["term"]) for state in _states(self.serving).values())

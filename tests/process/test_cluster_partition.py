@@ -67,7 +67,7 @@ def test_what_a_leader_took_before_it_knew_is_unsure_or_undone(three: Cluster) -
 
 @either_kind
 def test_a_follower_cut_from_all_serves_nothing(three: Cluster, silent: bool) -> None:
-    leader = three.wait_for_leader()
+    leader = three.wait_for_lasting_leader()
     term = three.term()
     follower = three.others(leader)[0]
     client = follower.raw()
@@ -115,7 +115,7 @@ def undisturbed(cluster: Cluster, prefix: str, disturb: Callable[[Node, Node, No
 
     The first follower is the one that may suffer, and has caught up in the end.
     """
-    leader = cluster.wait_for_leader()
+    leader = cluster.wait_for_lasting_leader()
     term = cluster.term()
     victim, healthy = cluster.others(leader)
     with counting(cluster, seed=21, prefix=prefix, clients=2, nodes=[leader, healthy]) as count:

@@ -20,7 +20,9 @@ NODE_TIMEOUT = "7000"  # ten of the election timeouts
 BENCHMARK_SECONDS = 20.0
 REST_SECONDS = 0.01  # the load is to be there all the time, and the machine has other things to do
 
-CONNECTION_LOST = re.compile("clos|refused|reset|Could not connect|Broken pipe", re.IGNORECASE)
+CONNECTION_LOST = re.compile(
+    "clos|refused|reset|Could not connect|Could not fetch node CONFIG|Broken pipe", re.IGNORECASE
+)
 """How the clients say that a connection broke, which is all the same to them as being told to try again."""
 
 
