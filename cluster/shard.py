@@ -362,7 +362,7 @@ class Shard:
     def busy(self) -> bool:
         """Whether there is something to do that no socket, timer or disk has to announce."""
         raft = self.raft
-        if raft.applied < raft.commit or raft.log.sent_index < raft.log.last_index:
+        if raft.applied < raft.commit or raft.has_unsaved:
             return True
         return self._can_move or bool(self._outbox) or raft.has_mail
 

@@ -238,6 +238,11 @@ class Raft:
         """What the disk has not been given: entries, and the term and vote if they changed."""
         return self.log.unsent(), self._hard_state() if self._unsaved_state else None
 
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether `unsaved` has something that the disk may not have been given."""
+        return self._unsaved_state or self.log.sent_index < self.log.last_index
+
     def _hard_state(self) -> HardState:
         return HardState(self.term, self.vote, *self.floor)
 

@@ -266,6 +266,27 @@ def test_a_node_that_was_away_when_its_replica_was_moved_gives_it_up() -> None:
     assert cluster.events[-1] == f"{gone} SET x 1 -> OK"
 
 
+def test_a_replica_that_is_to_go_while_the_disk_takes_nothing_goes_once_it_does() -> None:
+    """How far its log was must be durable first, and no message, timer or client touches the shard for that."""
+    cluster = cluster_of(4, shards=2)
+    before = voters(cluster, 0)
+    (spare,) = set(cluster.hosts) - set(before)
+    gone = next(name for name in before if name != cluster.leader())
+    cluster.crash(gone)
+    until(cluster, lambda: gone not in voters(cluster, 0))
+    cluster.start(gone)
+    host = cluster.hosts[spare]
+    until(cluster, lambda: not host.node.shards[0].member)
+    host.disk = "full"
+    host.node.pause(None, pause=True)
+    cluster.turn(spare)
+    cluster.pass_ms(FORGOTTEN_MS + 1_000)
+    assert host.refusal is not None
+    assert host.node.shards[0].raft.log.last_index, "it is still there"
+    host.mend()
+    until(cluster, lambda: not host.node.shards[0].raft.log.last_index, 1_000)
+
+
 def test_a_replica_that_hears_of_no_leader_is_kept_as_long_as_nobody_says_otherwise() -> None:
     cluster = cluster_of(3, shards=1)
     for name in ("n1", "n2"):
