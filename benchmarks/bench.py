@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.clusters import Cluster, several_nodes
@@ -23,10 +23,14 @@ Samplers = Iterator[tuple[Sampler, Sampler | None]]
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a run was asked for: an outside server as ours, if any, and by how much work is divided."""
+    """What a run was asked for: an outside server as ours, if any, and by how much work is divided.
+
+    ``notes`` are lines for the reader: what a measure found besides its figure.
+    """
 
     outside: Endpoint | None
     divisor: int
+    notes: list[str] = field(default_factory=list)
 
     @property
     def many_keys(self) -> int:

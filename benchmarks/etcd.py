@@ -3,7 +3,7 @@
 etcd is given what serves it best. Its nodes run with the defaults, logging
 errors only. The load goes to its leader, by gRPC: through its JSON gateway
 each put would cost it two conversions and a call to itself. The load's client
-is our own (`grpc_puts`), as light as the protocol allows, because on a
+is our own (`grpc_calls`), as light as the protocol allows, because on a
 machine of few processors whatever the client uses is taken from the servers:
 with `etcdctl check perf` etcd comes to half of the rate. And the 200 clients
 share one connection, as the goroutines of one Go client do. On two busy
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
 import shutil
 import subprocess
 import tempfile
@@ -29,14 +30,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import grpc_puts
-from benchmarks.probes import POLL_SECONDS, SILENCE_SECONDS, Endpoint, MeasureFailed
+from benchmarks import grpc_calls
+from benchmarks.grpc_calls import Call, short
+from benchmarks.probes import POLL_SECONDS, SILENCE_SECONDS, Endpoint, MeasureFailed, Pace
 from tests.clusters import free_ports
 from tests.servers import HOST, START_SECONDS
 
 PROGRAM = "etcd"
 NODES = 3
 CONNECTIONS = 1
+PUT = b"/etcdserverpb.KV/Put"
 
 
 class NotYet(Exception):
@@ -97,13 +100,25 @@ class Etcd:
 
     def puts_per_second(self, clients: int, requests: int) -> float:
         """The rate of puts through the leader with so many under way at all times; every one is counted in the end."""
+        callers = [_puts(number, len(range(number, requests, clients))) for number in range(clients)]
+        return requests / self.carry_out(callers, requests).seconds
+
+    def carry_out(self, clients: Sequence[Iterator[Call]], changes: int) -> Pace:
+        """In what time the leader carries out what the clients call for, which must change keys so many times."""
         leader = self.leader()
         before = int(leader.status()["header"]["revision"])
-        rate = grpc_puts.closed_loop(leader.endpoint, clients, CONNECTIONS, requests)
+        pace = grpc_calls.closed_loop(leader.endpoint, clients, CONNECTIONS)
         done = int(leader.status()["header"]["revision"]) - before
-        if done != requests:
-            raise MeasureFailed(f"etcd did {done} puts of {requests}")
-        return rate
+        if done != changes:
+            raise MeasureFailed(f"etcd made {done} changes of {changes}")
+        return pace
+
+
+def _puts(number: int, count: int, keys: int = 100_000) -> Iterator[Call]:
+    """What one client puts: redis-benchmark's keys (``key:`` and twelve digits, drawn from ``keys``) and values."""
+    chance = random.Random(number)
+    for _ in range(count):
+        yield Call(PUT, b"\x0a" + short(b"key:%012d" % int(chance.random() * keys)) + b"\x12" + short(b"xxx"))
 
 
 @contextmanager

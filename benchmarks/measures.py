@@ -9,18 +9,16 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import mean
 
-from benchmarks import clustered, memtier, sharded
+from benchmarks import clustered, locking, memtier, sharded
 from benchmarks.bench import Bench, Measure, Sampler, Samplers
 from benchmarks.probes import (
     Endpoint,
     Load,
     MeasureFailed,
     checkpointing,
-    closed_loop,
     command,
     load_keys,
     memory_bytes,
-    request,
     wait_for_checkpoint,
 )  # fmt: skip
 from tests.servers import HOST, sepakat_server
@@ -44,17 +42,6 @@ def throughput(name: str, test: str, clients: int, requests: int, target: float,
 
     depth = f" -P {pipeline}" if pipeline > 1 else ""
     return Measure(name, f"{test.upper()} -c {clients}{depth}", "/s", REDIS, target, True, samplers)
-
-
-@contextmanager
-def lock_pairs(bench: Bench) -> Samplers:
-    """Commands of 50 connections that each have a lock, against 50 that each set a key, through the same loop."""
-    names = [str(number) for number in range(50)]
-    pairs = [(request("LOCK.ACQUIRE", f"lock:{n}", n), request("LOCK.RELEASE", f"lock:{n}", n)) for n in names]
-    sets = [(request("SET", f"key:{n}", "xxx"),) for n in names]
-    rounds = 1_000 // bench.divisor
-    with bench.ours() as ours:
-        yield lambda: 2 * closed_loop(ours, pairs, rounds), lambda: closed_loop(ours, sets, 2 * rounds)
 
 
 @contextmanager
@@ -168,7 +155,6 @@ MEASURES = (
     throughput("set-200", "set", clients=200, requests=100_000, target=1.0),
     throughput("set-50-p16", "set", clients=50, requests=400_000, target=0.7, pipeline=16),
     throughput("get-50-p16", "get", clients=50, requests=800_000, target=0.7, pipeline=16),
-    Measure("lock-pairs", "LOCK pairs, commands", "/s", "our SET", 0.5, True, lock_pairs),
     Measure("checkpoint-p99", "GET p99 in a checkpoint", "ms", "without", 3.0, False, reads_during_checkpoint),
     Measure("startup", "start-up, 1M keys", "s", "", 10.0, False, startup(killed=False)),
     Measure("startup-killed", "the same after kill -9", "s", "", 10.0, False, startup(killed=True)),
@@ -178,4 +164,5 @@ MEASURES = (
     Measure("memtier", "memtier 1:10 -c 50", "/s", REDIS, None, True, memtier_mix),
     *clustered.MEASURES,
     *sharded.MEASURES,
+    *locking.MEASURES,
 )

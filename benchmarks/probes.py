@@ -31,8 +31,29 @@ SILENCE_SECONDS = 30.0
 RECEIVE_BYTES = 65536
 
 
+DRIVER_SHARE_MAX = 0.9
+"""A driver that computes for more of the time than this is itself what limits the rate."""
+
+
 class MeasureFailed(Exception):
     """A measure could not be taken; one line."""
+
+
+class Pace:
+    """How long a loop of this process took, and for how much of that it computed itself."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._used = time.process_time()
+        self.seconds = 0.0
+        self.driver_share = 0.0
+
+    def stop(self) -> None:
+        """The loop has ended; `MeasureFailed` when it could hardly have been faster whatever the servers did."""
+        self.seconds = time.perf_counter() - self._started
+        self.driver_share = (time.process_time() - self._used) / self.seconds
+        if self.driver_share > DRIVER_SHARE_MAX:
+            raise MeasureFailed(f"the driver is what limits: it computed for {self.driver_share:.0%} of the time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +186,10 @@ class Load:
         return {name: float(figure) for name, figure in rows[0].items() if name != "test"}
 
 
-def closed_loop(endpoint: Endpoint, scripts: Sequence[Sequence[bytes]], rounds: int) -> float:
-    """Rounds finished per second when each script has a connection that sends its requests, each after the last reply.
+def closed_loop(endpoint: Endpoint, scripts: Sequence[Sequence[bytes]], rounds: int) -> Pace:
+    """In what time each script's connection sends its requests, each after the last reply, so many rounds of them.
 
-    A reply must be one line. Every connection does ``rounds`` rounds of its
-    script. The loop costs a request little beside what a server does for it;
+    A reply must be one line. The loop costs a request little beside what a server does for it;
     where it should itself be the limit, both sides of a comparison meet it.
     """
     with ExitStack() as open_connections:
@@ -179,9 +199,9 @@ def closed_loop(endpoint: Endpoint, scripts: Sequence[Sequence[bytes]], rounds: 
             connection = open_connections.enter_context(endpoint.connect())
             epoll.register(connection, select.EPOLLIN)
             steps[connection.fileno()] = (connection, list(script) * rounds)
-        started = time.perf_counter()
+            steps[connection.fileno()][1].reverse()
+        pace = Pace()
         for connection, requests in steps.values():
-            requests.reverse()
             connection.sendall(requests.pop())
         working = len(steps)
         while working:
@@ -194,4 +214,5 @@ def closed_loop(endpoint: Endpoint, scripts: Sequence[Sequence[bytes]], rounds: 
                     connection.send(requests.pop())
                 else:
                     working -= 1
-        return len(scripts) * rounds / (time.perf_counter() - started)
+        pace.stop()
+    return pace

@@ -34,12 +34,13 @@ QUICK_DIVISOR = 20
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A measure's samples, in the order taken; ``failed`` says why there are none."""
+    """A measure's samples, in the order taken, and what else it found; ``failed`` says why there are none."""
 
     measure: Measure
     ours: list[float]
     beside: list[float]
     failed: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def figure(self) -> float | None:
@@ -60,7 +61,7 @@ class Result:
         about = {
             name: getattr(self.measure, name) for name in ("name", "title", "unit", "beside", "target", "at_least")
         }
-        samples = {"ours": self.ours, "beside_samples": self.beside, "failed": self.failed}
+        samples = {"ours": self.ours, "beside_samples": self.beside, "failed": self.failed, "notes": self.notes}
         return {**about, **samples, "figure": self.figure, "met": self.met}
 
 
@@ -68,6 +69,7 @@ def take(measure: Measure, bench: Bench, rounds: int, advance: Callable[[], None
     """Takes a measure; what keeps it from being taken is in the result."""
     ours: list[float] = []
     beside: list[float] = []
+    bench.notes.clear()
     try:
         with measure.samplers(bench) as (sample_ours, sample_beside):
             for _ in range(rounds):
@@ -77,7 +79,7 @@ def take(measure: Measure, bench: Bench, rounds: int, advance: Callable[[], None
                 advance()
     except (MeasureFailed, ServerFailed, NoRedis, OSError) as error:
         return Result(measure, [], [], failed=str(error))
-    return Result(measure, ours, beside)
+    return Result(measure, ours, beside, notes=tuple(bench.notes))
 
 
 def take_all(measures: Sequence[Measure], bench: Bench, rounds: int, console: Console) -> list[Result]:
@@ -164,6 +166,9 @@ def main(
         raise click.ClickException(f"no Redis to compare with: {reason}") from None
     results = take_all(measures, Bench(server, QUICK_DIVISOR if quick else 1), rounds, console)
     console.print(table(results))
+    for result in results:
+        for note in result.notes:
+            console.print(f"{result.measure.name}: {note}", markup=False, highlight=False, soft_wrap=True)
     if json_file:
         report = {"machine": about, "rounds": rounds, "quick": quick, "measures": [r.record() for r in results]}
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -7,7 +7,8 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import replace
 
 import pytest
 
@@ -15,13 +16,32 @@ from benchmarks import etcd
 from benchmarks.attempts import seconds_to_next_write
 from benchmarks.bench import Bench, Measure, Sampler
 from benchmarks.clustered import MEASURES as CLUSTERED
-from benchmarks.grpc_puts import ACK, DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, Puts, frame
+from benchmarks.crowds import ByHand, OverSockets
+from benchmarks.deadlocks import break_one
+from benchmarks.etcd_locks import Leases, lock_in_pairs, one_each, one_each_revoked, one_for_all
+from benchmarks.grpc_calls import (
+    ACK,
+    DATA,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    RST_STREAM,
+    SETTINGS,
+    Call,
+    Connection,
+    frame,
+)
+from benchmarks.handover import handovers
+from benchmarks.locking import CLUSTERED as LOCKS
+from benchmarks.many_locks import Crowd
 from benchmarks.measures import MEASURES
 from benchmarks.open_loop import Generator, Plan, offering, quantile
 from benchmarks.probes import (
     Endpoint,
     Load,
     MeasureFailed,
+    ask,
     closed_loop,
     command,
     info,
@@ -31,6 +51,7 @@ from benchmarks.probes import (
 )
 from benchmarks.run_benchmarks import Result, take
 from benchmarks.sharded import MEASURES as SHARDED
+from tests.rings import Ring
 from tests.servers import HOST, Server, wait_until
 
 BENCH = Bench(outside=None, divisor=20)
@@ -101,6 +122,19 @@ def test_what_cannot_be_measured_says_why_and_has_no_figure() -> None:
     assert (result.failed, result.figure, result.met) == ("no disk", None, None)
 
 
+def test_what_a_measure_notes_is_kept_with_it() -> None:
+    @contextmanager
+    def samplers(bench: Bench) -> Iterator[tuple[Sampler, Sampler | None]]:
+        bench.notes.append("by the way")
+        yield float, None
+
+    bench = Bench(outside=None, divisor=20)
+    noted, silent = Measure("m", "", "", "", None, True, samplers), measure(float, None)
+    assert take(noted, bench, 1, lambda: None).notes == ("by the way",)
+    bench.notes.append("of before")
+    assert take(replace(silent, samplers=lambda _: nullcontext((float, None))), bench, 1, lambda: None).notes == ()
+
+
 def test_names_are_unique() -> None:
     assert len({measure.name for measure in MEASURES}) == len(MEASURES)
 
@@ -112,7 +146,7 @@ def test_probes_against_redis(real_redis: Server) -> None:
     assert memory_bytes(redis) > 1_500 * 100
     assert Load("get", clients=5, requests=500, keys=1_500).run(redis)["rps"] > 0
     assert command(redis, "DBSIZE") == ":1500"
-    assert closed_loop(redis, [(request("INCR", "n"), request("INCR", "n"))] * 3, rounds=5) > 0
+    assert closed_loop(redis, [(request("INCR", "n"), request("INCR", "n"))] * 3, rounds=5).seconds > 0
     assert command(redis, "INCR", "n") == ":31"
     with pytest.raises(MeasureFailed, match="wrong number of arguments"):
         closed_loop(redis, [(request("INCR"),)], rounds=1)
@@ -207,26 +241,68 @@ ANSWER = frame(HEADERS, 0x4, 1, b"\x88") + frame(DATA, 0, 1, b"\0\0\0\0\2ok") + 
 REFUSAL = frame(HEADERS, 0x4 | END_STREAM, 3, b"\x88\x81")
 
 
-def test_answers_to_puts_are_counted_however_they_arrive() -> None:
+def test_answers_to_calls_are_told_apart_however_they_arrive() -> None:
     data = frame(SETTINGS, 0, 0) + ANSWER + frame(PING, 0, 0, b"12345678") + frame(SETTINGS, ACK, 0) + ANSWER
-    expected = (2, frame(SETTINGS, ACK, 0) + frame(PING, ACK, 0, b"12345678"))
-    assert Puts().receive(data) == expected
-    puts = Puts()
-    pieces = [puts.receive(data[at : at + 1]) for at in range(len(data))]
-    assert (sum(answered for answered, _ in pieces), b"".join(owed for _, owed in pieces)) == expected
-    assert (puts.answered, puts.messages) == (2, 2)
+    owed = frame(SETTINGS, ACK, 0) + frame(PING, ACK, 0, b"12345678")
+    for size in (len(data), 1):
+        calls = Connection()
+        pieces = [calls.receive(data[at : at + size]) for at in range(0, len(data), size)]
+        assert b"".join(pieces) == owed
+        assert (calls.answered, calls.messages) == ([1, 1], 2)
 
 
-def test_a_refused_put_is_answered_without_a_message() -> None:
-    puts = Puts()
-    assert puts.receive(ANSWER + REFUSAL) == (2, b"")
-    assert (puts.answered, puts.messages) == (2, 1)
+def test_a_refused_call_is_answered_without_a_message() -> None:
+    calls = Connection()
+    calls.receive(ANSWER + REFUSAL)
+    assert (calls.answered, calls.messages) == ([1, 3], 1)
 
 
-@pytest.mark.parametrize(("kind", "what"), [(RST_STREAM, "a put"), (GOAWAY, "the connection")])
+@pytest.mark.parametrize(("kind", "what"), [(RST_STREAM, "a call"), (GOAWAY, "the connection")])
 def test_a_connection_that_ends_is_told(kind: int, what: str) -> None:
     with pytest.raises(MeasureFailed, match=f"etcd ended {what}"):
-        Puts().receive(frame(kind, 0, 0, b"why"))
+        Connection().receive(frame(kind, 0, 0, b"why"))
+
+
+GIVEN = {0x83: (b":method", b"POST"), 0x86: (b":scheme", b"http")}
+GIVEN_NAMES = {0x41: b":authority", 0x44: b":path", 0x5F: b"content-type"}
+
+
+def headers(block: bytes, table: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """What a block of headers says to a peer whose own table, newest first, this is (RFC 7541)."""
+    found = []
+    while block:
+        first, block = block[0], block[1:]
+        if first in GIVEN:
+            found.append(GIVEN[first])
+        elif first & 0x80:
+            found.append(table[(first & 0x7F) - 62])
+        else:
+            name = GIVEN_NAMES.get(first, b"")
+            if not name:
+                name, block = block[1 : 1 + block[0]], block[1 + block[0] :]
+            value, block = block[1 : 1 + block[0]], block[1 + block[0] :]
+            table.insert(0, (name, value))
+            found.append((name, value))
+    assert [name[:1] == b":" for name, _ in found] == [True] * 4 + [False] * 2
+    return dict(found)
+
+
+def test_headers_of_calls_are_told_once_and_referred_to_afterwards() -> None:
+    calls = Connection()
+    table: list[tuple[bytes, bytes]] = []
+    methods = (b"/put", b"/put", b"/lock", b"/put", b"/lock", b"/unlock", b"/lock", b"/put", b"/unlock")
+    lengths = []
+    for number, method in enumerate(methods):
+        stream, data = calls.call(Call(method, b"message"))
+        length = int.from_bytes(data[:3], "big")
+        lengths.append(length)
+        assert stream == 2 * number + 1
+        assert data[9 + length :] == frame(DATA, END_STREAM, stream, b"\0\0\0\0\7message")
+        assert headers(data[9 : 9 + length], table) == {
+            b":method": b"POST", b":scheme": b"http", b":path": method, b":authority": b"etcd",
+            b"content-type": b"application/grpc", b"te": b"trailers",
+        }  # fmt: skip
+    assert [length == 6 for length in lengths] == [False, True, False, True, True, False, True, True, True]
 
 
 @pytest.mark.slow
@@ -244,7 +320,40 @@ def test_without_etcd_the_measure_says_what_is_missing(monkeypatch: pytest.Monke
         pass
 
 
-@pytest.mark.parametrize("one", [*CLUSTERED, *SHARDED], ids=lambda one: one.name)
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(etcd.PROGRAM) is None, reason="etcd is not installed")
+@pytest.mark.parametrize("leases", [one_each, one_each_revoked, one_for_all])
+def test_every_lock_is_taken_and_given_back_in_etcd(leases: Leases) -> None:
+    with etcd.etcd_cluster() as cluster:
+        assert lock_in_pairs(cluster, leases, clients=7, pairs=3).seconds > 0
+
+
+@pytest.mark.parametrize("in_line", [False, True])
+def test_a_crowd_stays_as_it_is_however_often_it_is_asked(in_line: bool) -> None:
+    crowd = Crowd(ByHand(), 200, in_line=in_line)
+    before = [what for what, _ in crowd.costs()]
+    assert len({*before}) == len(before) > 10
+    for _ in range(5):
+        costs = dict(crowd.costs())
+        assert [*costs] == before
+        assert all(seconds is not None and seconds > 0 for seconds in costs.values())
+
+
+@pytest.mark.slow
+def test_locks_over_sockets(sepakat: Server) -> None:
+    endpoint = Endpoint(HOST, sepakat.port)
+    assert all(seconds > 0 for seconds in handovers([endpoint], waiters=5, count=20))
+    row = {"shard": 0, "slots": [[0, 16383]], "nodes": [], "leader": "", "preferred": "", "moving": []}
+    for owners in (2, 5):
+        assert break_one([endpoint], Ring.read([row]), [0] * owners) > 0
+    assert ask(endpoint, "LOCK.SCAN", "0") == [b"0", [b"contended"]]
+    with ExitStack() as until:
+        crowd = Crowd(OverSockets(endpoint, until), 100, in_line=False)
+        timed = [{what for what, seconds in crowd.costs() if seconds is not None} for _ in range(2)]
+    assert {"ACQUIRE", "RELEASE that hands over", "a holder's connection ends"} < timed[0] == timed[1]
+
+
+@pytest.mark.parametrize("one", [*CLUSTERED, *SHARDED, *LOCKS], ids=lambda one: one.name)
 def test_a_cluster_is_never_an_outside_server(one: Measure) -> None:
     result = take(one, Bench(outside=Endpoint(HOST, 1), divisor=20), 1, lambda: None)
     assert "leave out --server" in result.failed
