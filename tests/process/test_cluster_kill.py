@@ -48,7 +48,7 @@ def test_the_leader_is_killed_and_comes_back(three: Cluster) -> None:
 def test_a_follower_is_killed_and_comes_back(three: Cluster) -> None:
     with loaded(three, "kill-follower", 2) as load:
         load.goes_on()
-        leader = three.wait_for_leader()
+        leader = three.wait_for_lasting_leader()
         term = three.term()
         follower = three.others(leader)[0]
         follower.kill()
