@@ -6,11 +6,9 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from redis.retry import Retry
 from tests.proxy import Network
 from tests.raw_client import RawClient, Word
 from tests.servers import HOST, START_SECONDS, STOP_SECONDS, Server, ServerFailed, wait_until
+from tests.servers import free_ports as free_ports  # benchmarks look for it here
 
 ROOT = Path(__file__).parents[1]
 ASK_SECONDS = 5.0  # how long a node that runs may take to say how it is
@@ -33,15 +32,6 @@ EVERYWHERE = ("--replicas", "5")
 """The shape of a cluster whose only shard is on every node, of up to five."""
 
 TRACEBACK = "Traceback (most recent call last)"
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports nobody listens on just now, all different."""
-    with ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind((HOST, 0))
-        return [probe.getsockname()[1] for probe in sockets]
 
 
 def own_environment() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -16,6 +17,8 @@ HOST = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 PAUSE_SECONDS = 0.02  # between two looks at a server that is starting
+LISTENING = range(10_000, 20_000)
+"""Ports for servers: below those that systems give to outgoing connections."""
 
 
 class ServerFailed(AssertionError):
@@ -77,10 +80,27 @@ def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) 
 
 def free_port() -> int:
     """A loopback port nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    [port] = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports nobody listens on just now, all different.
+
+    None of them is one that the system gives to whoever connects somewhere, and
+    may have given away before a server listens on it.
+    """
+    chance = random.SystemRandom()
+    with ExitStack() as probes:
+        ports: list[int] = []
+        while len(ports) < count:
+            port = chance.choice(LISTENING)
+            try:
+                probes.enter_context(socket.socket()).bind((HOST, port))
+            except OSError:
+                continue
+            ports.append(port)
+        return ports
 
 
 def free_ports_in_a_row(count: int) -> int:
