@@ -13,6 +13,7 @@ from tests.clusters import UNHURRIED, Cluster, running_cluster
 from tests.holders import url
 from tests.rings import running_ring
 from tests.servers import Server, sepakat_server
+from tests.stages import CHANGES, Stage
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,21 @@ def five(one_ring: Cluster) -> Iterator[Cluster]:
     yield one_ring
     one_ring.hang_up()
     one_ring.check_output()
+
+
+@pytest.fixture(params=["three", "five"])
+def stage(request: pytest.FixtureRequest, change: str) -> Iterator[Stage]:
+    """A shard of either cluster, about to lose its leader; the next test finds all nodes running."""
+    cluster: Cluster = request.getfixturevalue(request.param)
+    yield Stage(cluster, change)
+    cluster.start()
+
+
+@pytest.fixture(params=CHANGES)
+def change(request: pytest.FixtureRequest) -> str:
+    """How a shard loses its leader."""
+    how: str = request.param
+    return how
 
 
 @pytest.fixture(scope="module")
