@@ -77,7 +77,7 @@ def _waits(machine: Machine, step: Step) -> Iterable[Waiter]:
 
 
 def _cycle(machine: Machine, owner: bytes) -> list[Edge]:
-    return find_cycle(owner, lambda one: machine.lock_waits.edges(one, machine.keyspace))
+    return find_cycle(owner, lambda one: machine.lock_waits.edges(one, machine.keyspace.values))
 
 
 def _broken(machine: Machine, cycle: list[Edge], victim: Waiter) -> CommandError:
@@ -109,8 +109,8 @@ def _shown(machine: Machine, waiter: Waiter) -> Iterable[dict[bytes, bytes]]:
     if waiter.kind != Lock.kind:
         return
     owner = owner_of(waiter)
-    for key in wanting(waiter, owner, machine.keyspace):
-        before = list(machine.lock_waits.holders_before(waiter, owner, key, machine.keyspace))
+    for key in wanting(waiter, owner, machine.keyspace.values):
+        before = list(machine.lock_waits.holders_before(waiter, owner, key, machine.keyspace.values))
         if not before:
             before = [owner_of(other) for other in machine.waiters.wide_before(waiter, key)[:1]]
         for holder in before:

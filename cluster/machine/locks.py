@@ -89,7 +89,6 @@ def _wait(machine: Machine, request: Request, args: list[bytes], block_ms: int, 
     reply = machine.wait(Lock.kind, request.keys, args, block_ms, null_array=null_array, urgent=urgent)
     waiter = machine.waiters.of(machine.origin)
     if reply is WAITING and waiter is not None:
-        machine.lock_waits.note(waiter)
         lock_deadlocks.refuse_cycle(machine, waiter, request.owner)
     return reply
 

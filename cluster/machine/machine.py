@@ -360,7 +360,6 @@ class Machine:
             self.waiters.begun = known.waits
             for waiter in known.waiters:
                 self.waiters.add(waiter)
-            self.lock_waits.rebuild()
             for key in self.sessions.restore(known.sessions):
                 self.keyspace.watch(key)
         self.restore_rows(rows)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import takewhile
+from typing import Protocol
 
 import msgspec
 
@@ -46,10 +47,20 @@ class Waiter(msgspec.Struct, array_like=True):
     urgent: list[bytes] = []
 
 
-class Waiters:
-    """Who waits for which key, in order; ``begun`` is the number of the latest wait."""
+class Watcher(Protocol):
+    """Who is told of every wait of a kind."""
 
-    __slots__ = ("_by_key", "_by_origin", "_clockwork", "_wide", "begun")
+    def begun(self, waiter: Waiter) -> None:
+        """A wait began."""
+
+    def ended(self, waiter: Waiter) -> None:
+        """It is over, however that came."""
+
+
+class Waiters:
+    """Who waits for which key, in order; ``begun`` is the number of the latest wait. ``watchers`` are told, by kind."""
+
+    __slots__ = ("_by_key", "_by_origin", "_clockwork", "_wide", "begun", "watchers")
 
     def __init__(self, clockwork: Clockwork) -> None:
         self._clockwork = clockwork
@@ -57,6 +68,7 @@ class Waiters:
         self._by_key: dict[bytes, dict[bytes, dict[int, Waiter]]] = {}  # by key and kind
         self._wide: dict[bytes, dict[int, Waiter]] = {}  # by key, those who wait for others, too
         self.begun = 0
+        self.watchers: dict[bytes, Watcher] = {}
 
     def next_number(self) -> int:
         """The number of the wait that begins now."""
@@ -77,6 +89,9 @@ class Waiters:
                 self._wide.setdefault(key, {})[waiter.number] = waiter
         if waiter.deadline_ms is not None:
             self._clockwork.set(waiter.deadline_ms, Alarm(WAIT, b"", waiter.origin))
+        watcher = self.watchers.get(waiter.kind)
+        if watcher is not None:
+            watcher.begun(waiter)
 
     def remove(self, waiter: Waiter) -> None:
         """Ends a wait."""
@@ -94,6 +109,9 @@ class Waiters:
                     del self._wide[key]
         if waiter.deadline_ms is not None:
             self._clockwork.cancel(waiter.deadline_ms, Alarm(WAIT, b"", waiter.origin))
+        watcher = self.watchers.get(waiter.kind)
+        if watcher is not None:
+            watcher.ended(waiter)
 
     def of(self, origin: bytes) -> Waiter | None:
         """The wait of one session."""
@@ -119,13 +137,13 @@ class Waiters:
         return takewhile(lambda other: other is not waiter, self._by_key[key][waiter.kind].values())
 
     def wide_before(self, waiter: Waiter, key: bytes) -> list[Waiter]:
-        """Those who will be tried before ``waiter`` at ``key`` and wait for other keys, too."""
+        """Those who will be tried before ``waiter`` at ``key`` and wait for other keys, too, the first of them first."""
+        wide = self._wide.get(key)
+        if not wide:
+            return []
         place = _place(waiter, key)
-        return [
-            other
-            for other in self._wide.get(key, {}).values()
-            if other.kind == waiter.kind and _place(other, key) < place
-        ]
+        before = [other for other in wide.values() if other.kind == waiter.kind and _place(other, key) < place]
+        return sorted(before, key=lambda other: _place(other, key))
 
     def kinds(self, key: bytes) -> list[bytes]:
         """What kinds of value are waited for at ``key``, in an order that does not depend on who left."""
