@@ -38,6 +38,8 @@ from cluster import atlas as system_state
 from cluster.atlas import Atlas
 from cluster.batch import Answer, Client, author_of
 from cluster.contacts import REACHABLE_TIMEOUTS, Contacts
+from cluster.detection import MESSAGES as OF_DETECTION
+from cluster.detection import Detection
 from cluster.doubt import Doubt
 from cluster.machine.keyspace import Checkpoint
 from cluster.machine.machine import Commands
@@ -166,6 +168,7 @@ class Node:
         self._left: dict[str, float] = {}  # nodes that were removed of late, and until when they are told who leads
         self._changed: dict[str, str] = {}  # of those met, who have another data folder than ``_members`` says
         self._to_drop: dict[int, None] = {}
+        self._detection = Detection(self) if len(self.shards) > 1 else None
         self._moves = Moves(self, node_timeout_ms)
         self._moves.targets()  # who is to lead stands for election first
 
@@ -290,7 +293,10 @@ class Node:
         if shard is None:
             return
         self.stir(shard)
-        shard.receive(peer, message)
+        if kind not in OF_DETECTION:
+            shard.receive(peer, message)
+        elif self._detection is not None and shard is not self.system:
+            self._detection.receive(peer, shard, message)
 
     def _hear_presence(self, peer: str, message: Presence, held_ms: float) -> None:
         self.contacts.present(peer, message, self.monotonic_ms - held_ms)
@@ -350,6 +356,10 @@ class Node:
         member = self.members.members.get(node)
         return member.address if member is not None else ""
 
+    def post(self, peer: str, number: int, message: Message) -> None:
+        """A message about a shard, for the next `outgoing`."""
+        self._outbox.append((peer, number, message))
+
     def outgoing(self) -> list[tuple[str, int, Message]]:
         """Messages to send now: to whom, about which shard, what."""
         self._stirred = True
@@ -375,10 +385,14 @@ class Node:
         for shard in list(self._touched):
             if shard.hurried or shard.tick_at_ms <= now_ms:
                 shard.tick()
+        if self._detection is not None and now_ms >= self._detection.next_ms():
+            self._detection.look(now_ms)
         if now_ms >= self._next_round_ms:
             self._next_round_ms = (now_ms // ROUND_MS + 1) * ROUND_MS
             self._introduce()
             self._moves.look()
+            if self._detection is not None:
+                self._detection.see_office()
 
     def _note_leadership(self, shard: Shard) -> None:
         """Whether this node leads the shard, and knows it well enough for others to come with their commands."""
@@ -386,10 +400,19 @@ class Node:
         if raft.leading is not None and raft.leading.settled:
             if self._leads.get(shard.number) != raft.term:
                 self._leads[shard.number] = raft.term
-                self.contacts.hurry()
+                self._tell_leadership(shard, leads=True)
         elif shard.number in self._leads:
             del self._leads[shard.number]
-            self.contacts.hurry()
+            self._tell_leadership(shard, leads=False)
+
+    def _tell_leadership(self, shard: Shard, *, leads: bool) -> None:
+        self.contacts.hurry()
+        if self._detection is None:
+            return
+        if shard is self.system:
+            self._detection.see_office()
+        else:
+            self._detection.leads(shard, leads=leads)
 
     def _show_presence(self) -> None:
         if self._members is not self.members:
@@ -403,6 +426,8 @@ class Node:
         """The monotonic time at which `tick` has something to do."""
         self._note()
         at_ms = min(self._tick_at_ms, self._next_round_ms)
+        if self._detection is not None:
+            at_ms = min(at_ms, self._detection.next_ms())
         return min(at_ms, self.contacts.next_presence_ms) if len(self.members.members) > 1 else at_ms
 
     def next_due_ms(self) -> int | None:
@@ -558,9 +583,13 @@ class Node:
         for shard in self._touched:
             answers, ended = shard.apply()
             self._note_leadership(shard)
+            if self._detection is not None and shard.machine.lock_waits.changes is not None:
+                self._detection.contended(shard)
             replies += answers
             if ended:
                 woken += [(shard.number, origin, reply) for origin, _, reply in ended]
+        if self._detection is not None:
+            replies = self._detection.hear(replies)
         return Answers(replies[0] if len(replies) == 1 else chain.from_iterable(replies), woken)
 
     # Checkpoints

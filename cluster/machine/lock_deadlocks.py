@@ -1,9 +1,12 @@
-"""Deadlocks within a shard: broken in the entry that closes them, counted, and shown by LOCK.GRAPH.
+"""Deadlocks: those within a shard are broken in the entry that closes them; all are counted, and shown by LOCK.GRAPH.
 
 A cycle can be closed by a wait that begins, by a grant to an owner that waits
 elsewhere, and, where somebody waits for several keys, by the end of a hold:
 its owner waits for that key, too, from then on. The victim is the waiter of
 the cycle that began to wait last.
+
+A cycle over several shards is found elsewhere (cluster/detector.py), which asks
+each shard whether its part of it stands, and then one of them to fail the victim.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ from cluster.machine.waiters import Waiter
 
 if TYPE_CHECKING:
     from cluster.machine.machine import Machine
+
+
+STANDING = b"_LOCK.STANDING"
+FAIL = b"_LOCK.FAIL"
 
 
 class Broken(msgspec.Struct, array_like=True):
@@ -47,10 +54,14 @@ def break_cycles(machine: Machine, owner: bytes) -> None:
     """Fails waiters until no cycle goes through the owner."""
     while cycle := _cycle(machine, owner):
         victim = max((wait for step in steps(cycle) for wait in _waits(machine, step)), key=lambda wait: wait.number)
-        machine.waiters.remove(victim)
-        for key in victim.keys:
-            machine.signal(key)
-        machine.woken.append((victim.origin, victim.number, _broken(machine, cycle, victim)))
+        _end(machine, victim, _broken(machine, cycle, victim))
+
+
+def _end(machine: Machine, victim: Waiter, error: CommandError) -> None:
+    machine.waiters.remove(victim)
+    for key in victim.keys:
+        machine.signal(key)
+    machine.woken.append((victim.origin, victim.number, error))
 
 
 def left(machine: Machine, key: bytes, owner: bytes) -> None:
@@ -72,6 +83,73 @@ def has_less(machine: Machine, key: bytes, owner: bytes) -> None:
                 break_cycles(machine, one)
 
 
+# Cycles over several shards
+
+
+class Link(msgspec.Struct, array_like=True, frozen=True):
+    """One step of a cycle: a wait, by its session and number, for a key that an owner holds with this token.
+
+    Where that owner is not its holder but stands before the wait in line
+    (``behind``), ``token`` is the number of that owner's wait.
+    """
+
+    origin: bytes
+    number: int
+    key: bytes
+    other: bytes
+    token: int
+    behind: bool = False
+
+
+_encode_links = msgspec.msgpack.Encoder().encode
+_decode_links = msgspec.msgpack.Decoder(list[Link]).decode
+
+
+def standing(links: list[Link]) -> list[bytes]:
+    """The command that asks whether all of these stand: a read, 1 or 0."""
+    return [STANDING, _encode_links(links)]
+
+
+def failing(links: list[Link], cycle: bytes) -> list[bytes]:
+    """The command that fails the wait of the first of these if all of them stand; 1 if it did.
+
+    ``cycle`` is the whole of it in words.
+    """
+    return [FAIL, _encode_links(links), cycle]
+
+
+def is_standing(machine: Machine, args: list[bytes]) -> Reply:
+    """See `standing`."""
+    return int(all(_stands(machine, link) for link in _decode_links(args[1])))
+
+
+def fail(machine: Machine, args: list[bytes]) -> Reply:
+    """See `failing`."""
+    links = _decode_links(args[1])
+    if not all(_stands(machine, link) for link in links):
+        return 0
+    victim = machine.waiters.of(links[0].origin)
+    assert victim is not None, "it stands"
+    _end(machine, victim, _counted(machine, args[2], victim, links[0].key))
+    return 1
+
+
+def _stands(machine: Machine, link: Link) -> bool:
+    waiter = machine.waiters.of(link.origin)
+    if waiter is None or waiter.number != link.number or waiter.kind != Lock.kind:
+        return False
+    values, owner = machine.keyspace.values, owner_of(waiter)
+    if link.key not in wanting(waiter, owner, values):
+        return False
+    if link.behind:
+        return any(other.number == link.token for other in machine.waiters.wide_before(waiter, link.key))
+    lock = values.get(link.key)
+    hold = lock.holder(link.other) if type(lock) is Lock else None
+    if hold is None or hold.token != link.token or hold.is_over(machine.now_ms):
+        return False
+    return link.other in machine.lock_waits.holders_before(waiter, owner, link.key, values)
+
+
 def _waits(machine: Machine, step: Step) -> Iterable[Waiter]:
     return (wait for wait in machine.lock_waits.of(step.waiter) if step.key in wait.keys)
 
@@ -84,9 +162,12 @@ def _broken(machine: Machine, cycle: list[Edge], victim: Waiter) -> CommandError
     """Keeps account of a deadlock; what its victim is told."""
     owner = owner_of(victim)
     key = next((step.key for step in steps(cycle) if step.waiter == owner), victim.keys[0])
-    text = describe(cycle)
-    machine.deadlocks = Broken(machine.deadlocks.count + 1, text, owner, key, machine.now_ms)
-    return CommandError(text, "DEADLOCK")
+    return _counted(machine, describe(cycle), victim, key)
+
+
+def _counted(machine: Machine, cycle: bytes, victim: Waiter, key: bytes) -> CommandError:
+    machine.deadlocks = Broken(machine.deadlocks.count + 1, cycle, owner_of(victim), key, machine.now_ms)
+    return CommandError(cycle, "DEADLOCK")
 
 
 # LOCK.GRAPH

@@ -19,7 +19,6 @@ from cluster.machine.lock import Lock
 from cluster.machine.lock_requests import owner_at, wants_exclusive
 from cluster.machine.waiters import Waiter, Waiters
 
-
 Values: TypeAlias = Mapping[bytes, Any]
 """Values by key: what is no `Lock` holds nobody up."""
 

@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from cluster.machine import hold_lives, locks, queues
+from cluster.machine import hold_lives, lock_deadlocks, locks, queues
 from cluster.machine.clockwork import Alarm, Clockwork
 from cluster.machine.elections import Election
 from cluster.machine.hold import Holding, Issued
@@ -108,6 +108,8 @@ class Machine:
             END_SESSION: _end_session,
             END_SESSIONS: _end_sessions,
             UNBLOCK: _unblock,
+            lock_deadlocks.STANDING: lock_deadlocks.is_standing,
+            lock_deadlocks.FAIL: lock_deadlocks.fail,
         }
 
     # Carrying out

@@ -82,8 +82,9 @@ class Waiters:
         for key in waiter.keys:
             lines = self._by_key.setdefault(key, {})
             line = lines.setdefault(waiter.kind, {})
+            last = next(reversed(line.values()), None)
             line[waiter.number] = waiter
-            if len(line) > 1 and key in waiter.urgent:
+            if last is not None and _place(waiter, key) < _place(last, key):
                 lines[waiter.kind] = {one.number: one for one in _in_order(line, key)}
             if len(waiter.keys) > 1:
                 self._wide.setdefault(key, {})[waiter.number] = waiter
@@ -137,7 +138,7 @@ class Waiters:
         return takewhile(lambda other: other is not waiter, self._by_key[key][waiter.kind].values())
 
     def wide_before(self, waiter: Waiter, key: bytes) -> list[Waiter]:
-        """Those who will be tried before ``waiter`` at ``key`` and wait for other keys, too, the first of them first."""
+        """Those who will be tried before ``waiter`` at ``key`` and wait for other keys, too; the first first."""
         wide = self._wide.get(key)
         if not wide:
             return []

@@ -212,6 +212,27 @@ class Ended(Message, tag=22):
     reply: bytes
 
 
+class Contended(Message, tag=23):
+    """From the leader of a shard to whoever looks for deadlocks: the next report of who waits there for whom.
+
+    The receiver does so as the leader of the system group in the term ``office``.
+    ``number`` grows in the sender's term; ``fresh``: what was reported before holds no more.
+    ``body`` is a `cluster.contention.Report`.
+    """
+
+    office: int
+    number: int
+    fresh: bool
+    body: bytes
+
+
+class ContendedHeard(Message, tag=24):
+    """The answer; ``term``, ``office`` and ``number`` are those of the report."""
+
+    office: int
+    number: int
+
+
 AnyMessage: TypeAlias = (
     Append
     | Appended
@@ -235,4 +256,6 @@ AnyMessage: TypeAlias = (
     | Outcome
     | Waits
     | Ended
+    | Contended
+    | ContendedHeard
 )

@@ -112,8 +112,10 @@ class SeveralNodes:
 
     def leader_of(self, number: int) -> str:
         """Who leads a shard, as the leader says."""
-        there = {name: member.node for name, member in self.members.items() if name not in self.cut}
-        (name,) = [name for name, node in there.items() if node.shards[number].raft.leading]
+        there = {name: member.node.each() for name, member in self.members.items() if name not in self.cut}
+        (name,) = [
+            name for name, shards in there.items() for shard in shards if shard.number == number and shard.raft.leading
+        ]
         return name
 
     @property
