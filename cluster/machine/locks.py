@@ -26,7 +26,16 @@ from cluster.machine import hold_lives, lock_deadlocks
 from cluster.machine.hold import Hold
 from cluster.machine.hold_requests import read_life_ms, read_options, read_token
 from cluster.machine.lock import Lock
-from cluster.machine.lock_requests import EXTEND, RELEASE, Request, owner_at, parse_acquire, parse_macquire
+from cluster.machine.lock_requests import (
+    EXTEND,
+    RELEASE,
+    Request,
+    owner_at,
+    parse_acquire,
+    parse_macquire,
+    wants_exclusive,
+)
+from cluster.machine.lock_waits import wanting
 from cluster.machine.reply import NULL_ARRAY, WAITING, Reply, syntax_error, wrong_type
 from cluster.machine.waiters import Waiter
 
@@ -85,12 +94,22 @@ def _in_order(request: Request, tokens: list[int], args: list[bytes]) -> list[Re
 
 
 def _wait(machine: Machine, request: Request, args: list[bytes], block_ms: int, *, null_array: bool = False) -> Reply:
-    urgent = [key for key in request.keys if (lock := find(machine, key)) is not None and lock.holder(request.owner)]
+    urgent = [key for key in request.keys if _is_upgrade(machine, key, request.owner, exclusive=request.exclusive)]
     reply = machine.wait(Lock.kind, request.keys, args, block_ms, null_array=null_array, urgent=urgent)
     waiter = machine.waiters.of(machine.origin)
     if reply is WAITING and waiter is not None:
         lock_deadlocks.refuse_cycle(machine, waiter, request.owner)
     return reply
+
+
+def _is_upgrade(machine: Machine, key: bytes, owner: bytes, *, exclusive: bool) -> bool:
+    """Whether the owner holds the lock and asks for more.
+
+    Where it holds enough it stands in line like others: it may wait for other
+    locks there, and who came before it waits for nothing of it.
+    """
+    lock = find(machine, key)
+    return lock is not None and lock.holder(owner) is not None and not lock.suffices(owner, exclusive=exclusive)
 
 
 def _retry(machine: Machine, request: Request, waiter: Waiter) -> list[int] | None:
@@ -105,11 +124,15 @@ def _retry(machine: Machine, request: Request, waiter: Waiter) -> list[int] | No
 def _owner_moved_on(machine: Machine, request: Request, others: list[Waiter]) -> None:
     """An owner was granted ``request`` while it waits in other sessions, too.
 
-    A wait of its own for the same lock has become an upgrade, and those who
-    wait for the lock wait for this owner now, which may close a cycle.
+    A wait of its own for the same lock has become an upgrade, or has all it waits
+    for and is served next. Those who wait for the lock wait for this owner now,
+    which may close a cycle.
     """
     for waiter in others:
+        exclusive = wants_exclusive(waiter.args, owner_at(waiter.args))
         new = [key for key in request.keys if key in waiter.keys and key not in waiter.urgent]
+        if any(wanting(waiter, request.owner, machine.keyspace.values)):
+            new = [key for key in new if _is_upgrade(machine, key, request.owner, exclusive=exclusive)]
         if new:
             machine.waiters.remove(waiter)
             waiter.urgent = [*waiter.urgent, *new]

@@ -13,6 +13,11 @@ from tests.servers import wait_until
 LIFE = ("PX", 3_600_000)
 
 
+def fields(info: str) -> dict[str, str]:
+    """What INFO says, by name."""
+    return dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+
+
 class Owners:
     """``o0``, ``o1``, …: each holds a key of a shard of its own, through a node of its turn."""
 
@@ -70,7 +75,7 @@ def test_the_last_to_wait_is_told(five: Cluster, owners: int) -> None:
 
 def test_who_looked_for_them_is_gone(five: Cluster) -> None:
     """Before the cycle closes, and before anybody else is elected."""
-    looks = five[five["n1"].ask("RAFT.STATUS")["leader"]]
+    looks = five[fields(five["n1"].ask("INFO", "sepakat"))["system_leader"]]
     others = five.others(looks)
     ring = Owners(others, 4, "looker")
     ring.wait(0, 1, 2)

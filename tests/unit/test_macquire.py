@@ -192,6 +192,16 @@ def test_an_upgrade_among_them_is_served_before_others_there_and_only_there(talk
     assert holders(talk, "a", "b") == [[b"me"], [b"me"]]
 
 
+def test_who_holds_enough_of_one_of_them_keeps_its_place_there(talk: Talk) -> None:
+    """Else each of two would be first where the other one is not, and both locks free for nobody."""
+    talk("s1", "LOCK.ACQUIRE k1 a SHARED SESSION")
+    talk("s2", "LOCK.ACQUIRE k2 c SESSION")
+    talk("s3", "LOCK.MACQUIRE 2 k1 k2 b SHARED SESSION BLOCK 0")
+    talk("s1", "LOCK.MACQUIRE 2 k1 k2 a SHARED SESSION BLOCK 0")
+    talk("s2", "LOCK.RELEASE k2 c")
+    assert [origin for origin, _ in talk.woken()] == ["s3", "s1"]
+
+
 def test_waits_and_holds_survive_a_restart(talk: Talk) -> None:
     talk("s1", "LOCK.MACQUIRE 2 a b x SESSION")
     talk("s2", "LOCK.MACQUIRE 2 b c y BLOCK 5000")

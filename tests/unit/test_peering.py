@@ -106,13 +106,13 @@ def test_the_listener_s_disk_is_part_of_what_it_proves() -> None:
 
 def test_what_is_said_on_the_wire() -> None:
     assert Dialer(HELLO, "").hello() == [
-        b"PEER", b"HELLO", b"2", b"c1", b"n1", b"127.0.0.1:7001", b"n2", b"disk1", b"1x3", NONCE.encode(),
+        b"PEER", b"HELLO", b"3", b"c1", b"n1", b"127.0.0.1:7001", b"n2", b"disk1", b"1x3", NONCE.encode(),
     ]  # fmt: skip
     assert Dialer(JOIN, "").hello() == [
-        b"PEER", b"JOIN", b"2", b"", b"127.0.0.1:7004", b"disk4", b"rack-4", NONCE.encode(),
+        b"PEER", b"JOIN", b"3", b"", b"127.0.0.1:7004", b"disk4", b"rack-4", NONCE.encode(),
     ]  # fmt: skip
     assert Dialer(HELLO, "").prove(OTHER_NONCE.encode()) == [b"PEER", b"PROVE", b""]
-    said = f"dialer|Hello|2|c1|n1|127.0.0.1:7001|n2|disk1|1x3|{NONCE}|{OTHER_NONCE}"
+    said = f"dialer|Hello|3|c1|n1|127.0.0.1:7001|n2|disk1|1x3|{NONCE}|{OTHER_NONCE}"
     proof = hmac.new(b"s3cret", said.encode(), "sha256").hexdigest()
     assert Dialer(HELLO, "s3cret").prove(OTHER_NONCE.encode()) == [b"PEER", b"PROVE", proof.encode()]
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_read_is_refused(args: list[bytes], kind: str) -> None:
 @given(st.lists(st.binary(max_size=40), max_size=9), st.sampled_from([b"HELLO", b"JOIN", b"hello"]))
 def test_nothing_but_a_refusal_comes_of_any_bytes(fields: list[bytes], verb: bytes) -> None:
     with pytest.raises(Refused):
-        Listener([b"PEER", verb, b"2", *fields], OTHER_NONCE)
+        Listener([b"PEER", verb, b"%d" % VERSION, *fields], OTHER_NONCE)
 
 
 @pytest.mark.parametrize("reply", [None, 1, b"PONG", b"x" * 32, [b"a"], NONCE])

@@ -163,6 +163,8 @@ def test_every_message_has_a_number_of_its_own_that_never_changes() -> None:
         "Outcome": 20,
         "Waits": 21,
         "Ended": 22,
+        "Contended": 23,
+        "ContendedHeard": 24,
     }
 
 
