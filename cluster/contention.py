@@ -105,7 +105,9 @@ class Contention:
         if self.next_ms() > self._shard.monotonic_ms:
             return None
         self._sent_ms = self._shard.monotonic_ms
-        if self._unheard is None:
+        if self._unheard is not None:
+            self._unheard = msgspec.structs.replace(self._unheard, now_ms=self._shard.now_ms)
+        else:
             changes = self._machine.lock_waits.changes
             assert changes is not None, "else there is never anything to say"
             body = self._gather(changes)
@@ -113,7 +115,8 @@ class Contention:
                 return None
             self._number += 1
             packed = _encode(body or Report([], [], []))
-            self._unheard = Contended(self._shard.raft.term, office, self._number, self._fresh, packed)
+            term, now_ms = self._shard.raft.term, self._shard.now_ms
+            self._unheard = Contended(term, office, self._number, self._fresh, now_ms, packed)
             self._fresh = False
         return self._unheard
 

@@ -97,17 +97,17 @@ class Detection:
         """Takes the answers to what was asked here for the detector; the others."""
         return [self._detector.hear(answers) for answers in replies] if self._detector.unanswered else replies
 
-    def receive(self, peer: str, shard: Shard, message: Message) -> None:
-        """A report of a shard's leader, or the answer to one of this node's."""
+    def receive(self, peer: str, shard: Shard, message: Message, held_ms: float) -> None:
+        """A report of a shard's leader, or the answer to one of this node's, that came so long before this turn."""
         if isinstance(message, Contended):
-            self._on_contended(peer, shard, message)
+            self._on_contended(peer, shard, message, held_ms)
         elif isinstance(message, ContendedHeard):
             self._on_heard(shard, message)
 
-    def _on_contended(self, peer: str, shard: Shard, message: Contended) -> None:
+    def _on_contended(self, peer: str, shard: Shard, message: Contended, held_ms: float = 0.0) -> None:
         if not self._looks or self._office != (message.office, self._node.name):
             return
-        if self._detector.take(shard.number, message):
+        if self._detector.take(shard.number, message, self._node.monotonic_ms - held_ms):
             heard = ContendedHeard(message.term, message.office, message.number)
             if peer == self._node.name:
                 self._on_heard(shard, heard)

@@ -45,7 +45,8 @@ AGAIN_MS = 100.0
 class Graph:
     """The copy: waits of all shards, and holders of the locks that are waited for.
 
-    A wait is known here by a number and a session that tell its shard, too.
+    A wait is known here by a number and a session that tell its shard, too, and
+    ``since_ms`` is of this node's monotonic clock: the clocks of shards differ.
     """
 
     def __init__(self) -> None:
@@ -59,14 +60,17 @@ class Graph:
         for number in list(self._of_shard.get(shard, ())):
             self._end(shard, number)
 
-    def take(self, shard: int, report: Report) -> Iterable[bytes]:
-        """What happened in a shard; the owners through which a cycle may go since."""
+    def take(self, shard: int, report: Report, ahead_ms: float) -> Iterable[bytes]:
+        """What happened in a shard, whose clock is so much ahead; the owners through which a cycle may go since."""
         concerned: dict[bytes, None] = {}
         for number in report.ended:
             self._end(shard, number)
         for waiter in report.begun:
             copy = msgspec.structs.replace(
-                waiter, origin=b"%d:%b" % (shard, waiter.origin), number=waiter.number * SHARDS_MAX + shard
+                waiter,
+                origin=b"%d:%b" % (shard, waiter.origin),
+                number=waiter.number * SHARDS_MAX + shard,
+                since_ms=int(waiter.since_ms - ahead_ms),
             )
             self._of_shard.setdefault(shard, {})[waiter.number] = copy
             self._waiters.add(copy)
@@ -171,7 +175,7 @@ class Detector:
         self._suspects: dict[bytes, float] = {}  # owners, and when to look whether a cycle goes through them
         self._inquiries: list[Inquiry] = []
 
-    def take(self, shard: int, message: Contended) -> bool:
+    def take(self, shard: int, message: Contended, came_ms: float) -> bool:
         """A report came; whether it is known now, be it because it came before."""
         known, said = self._reports.get(shard, (0, 0)), (message.term, message.number)
         if said == known:
@@ -181,7 +185,7 @@ class Detector:
         self._reports[shard] = said
         if message.fresh:
             self._graph.clear(shard)
-        for owner in self._graph.take(shard, decode(message.body)):
+        for owner in self._graph.take(shard, decode(message.body), message.now_ms - came_ms):
             self._suspects[owner] = 0.0
         return True
 

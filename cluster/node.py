@@ -296,7 +296,7 @@ class Node:
         if kind not in OF_DETECTION:
             shard.receive(peer, message)
         elif self._detection is not None and shard is not self.system:
-            self._detection.receive(peer, shard, message)
+            self._detection.receive(peer, shard, message, held_ms)
 
     def _hear_presence(self, peer: str, message: Presence, held_ms: float) -> None:
         self.contacts.present(peer, message, self.monotonic_ms - held_ms)

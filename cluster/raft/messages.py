@@ -217,12 +217,13 @@ class Contended(Message, tag=23):
 
     The receiver does so as the leader of the system group in the term ``office``.
     ``number`` grows in the sender's term; ``fresh``: what was reported before holds no more.
-    ``body`` is a `cluster.contention.Report`.
+    ``now_ms`` is the time of the shard's log as it is sent, ``body`` a `cluster.contention.Report`.
     """
 
     office: int
     number: int
     fresh: bool
+    now_ms: int
     body: bytes
 
 

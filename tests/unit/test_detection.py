@@ -78,6 +78,18 @@ def test_on_nodes_without_replicas() -> None:
     assert list(ring.told()) == [1]
 
 
+def test_clocks_of_shards_that_differ(three: SeveralNodes) -> None:
+    """Who began last is told by how long each has waited, not by what the clocks say."""
+    ahead = three.members[three.leader_of(1)].node.shards[1]
+    ahead._pace.follow(ahead.now_ms + 60_000)
+    ring = Ring(three, 2)
+    ring.wait([0])
+    three.pass_time(100)
+    ring.wait([1])
+    three.pass_time(200)
+    assert list(ring.told()) == [1]
+
+
 def test_all_the_cycles_there_are(three: SeveralNodes) -> None:
     rings = [Ring(three, 2)]
     one, other = key_in(three, 5), key_in(three, 6)
