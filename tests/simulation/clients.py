@@ -44,7 +44,11 @@ class Workload:
     def start(self) -> None:
         """The clients begin to ask."""
         for client in self.clients:
-            self.simulation.world.after(self.simulation.world.chance.randrange(SECOND), client.act)
+            client.start()
+
+    def join(self, *clients: Client) -> None:
+        """More of them."""
+        self.clients += clients
 
     def stop(self) -> None:
         """Nothing more is asked."""
@@ -86,6 +90,10 @@ class Client:
         """One of its commands was answered, or never will be."""
 
     # What happens to it
+
+    def start(self) -> None:
+        """Begins to ask, some time soon."""
+        self.world.after(self.world.chance.randrange(SECOND), self.act)
 
     def act(self) -> None:
         """Asks something, unless it waits for what it asked before."""

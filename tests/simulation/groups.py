@@ -17,6 +17,8 @@ from cluster.ring.slots import SYSTEM, slot_of
 from cluster.shard import Shard
 from cluster.storage.contract import Entry
 from tests.front import state
+from tests.simulation.process import commands
+from tests.simulation.referee import Referee
 from tests.simulation.world import SECOND, Violation
 
 if TYPE_CHECKING:
@@ -52,7 +54,10 @@ class View:
 
 
 class Group:
-    """The record of one shard. ``compared`` is how often two states were; ``config`` the last one committed."""
+    """The record of one shard.
+
+    ``compared`` is how often two states were; ``config`` the last one committed; ``referee`` watches its locks.
+    """
 
     def __init__(self, simulation: Simulation, watch: Watch, number: int) -> None:
         self._simulation = simulation
@@ -69,8 +74,10 @@ class Group:
         self.last_committed = 0
         self.config: Config | None = None
         self._parts: dict[tuple[bytes, int], int] = {}
-        self._states: dict[int, dict[str, object]] = {}
+        self._states: dict[int, dict[str, Any]] = {}
+        self.leaders_us: list[tuple[int, int]] = []  # when one began to lead, and when its process had been started
         self._elected_us: deque[int] = deque(maxlen=ELECTIONS_MAX)
+        self.referee = None if number == SYSTEM else Referee(simulation.world, commands(), number, watch.standing)
         self.compared = 0
         self.elections = 0
 
@@ -207,6 +214,7 @@ class Group:
     def _elected(self, process: Process, raft: Raft) -> None:
         self.elections += 1
         self._elected_us.append(self._simulation.world.now_us)
+        self.leaders_us.append((self._simulation.world.now_us, process.started_us))
         if len(self._elected_us) == ELECTIONS_MAX and self._elected_us[-1] - self._elected_us[0] < SECOND:
             raise Violation("steady leaders", f"shard {self.number} had {ELECTIONS_MAX} of them in a second")
         run = (process.name, process.disk.id + str(process.boot))
@@ -318,8 +326,10 @@ class Group:
             known = self.committed.get(index)
             if known is None:
                 news = True
+                if index != self.last_committed + 1:
+                    raise Violation("one after the other", f"{process} commits {index} after {self.last_committed}")
                 self.committed[index] = entry
-                self.last_committed = max(self.last_committed, index)
+                self.last_committed = index
                 self._carried_out(entry)
             elif known.term != entry.term or known.payload != entry.payload:
                 raise Violation("state machine safety", f"{process} carries out another entry {index}: {entry}")
@@ -363,11 +373,16 @@ class Group:
             self._parts[author, number] = entry.index
             for write in batches.writes_in(body)[0]:
                 self._watch.written(self.number, write, entry.index)
+        if self.referee is not None:
+            self.referee.carry_out(entry)
+            if entry.index % STATES_EVERY == 0:
+                self._states[entry.index] = found = state(self.referee.machine)
+                self._judge_keys(found)
 
     def _compare(self, process: Process, shard: Shard) -> None:
         """Whoever has carried out the same entries is in the same state, of keys that belong there."""
         index = shard.raft.applied
-        found = state(shard.machine)
+        found: dict[str, Any] = state(shard.machine)
         known = self._states.setdefault(index, found)
         if known is not found:
             self.compared += 1
@@ -375,10 +390,13 @@ class Group:
                 differ = {key: (known[key], found[key]) for key in known if known[key] != found[key]}
                 raise Violation("equal states", f"{process} after entry {index} of {self.number}: {differ}")
         elif self.number != SYSTEM:
-            slot_shard = self._simulation.slot_shard
-            strangers = [key for key in shard.machine.keyspace.values if slot_shard[slot_of(key)] != self.number]
-            if strangers:
-                raise Violation("every key in its shard", f"{process} has {strangers} in shard {self.number}")
+            self._judge_keys(found)
+
+    def _judge_keys(self, found: dict[str, Any]) -> None:
+        slot_shard = self._simulation.slot_shard
+        strangers = [key for key in found["values"] if slot_shard[slot_of(key)] != self.number]
+        if strangers:
+            raise Violation("every key in its shard", f"there are {strangers} in shard {self.number}")
 
     pictured = _compare
 

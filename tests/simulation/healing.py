@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from cluster.ring.slots import SYSTEM, slot_of
 from tests.simulation.clients import Registers
 from tests.simulation.models import Call
+from tests.simulation.sessions import Session
 from tests.simulation.world import MS, SECOND, Violation
 
 if TYPE_CHECKING:
@@ -26,6 +28,14 @@ The slowest is a snapshot whose pieces were lost, and shards that come to a node
 
 QUIET_US = 2 * SECOND
 
+BROKEN_US_MAX = 2 * SECOND
+"""So long may it take in a healed cluster until a cycle over several shards is broken."""
+
+ENDS_UNSURE = "unsure" in Session.__slots__
+"""Whether sessions are ended in shards of which they were told that the outcome is uncertain."""
+
+DETECTOR = find_spec("cluster.detector") is not None
+
 LATE_MS = 2_000
 """How long after its time a wait may be ended."""
 
@@ -36,6 +46,7 @@ class Prober(Registers):
     def __init__(self, simulation: Simulation, process: Process) -> None:
         super().__init__(simulation.workload, f"probe-{process.name}")
         self.session = process.connect(self)
+        self.asked_all = False
 
     def probe(self) -> None:
         """Asks."""
@@ -45,6 +56,7 @@ class Prober(Registers):
         def ask() -> None:
             for call in self.calls():
                 session.execute(call)
+            self.asked_all = True
 
         session.process.request(ask)
 
@@ -79,6 +91,7 @@ class Healing:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._world = simulation.world
+        self._standing = simulation.watch.standing
         self._numbers = [*range(simulation.shape.shards), SYSTEM]
 
     def run(self) -> None:
@@ -90,12 +103,18 @@ class Healing:
         probers = [Prober(self._simulation, process) for process in self._members(SYSTEM)]
         for prober in probers:
             prober.probe()
-        self._until(lambda: all(not prober.unanswered() for prober in probers), "a settled cluster answers")
+        self._until(
+            lambda: all(prober.asked_all and not prober.unanswered() for prober in probers), "a settled cluster answers"
+        )
         for op in self._simulation.workload.history:
             if op.session.client in probers and op.returned is None:
                 raise Violation("progress", f"{op} got {op.output!r} of a healed cluster")
-        self._until(self._settled, "a healed cluster settles again")
         self._until(lambda: not any(self._lost_waits()), "who waits here waits in the shard, too")
+        if ENDS_UNSURE:
+            self._until(lambda: not self._standing.dead(), "nothing is the dead's")
+        if DETECTOR:
+            self._until(lambda: not self._standing.standing_cycles(), "every cycle is broken", BROKEN_US_MAX)
+        self._until(self._settled, "a healed cluster settles again")
         self._compare()
         self._rest()
 
@@ -126,14 +145,14 @@ class Healing:
         nodes = [one.node for one in self._simulation.processes.values() if one.node is not None]
         return number == SYSTEM or all(node.shards[number].chosen_ms is None for node in nodes)
 
-    def _until(self, condition: object, what: str) -> None:
+    def _until(self, condition: object, what: str, within_us: int = SETTLED_US_MAX) -> None:
         world = self._world
         world.note("healing", what)
-        limit_us = world.now_us + SETTLED_US_MAX
+        limit_us = world.now_us + within_us
         assert callable(condition)
         while not condition():
             if not world.step() or world.now_us > limit_us:
-                raise Violation("progress", f"not within {SETTLED_US_MAX // SECOND} s: {what}: {self._describe()}")
+                raise Violation("progress", f"not within {within_us // SECOND} s: {what}: {self._describe()}")
             next_us = world.now_us + 20 * MS
             while world.now_us < next_us and world.step():
                 pass
@@ -231,6 +250,8 @@ class Healing:
         lines += [str(op) for op in self._simulation.workload.unanswered[:5]]
         lines += [f"late: {op}" for op in self._late_waits()]
         lines += [f"lost: {op}" for op in self._lost_waits()]
+        lines += [f"dead: {what}" for what in self._standing.dead()]
+        lines += [f"in a cycle: {wait!r}" for wait in self._standing.standing_cycles()]
         lines += [f"shard {number} does not agree" for number in self._numbers if not self._agree(number)]
         for leader in self._simulation.leaders(SYSTEM):
             assert leader.node is not None

@@ -42,6 +42,7 @@ from cluster.wishes import Wishes
 from resp_server import peering
 from tests.simulation import scripts
 from tests.simulation.mutation import CRASHES, CUTS, MEMBERS, SLOW, Mutation, Patch
+from tests.simulation.mutations_of_locks import OF_LOCKS
 from tests.simulation.mutations_of_shards import OF_SHARDS
 
 
@@ -466,7 +467,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(read_before_applied, ("linearizability",), script=scripts.missed_append),
     Mutation(read_before_settled, ("linearizability",), script=scripts.unsettled),
     Mutation(look_without_ringing, ("linearizability",), script=scripts.clocks_apart, seed=3),
-    Mutation(look_past_what_is_due, ("linearizability",), script=scripts.confirmed_late, seed=3, leases=False),
+    Mutation(look_past_what_is_due, ("linearizability",), script=scripts.confirmed_late, seed=5, leases=False),
     Mutation(forward_of_earlier_term, ("never happened", "carried out once"), script=scripts.late_forward),
     Mutation(forward_kept_from_earlier_term, ("never happened", "carried out once"), script=scripts.kept_forward),
     Mutation(forward_taken_twice, ("carried out once",), ("weather",)),
@@ -484,7 +485,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(log_kept_at_install, ("log matching",), script=scripts.stale_tail),
     Mutation(compact_too_much, ("forgotten too early",), script=scripts.checkpoint_behind),
     Mutation(own_clock_while_carrying_out, ("equal states",), ()),
-    Mutation(two_waits, ("equal states",), script=scripts.waits_twice),
+    Mutation(two_waits, ("equal states", "first come, first served"), script=scripts.waits_twice),
     *OF_SHARDS,
+    *OF_LOCKS,
 )
 """All of them."""

@@ -284,7 +284,10 @@ OF_SHARDS: tuple[Mutation, ...] = (
     Mutation(outcomes_lost_with_the_leader, ("carried out once",), script=moving.asked_of_the_next, shape=ON_THREE),
     Mutation(outcomes_without_a_base, ("carried out once",), script=moving.asked_of_one_that_forgot, shape=ON_THREE),
     Mutation(
-        outcome_of_another_batch, ("linearizability", "its own outcome", "a watched key"), shape=FOUR_SHARDS, nodes=5
+        outcome_of_another_batch,
+        ("linearizability", "its own outcome", "a watched key", "a wait without limit", "told what happened"),
+        shape=FOUR_SHARDS,
+        nodes=5,
     ),
     Mutation(told_never_once_more, ("never happened",), script=moving.told_late_that_never, shape=ON_THREE),
     Mutation(

@@ -130,6 +130,11 @@ class Process:
         """Whether nothing in it moves just now."""
         return self.world.now_us < self.stopped_until_us
 
+    @property
+    def cannot_move(self) -> bool:
+        """Whether it is stopped, in a turn or between two."""
+        return self.stopped or self._in_turn
+
     def shard(self, number: int) -> Shard:
         """A shard of its node, ready to be used in this turn by clients."""
         node = self.node
@@ -230,7 +235,7 @@ class Process:
         """A new connection."""
         self._session_number += 1
         session = Session(client, self, self._session_number)  # type: ignore[arg-type]
-        self.sessions[session.origin] = session
+        self.sessions[session.origin] = self.simulation.watch.standing.sessions[session.origin] = session
         return session
 
     def request(self, what: Callable[[], None]) -> None:

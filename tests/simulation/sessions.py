@@ -14,6 +14,7 @@ from cluster.machine import transactions
 from cluster.machine.reply import WAITING, CommandError, Reply, Status
 from cluster.ring.slots import slot_of
 from cluster.shard import Shard
+from resp_server.commands.table import Table
 from tests.simulation.models import UNKNOWN, Call, Operation, Output, Unknown
 from tests.simulation.world import Violation
 
@@ -21,14 +22,24 @@ if TYPE_CHECKING:
     from tests.simulation.clients import Client
     from tests.simulation.process import Process
 
-READS = frozenset({b"GET", b"LOCK.INFO", b"Q.LEN", b"EXISTS"})
-SESSION_COMMANDS = frozenset({b"LOCK.ACQUIRE", b"Q.POP", b"WATCH", b"EXEC"})
+_ROUTES = {route.command.name.encode(): route for route in Table()}
+
+READS = frozenset(name for name, route in _ROUTES.items() if "readonly" in route.command.flags and not route.logged)
+SESSION_COMMANDS = frozenset({b"EXEC", *(name for name, route in _ROUTES.items() if route.of_session)})
 """Their place in the log names the session, because they may wait, or leave something of it there."""
+
+KEY_AT = {b"LOCK.MACQUIRE": 2}
+"""Where the first key stands, if it is not the second word."""
 
 NEVER_HAPPENED = frozenset({"CLUSTERDOWN", "MISCONF"})
 """Errors that promise it."""
 
 Seen: TypeAlias = "Output | Unknown"
+
+
+def key_of(call: Call) -> bytes:
+    """The key that says in which shard a call belongs."""
+    return call[KEY_AT.get(call[0], 1)]
 
 
 class Op:
@@ -116,7 +127,7 @@ class Session:
         process = self.process
         node, disk, world = process.node, process.disk, process.world
         assert node is not None
-        number = node.slot_shard[slot_of(call[1])]
+        number = node.slot_shard[slot_of(key_of(call))]
         shard = process.shard(number)
         op = Op(self, call, number, world.tick(), world.now_us, process.excused_us)
         self.client.asked(op)

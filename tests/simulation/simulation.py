@@ -16,7 +16,9 @@ from tests.simulation.healing import Healing
 from tests.simulation.history import judge
 from tests.simulation.limits import small_limits
 from tests.simulation.network import Network
+from tests.simulation.owners import lockers
 from tests.simulation.process import Process
+from tests.simulation.told import judge_told
 from tests.simulation.watch import Watch
 from tests.simulation.world import MS, SECOND, Violation, World
 
@@ -114,6 +116,7 @@ class Simulation:
             process.founders = self.founding
             self.world.at(chance.randrange(300 * MS), lambda process=process: self.start(process))  # type: ignore[misc]
         self.workload = Workload(self)
+        self.workload.join(*lockers(self.workload))
         self.faults = Faults(self, self.profile)
 
     def run(self, steps: int) -> Result:
@@ -132,7 +135,7 @@ class Simulation:
         self.workload.stop()
         self.faults.stop()
         Healing(self).run()
-        judged = judge(self.workload.history)
+        judged = judge(self.workload.history) + judge_told(self.workload.history, self.watch)
         watch = self.watch
         return Result(
             world.seed,

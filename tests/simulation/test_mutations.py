@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.simulation.deadlocks import DEADLOCKS
 from tests.simulation.moving import MOVING, ON_THREE, SHAPES
 from tests.simulation.mutation import Mutation
 from tests.simulation.mutations import MUTATIONS
@@ -27,6 +28,12 @@ def test_a_planted_bug_is_caught(mutation: Mutation) -> None:
 def test_a_script_ends_well(script: Play, leases: bool) -> None:
     for seed in range(1, 4):
         play(script, leases=leases, seed=seed)
+
+
+@pytest.mark.parametrize("script", DEADLOCKS, ids=lambda script: script.__name__)
+def test_a_script_of_locks_ends_well(script: Play) -> None:
+    for seed in range(1, 4):
+        play(script, seed=seed)
 
 
 @pytest.mark.parametrize("leases", [True, False], ids=["lease", "quorum"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.raft.messages import Message
 from cluster.ring.slots import SYSTEM
 from tests.simulation.groups import Group
+from tests.simulation.standing import Standing
 from tests.simulation.world import Violation
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ class Watch:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
+        self.standing = Standing(simulation.world)
         numbers = [*range(simulation.shape.shards), SYSTEM]
         self.groups = {number: Group(simulation, self, number) for number in numbers}
+        self.standing.referees += [group.referee for group in self.groups.values() if group.referee is not None]
         self._void: set[bytes] = set()
         self._written: dict[bytes, tuple[int, int]] = {}
         self._turns = 0
