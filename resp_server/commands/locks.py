@@ -177,7 +177,7 @@ COMMANDS = (
         name="LOCK.GRAPH",
         arity=1,
         group="lock",
-        summary="Shows who waits for whom, and the last deadlock.",
+        summary="Shows who waits for whom in the whole cluster, and the last deadlock.",
         reply="Map: `edges` (array of maps `waiter holder key`), `deadlocks` (how many were broken), `last` (null, or "
         "of the last one the map `cycle victim key time-ms`: the cycle in words, the owner that was refused and the "
         "key it waited for, and when, in milliseconds since 1970). Where a key is free and kept for one who waits for "
