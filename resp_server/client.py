@@ -28,24 +28,21 @@ import logging
 import os
 import random
 import secrets
-import socket
 import threading
-import time
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import redis
 import redis.asyncio
 
-from resp_server.client_lines import AsyncLine, Idle, Line, Route, Stop, find
-from resp_server.holding import Claim, DeadlockError, LockError, LockLost, LockTimeout, Wish, Word
+from resp_server.client_lines import AsyncLine, Idle, Line, Route, find, new_name, now_s
+from resp_server.client_stops import Stop, begin, to_its_end
+from resp_server.holding import Claim, DeadlockError, LockError, LockLost, LockTimeout, Wish
+from resp_server.steps import Word
 
 __all__ = ["AsyncLocks", "DeadlockError", "Lock", "LockError", "LockLost", "LockTimeout", "Locks"]
-
-BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""It goes on while the machine is suspended, as the servers' clocks do."""
 
 Event = TypeVar("Event", threading.Event, asyncio.Event)
 Settings = dict[str, Any]
@@ -115,7 +112,7 @@ class Locks:
     def __init__(self, servers: Any, *, name: str | None = None, ask_again: float = 30.0) -> None:
         self._places = find(servers, redis.ConnectionPool)
         self._lines = Idle()
-        self._names = _Names(name)
+        self._name = name
         self._ask_again_s = ask_again
         self._owners = threading.local()
 
@@ -133,13 +130,13 @@ class Locks:
         `RuntimeError` when this thread holds it already: it is not re-entrant.
         """
         wish = Wish(name, ttl, shared, timeout, self._ask_again_s)
-        owner = _owner_of(self._owners.__dict__, self._names)
+        owner = _owner_of(self._owners.__dict__, self._name)
         with owner.claiming(wish) as claim:
             line = Line(Route(self._places), self._lines)
             lost, stop = threading.Event(), Stop()
             try:
                 line.carry_out(claim.acquiring())
-                threading.Thread(target=self._renew, args=(claim, lost, stop), daemon=True).start()
+                begin(self._renew, claim, lost, stop)
                 yield Lock(claim, lost)
             except BaseException as error:
                 _note(error, claim)
@@ -178,7 +175,7 @@ class AsyncLocks:
     def __init__(self, servers: Any, *, name: str | None = None, ask_again: float = 30.0) -> None:
         self._places = find(servers, redis.asyncio.ConnectionPool)
         self._lines = Idle()
-        self._names = _Names(name)
+        self._name = name
         self._ask_again_s = ask_again
         self._owners: weakref.WeakKeyDictionary[asyncio.Task[Any], Settings] = weakref.WeakKeyDictionary()
 
@@ -190,7 +187,7 @@ class AsyncLocks:
         wish = Wish(name, ttl, shared, timeout, self._ask_again_s)
         task = asyncio.current_task()
         assert task is not None, "hold is for tasks"
-        owner = _owner_of(self._owners.setdefault(task, {}), self._names)
+        owner = _owner_of(self._owners.setdefault(task, {}), self._name)
         with owner.claiming(wish) as claim:
             line = AsyncLine(Route(self._places), self._lines)
             lost = asyncio.Event()
@@ -203,7 +200,7 @@ class AsyncLocks:
                 _note(error, claim)
                 raise
             finally:
-                await _to_its_end(self._end(claim, line, renewal))
+                await to_its_end(self._end(claim, line, renewal))
             claim.conclude()
 
     async def _renew(self, claim: Claim, lost: asyncio.Event) -> None:
@@ -227,31 +224,7 @@ class AsyncLocks:
             await connection.disconnect()
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Awaits it, and lets it finish although the task is cancelled meanwhile, which is passed on then."""
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled
-
-
 # Owners
-
-
-@dataclass(slots=True)
-class _Names:
-    """What owners are called: a person's name for the program, and what makes it the only one."""
-
-    given: str | None
-
-    def new(self) -> str:
-        return f"{self.given or f'{socket.gethostname()}:{os.getpid()}'}:{secrets.token_hex(6)}"
 
 
 @dataclass(slots=True)
@@ -269,7 +242,7 @@ class _Owner:
         key = wish.key if isinstance(wish.key, bytes) else wish.key.encode()
         if key in self.claimed:
             raise RuntimeError(f"this thread or task holds lock {wish.name!r} already, or waits for it")
-        claim = Claim(wish, self.name, secrets.token_hex(8), _now_s, random.random)
+        claim = Claim(wish, self.name, secrets.token_hex(8), now_s, random.random)
         try:
             self.claimed.add(key)
             yield claim
@@ -280,16 +253,12 @@ class _Owner:
                 _log.warning("lock %r may stay locked for %g s: %s", wish.name, wish.ttl_s, claim.unreleased)
 
 
-def _owner_of(kept: Settings, names: _Names) -> _Owner:
+def _owner_of(kept: Settings, name: str | None) -> _Owner:
     """The owner a thread or task has, or a new one."""
     owner: _Owner | None = kept.get("owner")
     if owner is None or owner.is_in_doubt or owner.pid != os.getpid():
-        kept["owner"] = owner = _Owner(names.new())
+        kept["owner"] = owner = _Owner(new_name(name))
     return owner
-
-
-def _now_s() -> float:
-    return time.clock_gettime(BOOT_CLOCK)
 
 
 def _note(error: BaseException, claim: Claim) -> None:

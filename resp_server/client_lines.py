@@ -1,9 +1,9 @@
-"""The connections of `resp_server.client`: where a lock can be asked for, and one question with its answer.
+"""The connections of clients: where a lock or a queue can be asked for, and one question with its answer.
 
-A `Line` carries out what `resp_server.holding` says, for a thread, an `AsyncLine`
-for a task. Each has a connection for itself while it works, made with the address,
-credentials and TLS settings of the client or URL that was given. They speak RESP2,
-in which nothing comes that was not asked for, and repeat nothing by themselves.
+A `Line` carries out what a procedure of `resp_server.steps` says, for a thread, an
+`AsyncLine` for a task. Each has a connection for itself while it works, made with the
+address, credentials and TLS settings of the client or URL that was given. They speak
+RESP2, in which nothing comes that was not asked for, and repeat nothing by themselves.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import os
 import random
+import secrets
 import socket
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,8 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from resp_server.holding import REPLY_S, Ask, Lost, Outcome, Pause, Refusal, Reply, Steps, Unreached
+from resp_server.client_stops import AsyncStop, Stop
+from resp_server.steps import REPLY_S, Ask, Lost, Outcome, Pause, Refusal, Reply, Steps, Unreached
 
 KEPT = (
     "host", "port", "path", "db", "username", "password", "credential_provider", "client_name", "driver_info",
@@ -53,6 +54,20 @@ CODES = (
 Settings = dict[str, Any]
 Connection = Any
 """One of redis-py's, which are typed in part only."""
+
+
+BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""It goes on while the machine is suspended, as the servers' clocks do."""
+
+
+def now_s() -> float:
+    """Seconds that only grow, whatever is done to the wall clock."""
+    return time.clock_gettime(BOOT_CLOCK)
+
+
+def new_name(given: str | None) -> str:
+    """What a server is to call one thread or task: a person's name for the program, and what makes it the only one."""
+    return f"{given or f'{socket.gethostname()}:{os.getpid()}'}:{secrets.token_hex(6)}"
 
 
 # Where to ask
@@ -104,7 +119,10 @@ def _place(connection: type[Any], settings: Settings) -> Place:
 
 
 class Route:
-    """Whom one claim asks: a server that was given, until it fails; one that it was sent to, until that fails."""
+    """Whom to ask for one key: a server that was given, until it fails; one that it was sent to, until that fails.
+
+    May be shared by threads: whoever finds that a place fails does not make the others leave a better one.
+    """
 
     def __init__(self, places: list[Place]) -> None:
         self._places = places
@@ -115,15 +133,15 @@ class Route:
     def place(self) -> Place:
         return self._sent_to or self._places[self._next % len(self._places)]
 
-    def failed(self) -> None:
-        """The place does not answer, or cannot."""
-        if self._sent_to is None:
-            self._next += 1
-        self._sent_to = None
+    def failed(self, place: Place) -> None:
+        """It does not answer, or cannot."""
+        if place is self.place:
+            if self._sent_to is None:
+                self._next += 1
+            self._sent_to = None
 
-    def moved(self, error: redis.exceptions.MovedError) -> None:
-        """The place says who has the lock."""
-        here = self.place
+    def moved(self, here: Place, error: redis.exceptions.MovedError) -> None:
+        """The place that was asked says who has the key."""
         self._sent_to = Place(here.connection, here.settings | {"host": error.host, "port": error.port})
 
 
@@ -159,35 +177,18 @@ class Idle:
 # Carrying out
 
 
-class Stop:
-    """Tells a thread to end. Unlike an event, it is whole after an interrupt in `set`, and can be set again."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    def set(self) -> None:
-        self.is_set = True
-        if self._gate.locked():
-            self._gate.release()
-
-    def wait(self, seconds: float) -> None:
-        """Returns when it is set, or after so many seconds. For one thread only."""
-        self._gate.acquire(timeout=seconds)
-
-
 class Line:
-    """A connection to wherever the lock can be asked for."""
+    """A connection to wherever the key can be asked for."""
 
     def __init__(self, route: Route, idle: Idle) -> None:
         self._route = route
+        self._place = route.place
         self._idle = idle
         self._connection: Connection | None = None
         self._is_interrupted = False  # in the middle of a question
 
     def carry_out(self, steps: Steps, stop: Stop | None = None) -> None:
-        """Does what ``steps`` says, to its end or until ``stop`` is set."""
+        """Does what ``steps`` says, to its end or until ``stop`` is set; a `Bell` also ends the wait for an answer."""
         pause = time.sleep if stop is None else stop.wait
         step = next(steps, None)
         while step is not None and not (stop is not None and stop.is_set):
@@ -196,11 +197,11 @@ class Line:
                     pause(step.seconds)
                     step = next(steps)
                 else:
-                    step = steps.send(self._ask(step))
+                    step = steps.send(self._ask(step, stop))
             except StopIteration:
                 return
 
-    def _ask(self, ask: Ask) -> Outcome:
+    def _ask(self, ask: Ask, stop: Stop | None) -> Outcome:
         for _ in range(REDIRECTIONS_MAX):
             try:
                 connection = self._connected()
@@ -212,12 +213,15 @@ class Line:
                 raise
             try:
                 connection.send_command(*ask.words)
+                if stop is not None and stop.comes_before(connection, ask.within_s):
+                    self._is_interrupted = True
+                    return self.last_answer() or Lost("interrupted")
                 if not connection.can_read(ask.within_s):
                     raise redis.TimeoutError(f"no answer within {ask.within_s:g} s")
                 return Reply(connection.read_response())
             except redis.exceptions.MovedError as error:
                 self.rest()
-                self._route.moved(error)
+                self._route.moved(self._place, error)
             except (redis.RedisError, OSError) as error:
                 outcome = _not_answered(error)
                 if not isinstance(outcome, Refusal) or outcome.code == "CLUSTERDOWN":
@@ -230,9 +234,9 @@ class Line:
 
     def _connected(self) -> Connection:
         if self._is_interrupted:
-            self._hang_up()
+            self.last_answer()
         while self._connection is None:
-            place = self._route.place
+            self._place = place = self._route.place
             idle = self._idle.take(place)
             if idle is None:
                 self._connection = place.connection(
@@ -245,7 +249,7 @@ class Line:
 
     def _leave(self) -> None:
         self._disconnect()
-        self._route.failed()
+        self._route.failed(self._place)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -253,24 +257,34 @@ class Line:
             self._is_interrupted = False
             connection.disconnect()
 
-    def _hang_up(self) -> None:
-        """Closes when the server has closed: what is asked then comes after the end of all that was asked here."""
-        with contextlib.suppress(redis.RedisError, OSError):
-            line = getattr(self._connection, "_sock", None)
-            if line is not None:
+    def last_answer(self) -> Outcome | None:
+        """What came of the question that was interrupted, if one was.
+
+        It hangs up, and returns when the server has done so too: what is asked
+        then comes after the end of all that was asked here.
+        """
+        if not self._is_interrupted:
+            return None
+        outcome: Outcome = Lost("interrupted")
+        line = getattr(self._connection, "_sock", None)
+        if self._connection is not None and line is not None:
+            with contextlib.suppress(redis.RedisError, OSError):
                 line.shutdown(socket.SHUT_WR)
                 line.settimeout(HANG_UP_S)
+                outcome = Reply(self._connection.read_response(disconnect_on_error=False))
+            with contextlib.suppress(OSError):
                 while line.recv(65536):
                     pass
         self._disconnect()
         self._is_interrupted = False
+        return outcome
 
     def rest(self) -> None:
         """Lets others use the connection."""
         if self._is_interrupted:
             self._disconnect()
         connection, self._connection = self._connection, None
-        if connection is not None and not self._idle.give(self._route.place, connection):
+        if connection is not None and not self._idle.give(self._place, connection):
             connection.disconnect()
 
 
@@ -288,24 +302,26 @@ class AsyncLine:
 
     def __init__(self, route: Route, idle: Idle) -> None:
         self._route = route
+        self._place = route.place
         self._idle = idle
         self._connection: Connection | None = None
         self._is_interrupted = False  # in the middle of a question
 
-    async def carry_out(self, steps: Steps) -> None:
-        """Does what ``steps`` says, to its end."""
+    async def carry_out(self, steps: Steps, stop: AsyncStop | None = None) -> None:
+        """Does what ``steps`` says, to its end or until ``stop`` is set, which also ends the wait for an answer."""
+        pause = asyncio.sleep if stop is None else stop.wait
         step = next(steps, None)
-        while step is not None:
+        while step is not None and not (stop is not None and stop.is_set):
             try:
                 if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
+                    await pause(step.seconds)
                     step = next(steps)
                 else:
-                    step = steps.send(await self._ask(step))
+                    step = steps.send(await self._ask(step, stop))
             except StopIteration:
                 return
 
-    async def _ask(self, ask: Ask) -> Outcome:
+    async def _ask(self, ask: Ask, stop: AsyncStop | None) -> Outcome:
         for _ in range(REDIRECTIONS_MAX):
             try:
                 connection = await self._connected()
@@ -316,13 +332,16 @@ class AsyncLine:
                 self._is_interrupted = True
                 raise
             try:
-                async with asyncio.timeout(ask.within_s):
+                async with asyncio.timeout(ask.within_s) if stop is None else stop.within(ask.within_s):
                     await connection.send_command(*ask.words)
                     return Reply(await connection.read_response(disconnect_on_error=False))
             except redis.exceptions.MovedError as error:
                 await self.rest()
-                self._route.moved(error)
+                self._route.moved(self._place, error)
             except (redis.RedisError, OSError) as error:
+                if stop is not None and stop.is_set and isinstance(error, TimeoutError):
+                    self._is_interrupted = True
+                    return await self.last_answer() or Lost("interrupted")
                 outcome = _not_answered(error)
                 if not isinstance(outcome, Refusal) or outcome.code == "CLUSTERDOWN":
                     await self._leave()
@@ -334,9 +353,9 @@ class AsyncLine:
 
     async def _connected(self) -> Connection:
         if self._is_interrupted:
-            await self._hang_up()
+            await self.last_answer()
         while self._connection is None:
-            place = self._route.place
+            self._place = place = self._route.place
             idle = self._idle.take(place)
             if idle is None:
                 self._connection = place.connection(
@@ -350,7 +369,7 @@ class AsyncLine:
 
     async def _leave(self) -> None:
         await self._disconnect()
-        self._route.failed()
+        self._route.failed(self._place)
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
@@ -358,24 +377,31 @@ class AsyncLine:
             self._is_interrupted = False
             await connection.disconnect(nowait=True)
 
-    async def _hang_up(self) -> None:
-        """As `Line`'s. With TLS there is no such way to close."""
-        with contextlib.suppress(redis.RedisError, OSError):
-            reader, writer = (getattr(self._connection, name, None) for name in ("_reader", "_writer"))
-            if reader is not None and writer is not None and writer.can_write_eof():
+    async def last_answer(self) -> Outcome | None:
+        """As `Line`'s. With TLS there is no such way to hang up."""
+        if not self._is_interrupted:
+            return None
+        outcome: Outcome = Lost("interrupted")
+        reader, writer = (getattr(self._connection, name, None) for name in ("_reader", "_writer"))
+        if self._connection is not None and reader and writer and writer.can_write_eof():
+            with contextlib.suppress(redis.RedisError, OSError):
                 writer.write_eof()
+                async with asyncio.timeout(HANG_UP_S):
+                    outcome = Reply(await self._connection.read_response(disconnect_on_error=False))
+            with contextlib.suppress(OSError):
                 async with asyncio.timeout(HANG_UP_S):
                     while await reader.read(65536):
                         pass
         await self._disconnect()
         self._is_interrupted = False
+        return outcome
 
     async def rest(self) -> None:
         """As `Line.rest`."""
         if self._is_interrupted:
             await self._disconnect()
         connection, self._connection = self._connection, None
-        if connection is not None and not self._idle.give(self._route.place, connection):
+        if connection is not None and not self._idle.give(self._place, connection):
             await connection.disconnect(nowait=True)
 
 

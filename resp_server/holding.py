@@ -1,10 +1,7 @@
 """What a client does to hold a lock: what to send next, and what an answer means.
 
-There is no socket, clock or thread here. A `Claim` is one attempt to hold one
-lock, from the first request to the release. Its three procedures are generators:
-they yield what is to be done (`Ask` a server, `Pause`) and are sent what came of
-an `Ask`: a `Reply`, a `Refusal`, or that nobody was `Unreached` or the answer was
-`Lost`. Whoever drives them only does as told (`resp_server.client`).
+A `Claim` is one attempt to hold one lock, from the first request to the release,
+in three procedures of `resp_server.steps`; `resp_server.client` drives them.
 
 The rules:
 
@@ -27,31 +24,29 @@ the lock is free again after its time to live.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
-Word = str | bytes | int
-Words = tuple[str | bytes, ...]
-"""No numbers: hiredis ends the whole program when a signal comes while it packs one."""
-
-REPLY_S = 5.0
-"""How long a server may take for what does not wait for a lock, before the connection counts as lost."""
-
-RELEASE_S = 5.0
-"""How long a release is tried: the lock is free after its time to live anyhow."""
-
-CLOCKS_DIFFER = 0.01
-"""By how much of its length a time may be shorter on the server's clock than on this one."""
-
-RENEWALS = 3
-"""A hold is renewed when this part of its time to live is over."""
-
-PAUSE_FIRST_S = 0.02
-PAUSE_MAX_S = 1.0
-
-PASSING = frozenset({"CLUSTERDOWN", "LOADING", "MASTERDOWN", "TRYAGAIN", "UNCERTAIN"})
-"""Errors that may be over in a moment. Only after ``UNCERTAIN`` what was asked may have happened."""
+from resp_server.steps import (
+    CLOCKS_DIFFER,
+    GIVE_BACK_S,
+    PASSING,
+    RENEWALS,
+    REPLY_S,
+    Ask,
+    Lost,
+    Outcome,
+    Pause,
+    Pauses,
+    Refusal,
+    Reply,
+    Steps,
+    Unreached,
+    Word,
+    Words,
+    shown,
+    written,
+)
 
 
 class LockError(Exception):
@@ -68,55 +63,6 @@ class LockLost(LockError):
 
 class DeadlockError(LockError):
     """Waiting would never have ended: owners wait for each other in a circle, which the message names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Send these words; without an answer within ``within_s`` the connection counts as lost."""
-
-    words: Words
-    within_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait; then send None."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the server answered."""
-
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An error the server answered: its first word, and all of it."""
-
-    code: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unreached:
-    """No connection: nothing was sent."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """No answer: what was sent may have been carried out, or may yet be."""
-
-    text: str
-
-
-Outcome = Reply | Refusal | Unreached | Lost
-Steps = Generator[Ask | Pause, Outcome | None, None]
-_Event = TypeVar("_Event")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +90,7 @@ class Wish:
     @property
     def key(self) -> str | bytes:
         """As commands have it."""
-        return self.name if isinstance(self.name, bytes) else str(self.name)
+        return written(self.name)
 
     @property
     def ttl_ms(self) -> int:
@@ -169,8 +115,7 @@ class Claim:
         self.unreleased = ""  # why the release is not known to have happened
         self._request = request
         self._clock = clock
-        self._chance = chance
-        self._pauses = 0
+        self._pauses = Pauses(chance, wish.ttl_s / 10)
         self._is_doubtful = False  # an answer is missing
         self._is_granted = False  # as far as is known
         self._believed_s = wish.ttl_ms / 1000 * (1 - CLOCKS_DIFFER)
@@ -191,7 +136,7 @@ class Claim:
     def check(self) -> None:
         """Raises `LockLost` unless the lock is held."""
         if not self.is_held:
-            raise LockLost(f"lock {_shown(self.wish.name)} is lost: {self._lost_because or 'it was given back'}")
+            raise LockLost(f"lock {shown(self.wish.name)} is lost: {self._lost_because or 'it was given back'}")
 
     def conclude(self) -> None:
         """After `releasing`: raises `LockLost` unless the lock was held to the end."""
@@ -204,7 +149,7 @@ class Claim:
     def _lives_from(self, sent_s: float) -> None:
         self._until_s = sent_s + self._believed_s
         self._renew_at_s = sent_s + self.wish.ttl_s / RENEWALS
-        self._pauses = 0
+        self._pauses.reset()
 
     # What to do
 
@@ -223,9 +168,9 @@ class Claim:
             why = self._not_granted(outcome)
             left_s = give_up_s - self._clock()
             if left_s <= 0:
-                raise LockTimeout(f"lock {_shown(wish.name)} was not granted within {wish.timeout_s:g} s: {why}")
+                raise LockTimeout(f"lock {shown(wish.name)} was not granted within {wish.timeout_s:g} s: {why}")
             if not isinstance(outcome, Reply):
-                yield Pause(min(self._next_pause_s(), left_s))
+                yield Pause(min(self._pauses.next_s(), left_s))
 
     def _granted(self, token: int, sent_s: float) -> None:
         """Takes the grant, or leaves it to be asked for again when too much of its life may be over."""
@@ -245,12 +190,12 @@ class Claim:
             case _:
                 why = "others hold it"
                 self._is_granted = False
-                self._pauses = 0
+                self._pauses.reset()
         self.settled = not (self._is_doubtful or self._is_granted)
         if isinstance(outcome, Refusal) and outcome.code not in PASSING:
             if outcome.code == "DEADLOCK":
                 raise DeadlockError(why.removeprefix("DEADLOCK "))
-            raise LockError(f"lock {_shown(self.wish.name)}: {why}")
+            raise LockError(f"lock {shown(self.wish.name)}: {why}")
         return why
 
     def renewing(self) -> Steps:
@@ -267,7 +212,7 @@ class Claim:
                 case Reply():
                     self._lose("the server gave it to somebody else, or it was broken")
                 case _:
-                    self._renew_at_s = min(self._clock() + self._next_pause_s(), self._until_s)
+                    self._renew_at_s = min(self._clock() + self._pauses.next_s(), self._until_s)
 
     def releasing(self) -> Steps:
         """Gives back what is held, or may be. Afterwards `conclude` tells whether it was held to the end.
@@ -279,7 +224,7 @@ class Claim:
         if self.settled and not self.token:
             return
         self.settled = False
-        give_up_s = self._clock() + RELEASE_S
+        give_up_s = self._clock() + GIVE_BACK_S
         if self.token:
             give_up_s = min(give_up_s, self._until_s)
         is_first = True  # no release before this one may have been carried out
@@ -304,13 +249,7 @@ class Claim:
             if is_final or self._clock() >= give_up_s:
                 self.unreleased = why
                 return
-            yield Pause(self._next_pause_s())
-
-    def _next_pause_s(self) -> float:
-        """Longer each time nothing came of it, and never the same for two clients."""
-        pause_s = min(PAUSE_MAX_S, self.wish.ttl_s / 10, PAUSE_FIRST_S * float(2 ** min(self._pauses, 10)))
-        self._pauses += 1
-        return pause_s * (0.5 + self._chance() / 2)
+            yield Pause(self._pauses.next_s())
 
     # Words
 
@@ -326,7 +265,3 @@ class Claim:
     def _release(self) -> Words:
         token = ("TOKEN", str(self.token)) if self.token else ()
         return ("LOCK.RELEASE", self.wish.key, self.owner, *token)
-
-
-def _shown(name: Word) -> str:
-    return repr(name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name))

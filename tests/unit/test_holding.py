@@ -9,17 +9,13 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, strategies
 
-from resp_server.holding import (
+from resp_server.holding import Claim, DeadlockError, LockError, LockLost, LockTimeout, Wish
+from resp_server.steps import (
     CLOCKS_DIFFER,
+    GIVE_BACK_S,
     PASSING,
-    RELEASE_S,
     REPLY_S,
     Ask,
-    Claim,
-    DeadlockError,
-    LockError,
-    LockLost,
-    LockTimeout,
     Lost,
     Outcome,
     Pause,
@@ -27,7 +23,6 @@ from resp_server.holding import (
     Reply,
     Steps,
     Unreached,
-    Wish,
     Word,
     Words,
 )
@@ -351,10 +346,10 @@ def test_a_release_is_given_up_after_a_while() -> None:
     began_s = world.now_s
     world.run(world.claim.releasing(), *[(0.5, NOWHERE)] * 4)
     assert world.claim.unreleased == "", "it is still tried"
-    world.run(world.claim.releasing(), (RELEASE_S, NOWHERE))
+    world.run(world.claim.releasing(), (GIVE_BACK_S, NOWHERE))
     assert world.claim.unreleased == "refused"
     assert not world.claim.settled
-    assert world.now_s - began_s < 2 * RELEASE_S + 1
+    assert world.now_s - began_s < 2 * GIVE_BACK_S + 1
     world.claim.conclude()
 
 
