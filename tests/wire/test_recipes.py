@@ -45,7 +45,7 @@ def lead_twice() -> Iterator[None]:
     raise Enough
 
 
-def test_python(server: Server) -> None:
+def test_python(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, as a reader would paste them; nothing stays locked."""
     terms: list[Iterator[None]] = []
 
@@ -57,7 +57,13 @@ def test_python(server: Server) -> None:
             terms.clear()
             raise
 
-    names: dict[str, Any] = {"work": lambda: "done", "lead": lead, "read": lambda: None, "write": lambda: None}
+    def work(*payload: bytes) -> str:
+        if payload:
+            names["jobs"].stop()
+        return "done"
+
+    names: dict[str, Any] = {"work": work, "lead": lead, "read": lambda: None, "write": lambda: None}
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # who runs the tests has handlers of its own
     with warnings.catch_warnings(), redis.Redis(port=server.port) as other:
         warnings.simplefilter("ignore", ResourceWarning)  # of clients the reader goes on using
         for snippet in snippets("python"):
@@ -68,6 +74,8 @@ def test_python(server: Server) -> None:
         assert names["candidate"] == b"another"
         other.execute_command("ELECT.RESIGN", "leader", "another")
         names["locks"].close()
+        names["queues"].close()
+        assert other.get("{jobs}:resize:10") == b"done"
     check(server, *RESULTS)
 
 
@@ -219,8 +227,10 @@ def test_node(server: Server, tmp_path: Path) -> None:
 
 
 def check(server: Server, *written: str) -> None:
-    """What the snippets were to write is there, and no lock is."""
-    with redis.Redis(port=server.port) as client:
+    """What the snippets were to write is there, no lock is, and every job is done."""
+    with redis.Redis(port=server.port, protocol=3) as client:
         assert client.execute_command("LOCK.SCAN", 0, "COUNT", 1000)[1] == []
         assert client.execute_command("ELECT.LEADER", "leader") is None
+        told = client.execute_command("Q.INFO", "jobs")
+        assert told[b"acked"] == told[b"pushed"] > 0
         assert {key: client.get(key) for key in written} == {key: RESULTS[key] for key in written}
