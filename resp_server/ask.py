@@ -8,9 +8,12 @@ from typing import Any
 
 import hiredis
 
-from resp_server.address import Address
+from resp_server.address import Address, parse
 
 RECEIVE_BYTES = 65536
+CHANGE_TIMEOUT_S = 30.0
+"""How long to wait for a change: the cluster gives up one that it cannot agree on after half of that."""
+
 PASSWORD_ERRORS = {
     "NOAUTH": "asks for a password: give --password or set SEPAKAT_REQUIREPASS",
     "WRONGPASS": "does not take this password",
@@ -57,6 +60,17 @@ def ask(where: Address, *calls: tuple[str | bytes, ...], password: str = "", tim
     except hiredis.ProtocolError:
         raise AskError(f"{where} does not speak the Redis protocol") from None
     return replies[1:]
+
+
+def ask_owner(where: Address, call: tuple[str | bytes, ...], *, password: str = "", timeout_s: float = 5.0) -> Any:
+    """The reply to a command about one key, from the node that has it when ``where`` only names that one."""
+    try:
+        (reply,) = ask(where, call, password=password, timeout_s=timeout_s)
+    except AskError as error:
+        if error.code != "MOVED":
+            raise
+        (reply,) = ask(parse(str(error).rpartition(" ")[2]), call, password=password, timeout_s=timeout_s)
+    return reply
 
 
 def _checked(where: Address, reply: Any) -> Any:

@@ -14,13 +14,12 @@ import click
 
 from resp_server import __version__, address, local, logs, settings
 from resp_server.address import Address
-from resp_server.ask import AskError, ask
+from resp_server.ask import CHANGE_TIMEOUT_S, AskError, ask
+from resp_server.cli_asking import AS_JSON, of_a_node
+from resp_server.cli_queues import queue
 
 BAD_USAGE = 2
 FAILED = 1
-
-CHANGE_TIMEOUT_S = 30.0
-"""The cluster gives up a change it cannot agree on after half of that."""
 
 
 class _Serve(click.Command):
@@ -131,30 +130,10 @@ def local_cluster(
         raise _Failure(str(error)) from None
 
 
-def _of_a_node(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of a command that asks a node that is running."""
-    options = (
-        click.option("--host", default="127.0.0.1", show_default=True, help="Where the node is."),
-        click.option(
-            "--port", type=click.IntRange(1, 65535), default=6379, show_default=True, metavar="N", help="Its port."
-        ),
-        click.option(
-            "--password",
-            envvar="SEPAKAT_REQUIREPASS",
-            default="",
-            metavar="TEXT",
-            help="The nodes' requirepass; better in SEPAKAT_REQUIREPASS, where others on the machine cannot see it.",
-        ),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
 @sepakat.command(short_help="Shows the nodes and shards of a cluster.")
-@_of_a_node
+@of_a_node
 @click.option("--shards", "all_shards", is_flag=True, help="Shows every shard, however many there are.")
-@click.option("--json", "as_json", is_flag=True, help="Prints JSON, for programs; null is what is not known.")
+@AS_JSON
 def status(host: str, port: int, password: str, all_shards: bool, as_json: bool) -> int:
     """Shows the nodes of a cluster, which shards they have, what is moving, and how far it is.
 
@@ -172,7 +151,7 @@ def status(host: str, port: int, password: str, all_shards: bool, as_json: bool)
 
 
 @sepakat.command("locks", short_help="Shows who holds which lock, and who waits for whom.")
-@_of_a_node
+@of_a_node
 @click.option(
     "--match", default="*", metavar="PATTERN", help="Only locks with such a name, as in KEYS.  [default: all]"
 )
@@ -184,7 +163,7 @@ def status(host: str, port: int, password: str, all_shards: bool, as_json: bool)
     metavar="N",
     help="How many locks are looked at, at most.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Prints JSON, for programs; null is what is not known.")
+@AS_JSON
 def show_locks(host: str, port: int, password: str, match: str, limit: int, as_json: bool) -> None:
     """Shows the locks of the whole cluster: their holders, those who wait, and who stands in whose way.
 
@@ -200,9 +179,12 @@ def show_locks(host: str, port: int, password: str, match: str, limit: int, as_j
         lock_overview.show(seen)
 
 
+sepakat.add_command(queue)
+
+
 @sepakat.command(short_help="Removes a node from its cluster.")
 @click.argument("node")
-@_of_a_node
+@of_a_node
 def remove(node: str, host: str, port: int, password: str) -> None:
     """Removes NODE, such as n4, from its cluster, whether it runs or not. Any other member can be asked.
 
@@ -222,7 +204,7 @@ def remove(node: str, host: str, port: int, password: str) -> None:
 @sepakat.command(short_help="Makes a node the leader of its shards.")
 @click.argument("node")
 @click.option("--shard", type=click.IntRange(0), metavar="N", help="Of this shard only.  [default: all it has]")
-@_of_a_node
+@of_a_node
 def transfer(node: str, shard: int | None, host: str, port: int, password: str) -> None:
     """Makes NODE, such as n2, the leader of the shards it has a replica of. Any member can be asked where it is."""
     where = Address(host, port)
@@ -241,7 +223,7 @@ def transfer(node: str, shard: int | None, host: str, port: int, password: str) 
 @click.option("--pause", "word", flag_value="PAUSE", help="Nothing moves any more, on any node, until --resume.")
 @click.option("--resume", "word", flag_value="RESUME", help="Shards move again.")
 @click.option("--status", "word", flag_value="", default=True, help="Tells whether it is paused, and what is moving.")
-@_of_a_node
+@of_a_node
 def rebalance(word: str, host: str, port: int, password: str) -> None:
     """Shards move by themselves when a node joins, is removed or is lost. This tells of it, or holds it up.
 

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from cluster.machine.glob import matcher
-from resp_server import address
 from resp_server.address import Address
-from resp_server.ask import AskError, ask
+from resp_server.ask import AskError, ask, ask_owner
+from resp_server.tables import bytes_of, counted, duration, new_table, print_table, printable
 
 SCANNED_AT_ONCE = 1000
 ASKED_AT_ONCE = 100
@@ -63,11 +62,11 @@ class Locks:
 
 def look(where: Address, password: str, match: str, limit: int) -> Locks:
     """Asks a node about the locks of the whole cluster, ``limit`` at most; `AskError` when it does not answer."""
-    pattern = _bytes(match)
+    pattern = bytes_of(match)
     keys, complete = _held(where, password, pattern, limit)
     graph = _graph(where, password)
     is_wanted = matcher(pattern)
-    edges = None if graph is None else [edge for edge in graph["edges"] if is_wanted(_bytes(edge["key"]))]
+    edges = None if graph is None else [edge for edge in graph["edges"] if is_wanted(bytes_of(edge["key"]))]
     for edge in edges or ():  # a key can be waited for while it is kept free for somebody
         if len(keys) < limit:
             keys.setdefault(edge["key"])
@@ -119,16 +118,14 @@ def _told(where: Address, password: str, keys: list[str]) -> Iterator[tuple[str,
 
 def _told_alone(where: Address, password: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        yield key, ask(where, _info(key), password=password)[0]
+        yield key, ask_owner(where, _info(key), password=password)
     except AskError as error:
-        if error.code == "MOVED":
-            yield key, ask(address.parse(str(error).rpartition(" ")[2]), _info(key), password=password)[0]
-        elif error.code != "WRONGTYPE":
+        if error.code != "WRONGTYPE":
             raise
 
 
 def _info(key: str) -> tuple[str, bytes]:
-    return "LOCK.INFO", _bytes(key)
+    return "LOCK.INFO", bytes_of(key)
 
 
 def _edges(locks: dict[str, dict[str, Any]]) -> Iterator[dict[str, str]]:
@@ -148,11 +145,9 @@ def show(seen: Locks) -> None:
     console = Console()
     console.print(Text(_headline(seen)), soft_wrap=True)
     if seen.last is not None:
-        console.print(Text(f"the last deadlock: {_shown(seen.last['cycle'])}"), soft_wrap=True)
+        console.print(Text(f"the last deadlock: {printable(seen.last['cycle'])}"), soft_wrap=True)
     if seen.locks:
-        table = _table(seen.locks)
-        console.width = max(console.width, Console(width=1000).measure(table).maximum)
-        console.print(table)
+        print_table(console, _table(seen.locks))
         if len(seen.locks) > LOCKS_SHOWN_MAX:
             console.print(f"{len(seen.locks) - LOCKS_SHOWN_MAX} more, which fewer wait for: --json or --match")
     for tree in Waits(seen).trees():
@@ -161,31 +156,23 @@ def show(seen: Locks) -> None:
 
 def _headline(seen: Locks) -> str:
     waiters = sum(len(told["waiters"]) for told in seen.locks.values())
-    words = f"{_counted(len(seen.locks), 'lock')}, {_counted(waiters, 'waiter')}"
-    broken = "" if seen.broken is None else f"; {_counted(seen.broken, 'deadlock')} broken so far"
+    words = f"{counted(len(seen.locks), 'lock')}, {counted(waiters, 'waiter')}"
+    broken = "" if seen.broken is None else f"; {counted(seen.broken, 'deadlock')} broken so far"
     return words + broken + ("" if seen.complete else "; there are more: choose with --match, or raise --limit")
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _table(locks: dict[str, dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("lock", "mode", "held by"):
-        table.add_column(name, no_wrap=True)
-    for name in ("token", "ends in", "waiting"):
-        table.add_column(name, no_wrap=True, justify="right")
+    table = new_table(("lock", "mode", "held by"), ("token", "ends in", "waiting"))
     for key, told in islice(locks.items(), LOCKS_SHOWN_MAX):
-        start = (_shown(key), told["mode"])
+        start = (printable(key), told["mode"])
         waiting = str(len(told["waiters"]) or "")
         style = "yellow" if waiting else ""
         holders = told["holders"]
         if not holders:
             table.add_row(*map(Text, (*start, "-", str(told["token"]), "-", waiting)), style=style)
         for holder in holders[:HOLDERS_SHOWN_MAX]:
-            owner = _shown(holder["owner"]) + (f" ({holder['holds']} times)" if holder["holds"] > 1 else "")
-            ends = "its connection" if holder["session"] else _duration(holder["ttl-ms"])
+            owner = printable(holder["owner"]) + (f" ({holder['holds']} times)" if holder["holds"] > 1 else "")
+            ends = "its connection" if holder["session"] else duration(holder["ttl-ms"])
             table.add_row(*map(Text, (*start, owner, str(holder["token"]), ends, waiting)), style=style)
             start, waiting = ("", ""), ""
         if len(holders) > HOLDERS_SHOWN_MAX:
@@ -216,10 +203,10 @@ class Waits:
         waiting = {owner for owner, _ in self._holders}
         for owner in self._below:
             if owner not in waiting and len(self._shown) < WAITS_SHOWN_MAX:
-                yield self._tree(owner, Tree(Text(_shown(owner), style="bold"), guide_style="dim"))
+                yield self._tree(owner, Tree(Text(printable(owner), style="bold"), guide_style="dim"))
         yield from self._circles()
         if hidden := len(self._holders) - len(self._shown):
-            yield Text(f"{_counted(hidden, 'wait')} more: --json shows all")
+            yield Text(f"{counted(hidden, 'wait')} more: --json shows all")
 
     def _tree(self, owner: str, root: Tree) -> Tree:
         """Not recursive: a chain may be as long as there are owners."""
@@ -234,19 +221,21 @@ class Waits:
 
     def _line(self, waiter: str, key: str) -> str:
         told = self._told.get((waiter, key))
-        how = f", {told['mode']}, for {_duration(told['waited-ms'])}" if told else ""
+        how = f", {told['mode']}, for {duration(told['waited-ms'])}" if told else ""
         others = len(self._holders[waiter, key]) - 1
-        return f"{_shown(waiter)} waits for {_shown(key)}{how}{f', held by {others} more' if others else ''}"
+        return f"{printable(waiter)} waits for {printable(key)}{how}{f', held by {others} more' if others else ''}"
 
     def _circles(self) -> Iterator[Tree | Text]:
         """Owners that no tree begins above; what hangs on a circle is shown below the first of it."""
         for wait in self._holders:
             if wait not in self._shown and len(self._shown) < WAITS_SHOWN_MAX:
                 circle = self._circle(wait)
-                words = [f"{_shown(one)} waits for {_shown(key)} held by {_shown(by)}" for one, key, by in circle]
+                words = [
+                    f"{printable(one)} waits for {printable(key)} held by {printable(by)}" for one, key, by in circle
+                ]
                 yield Text(f"a circle was seen: {', '.join(words)}", style="bold red")
                 owner = circle[0][0]
-                yield self._tree(owner, Tree(Text(_shown(owner), style="bold"), guide_style="dim"))
+                yield self._tree(owner, Tree(Text(printable(owner), style="bold"), guide_style="dim"))
 
     def _circle(self, wait: tuple[str, str]) -> list[tuple[str, str, str]]:
         """Where one comes to who goes from a wait that is in no tree to the holder, to its wait, and so on."""
@@ -258,19 +247,3 @@ class Waits:
             wait = waits[holder]
         owners = list(path)
         return [path[owner] for owner in owners[owners.index(wait[0]) :]]
-
-
-def _duration(duration_ms: int) -> str:
-    if duration_ms < 10_000:
-        return f"{duration_ms / 1000:.1f} s"
-    return f"{duration_ms // 1000} s" if duration_ms < 600_000 else f"{duration_ms // 60_000} min"
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _shown(name: str) -> str:
-    """A key or an owner as it can be printed: what is no text, or moves the cursor, is written out."""
-    text = _bytes(name).decode("utf-8", "backslashreplace")
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

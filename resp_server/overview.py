@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +14,7 @@ from rich.text import Text
 from resp_server import address
 from resp_server.address import Address
 from resp_server.ask import AskError, ask
+from resp_server.tables import new_table, print_table
 
 PEER_TIMEOUT_S = 1.0
 """How long each of the others has to answer: the node that was asked has said already what it knows of them."""
@@ -220,33 +220,19 @@ def show(overview: Overview, *, all_shards: bool = False) -> None:
     console = Console()
     for line in overview.headline():
         console.print(Text(line, style="" if overview.serves else "bold red"), soft_wrap=True)
-    _print(console, _nodes(overview))
+    print_table(console, _nodes(overview))
     if len(overview.shards) > 1:
         shown = overview.shards
         if len(shown) > SHARDS_SHOWN_MAX and not all_shards:
             shown = [shard for shard in shown if shard.moving or shard.leader is None]
         if shown:
-            _print(console, _shards(shown))
+            print_table(console, _shards(shown))
         if len(shown) < len(overview.shards):
             console.print(f"{len(overview.shards) - len(shown)} shards are in their places: --shards shows them")
 
 
-def _print(console: Console, table: Table) -> None:
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
-
-
-def _new_table(words: tuple[str, ...], numbers: tuple[str, ...] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in words:
-        table.add_column(name, no_wrap=True)
-    for name in numbers:
-        table.add_column(name, no_wrap=True, justify="right")
-    return table
-
-
 def _nodes(overview: Overview) -> Table:
-    table = _new_table(WORDS, NUMBERS)
+    table = new_table(WORDS, NUMBERS)
     for row in overview.rows:
         state = row.state if row.reachable else f"{row.state}, unreachable" if row.state != "up" else "unreachable"
         table.add_row(
@@ -265,7 +251,7 @@ def _nodes(overview: Overview) -> Table:
 
 
 def _shards(shards: list[Shard]) -> Table:
-    table = _new_table(("shard", "slots", "nodes (* leads)", "moving"))
+    table = new_table(("shard", "slots", "nodes (* leads)", "moving"))
     for shard in shards:
         table.add_row(
             str(shard.number),

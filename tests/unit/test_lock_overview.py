@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.machine.glob import matcher
-from resp_server import cli, lock_overview
+from resp_server import ask, cli, lock_overview
 from resp_server.address import Address
 from resp_server.ask import AskError
 
@@ -78,7 +78,8 @@ def as_bytes(key: str) -> bytes:
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     node = Node()
-    monkeypatch.setattr(lock_overview, "ask", node.ask)
+    for module in (lock_overview, ask):
+        monkeypatch.setattr(module, "ask", node.ask)
     return node
 
 
