@@ -73,12 +73,12 @@ class Prober(Registers):
         return
 
 
-def keys_of_all(simulation: Simulation) -> list[bytes]:
-    """One key of each shard."""
+def keys_of_all(simulation: Simulation, prefix: bytes = b"rp") -> list[bytes]:
+    """One key of each shard, that of a register unless told otherwise."""
     slot_shard = simulation.slot_shard
     found: dict[int, bytes] = {}
     for number in range(100_000):
-        key = b"rp%d" % number
+        key = b"%b%d" % (prefix, number)
         found.setdefault(slot_shard[slot_of(key)], key)
         if len(found) == simulation.shape.shards:
             break

@@ -59,9 +59,9 @@ def _lines(machine: Machine, now: Picture) -> Lines:
 
 def _judge_upgrade(machine: Machine, wait: Waiter, lines: Lines) -> None:
     """Who shares a lock and wants it alone is before all who have nothing of it."""
-    owner = owner_in(wait.args)
+    owner, alone = owner_in(wait.args), asks_alone(wait.args)
     for key in wait.keys:
-        if not holds(machine, key, owner):
+        if not holds(machine, key, owner) or has_enough(machine.keyspace.values[key], owner, alone=alone):
             continue
         line = lines[key, Lock.kind]
         for other in line[: line.index(wait)]:

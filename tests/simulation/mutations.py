@@ -42,6 +42,7 @@ from cluster.wishes import Wishes
 from resp_server import peering
 from tests.simulation import scripts
 from tests.simulation.mutation import CRASHES, CUTS, MEMBERS, SLOW, Mutation, Patch
+from tests.simulation.mutations_of_deadlocks import OF_DEADLOCKS
 from tests.simulation.mutations_of_locks import OF_LOCKS
 from tests.simulation.mutations_of_shards import OF_SHARDS
 
@@ -488,5 +489,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(two_waits, ("equal states", "first come, first served"), script=scripts.waits_twice),
     *OF_SHARDS,
     *OF_LOCKS,
+    *OF_DEADLOCKS,
 )
 """All of them."""

@@ -33,7 +33,7 @@ def test_a_script_ends_well(script: Play, leases: bool) -> None:
 @pytest.mark.parametrize("script", DEADLOCKS, ids=lambda script: script.__name__)
 def test_a_script_of_locks_ends_well(script: Play) -> None:
     for seed in range(1, 4):
-        play(script, seed=seed)
+        play(script, shape=DEADLOCKS[script], seed=seed)
 
 
 @pytest.mark.parametrize("leases", [True, False], ids=["lease", "quorum"])
