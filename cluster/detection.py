@@ -6,10 +6,8 @@ group it is that itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from cluster.batch import Answer
 from cluster.contention import NEVER_MS, Contention
 from cluster.detector import Detector
 from cluster.raft.messages import Contended, ContendedHeard, Message
@@ -92,10 +90,6 @@ class Detection:
             else:
                 self._node.post(detector, shard.number, message)
             self._next_ms = min(self._next_ms, contention.next_ms())
-
-    def hear(self, replies: list[Iterable[Answer]]) -> list[Iterable[Answer]]:
-        """Takes the answers to what was asked here for the detector; the others."""
-        return [self._detector.hear(answers) for answers in replies] if self._detector.unanswered else replies
 
     def receive(self, peer: str, shard: Shard, message: Message, held_ms: float) -> None:
         """A report of a shard's leader, or the answer to one of this node's, that came so long before this turn."""

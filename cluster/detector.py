@@ -18,11 +18,11 @@ again; a new leader anywhere begins with a full report.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cluster.batch import Answer
 from cluster.contention import NEVER_MS, Report, decode
 from cluster.deadlock import Edge, Step, describe, find_cycle, steps
 from cluster.machine.clockwork import Clockwork
@@ -36,7 +36,6 @@ from cluster.ring.slots import SHARDS_MAX, slot_of
 
 if TYPE_CHECKING:
     from cluster.node import Node
-    from cluster.shard import Shard
 
 AGAIN_MS = 100.0
 """How long after a cycle was asked about it is looked at again."""
@@ -150,20 +149,10 @@ class Inquiry:
         return all(reply == 1 for reply in self.replies)
 
 
-class Question:
-    """The client, as far as a shard is concerned, of what an inquiry asks of it."""
-
-    __slots__ = ("inquiry",)
-
-    def __init__(self, inquiry: Inquiry) -> None:
-        self.inquiry = inquiry
-
-
 class Detector:
-    """Looks for cycles, while this node leads the system group. ``unanswered`` is how many questions are out."""
+    """Looks for cycles, while this node leads the system group."""
 
     def __init__(self, node: Node) -> None:
-        self.unanswered = 0
         self._node = node
         self._heard = False
         self.begin_anew()
@@ -225,8 +214,9 @@ class Detector:
         self._inquiries.append(inquiry)
         for number, links in inquiry.links.items():
             if number != inquiry.victim:
-                shard = self._node.shards[number]
-                shard.submit_read(self._question(inquiry, shard), is_standing, standing(links))
+                inquiry.asked += 1
+                hear = partial(self._hear, inquiry)
+                self._node.ask(self._node.shards[number], is_standing, standing(links), hear, logged=False)
 
     def _goes_on(self, inquiry: Inquiry) -> bool:
         if not inquiry.answered:
@@ -234,25 +224,11 @@ class Detector:
         if inquiry.confirmed or not inquiry.stands:
             return False
         inquiry.confirmed = True
-        shard = self._node.shards[inquiry.victim]
-        links = inquiry.links[inquiry.victim]
-        shard.submit(self._question(inquiry, shard), fail, failing(links, inquiry.text))
+        inquiry.asked += 1
+        args = failing(inquiry.links[inquiry.victim], inquiry.text)
+        self._node.ask(self._node.shards[inquiry.victim], fail, args, partial(self._hear, inquiry), logged=True)
         return True
 
-    def _question(self, inquiry: Inquiry, shard: Shard) -> Question:
-        self._node.stir(shard)
-        inquiry.asked += 1
-        self.unanswered += 1
-        return Question(inquiry)
-
-    def hear(self, answers: Iterable[Answer]) -> list[Answer]:
-        """Takes the answers to questions of its own; the others."""
-        others = []
-        for client, reply in answers:
-            if type(client) is Question:
-                client.inquiry.replies.append(reply)
-                self.unanswered -= 1
-                self._heard = True
-            else:
-                others.append((client, reply))
-        return others
+    def _hear(self, inquiry: Inquiry, reply: Reply) -> None:
+        inquiry.replies.append(reply)
+        self._heard = True

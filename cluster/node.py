@@ -28,7 +28,7 @@ node calls nobody. docs/raft.md follows one write through all of this.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, cast
 
@@ -42,7 +42,7 @@ from cluster.detection import MESSAGES as OF_DETECTION
 from cluster.detection import Detection
 from cluster.doubt import Doubt
 from cluster.machine.keyspace import Checkpoint
-from cluster.machine.machine import Commands
+from cluster.machine.machine import Commands, Handler
 from cluster.machine.reply import CommandError, Reply
 from cluster.moves import Moves
 from cluster.raft.core import Chance, Timing
@@ -89,6 +89,12 @@ class Answers(NamedTuple):
 
     replies: Iterable[Answer]
     woken: list[tuple[int, bytes, Reply]]
+
+
+class _Question(NamedTuple):
+    """A client that is the node itself."""
+
+    hear: Callable[[Reply], None]
 
 
 class Node:
@@ -168,6 +174,7 @@ class Node:
         self._left: dict[str, float] = {}  # nodes that were removed of late, and until when they are told who leads
         self._changed: dict[str, str] = {}  # of those met, who have another data folder than ``_members`` says
         self._to_drop: dict[int, None] = {}
+        self._questions = 0  # how many of its own have no answer yet
         self._detection = Detection(self) if len(self.shards) > 1 else None
         self._moves = Moves(self, node_timeout_ms)
         self._moves.targets()  # who is to lead stands for election first
@@ -588,9 +595,33 @@ class Node:
             replies += answers
             if ended:
                 woken += [(shard.number, origin, reply) for origin, _, reply in ended]
-        if self._detection is not None:
-            replies = self._detection.hear(replies)
+        if self._questions:
+            replies = [self._hear_own(answers) for answers in replies]
         return Answers(replies[0] if len(replies) == 1 else chain.from_iterable(replies), woken)
+
+    # What the node itself asks
+
+    def ask(
+        self, shard: Shard, handler: Handler, args: list[bytes], hear: Callable[[Reply], None], *, logged: bool
+    ) -> None:
+        """Gives a shard a command as a client would; ``hear`` is told the answer in the midst of `apply`."""
+        self.stir(shard)
+        self._questions += 1
+        if logged:
+            shard.submit(_Question(hear), handler, args)
+        else:
+            shard.submit_read(_Question(hear), handler, args)
+
+    def _hear_own(self, answers: Iterable[Answer]) -> list[Answer]:
+        """Hands on the answers to what the node asked; the others."""
+        others = []
+        for client, reply in answers:
+            if type(client) is _Question:
+                self._questions -= 1
+                client.hear(reply)
+            else:
+                others.append((client, reply))
+        return others
 
     # Checkpoints
 
