@@ -38,6 +38,7 @@ from cluster import atlas as system_state
 from cluster.atlas import Atlas
 from cluster.batch import Answer, Client, author_of
 from cluster.contacts import REACHABLE_TIMEOUTS, Contacts
+from cluster.courier import Courier
 from cluster.detection import MESSAGES as OF_DETECTION
 from cluster.detection import Detection
 from cluster.doubt import Doubt
@@ -59,7 +60,7 @@ from cluster.raft.messages import (
 )
 from cluster.ring.placement import place
 from cluster.ring.slots import SYSTEM, ranges, shard_of_slots
-from cluster.shard import FOREVER_MS, Shard
+from cluster.shard import ALL_SLOTS, FOREVER_MS, Shard
 from cluster.status import PeerStatus, RingRow, ShardStatus, Status
 from cluster.storage.contract import Entry, HardState, Identity, Recovered, Row
 from cluster.wishes import Change
@@ -140,7 +141,7 @@ class Node:
         )
         initial = [_config_of(one.nodes) for one in placed] or [Config()] * identity.shards
 
-        def new(number: int, commands: Commands, members: Config, voters_max: int) -> Shard:
+        def new(number: int, commands: Commands, members: Config, voters_max: int, slots: range = ALL_SLOTS) -> Shard:
             return Shard(
                 number,
                 commands,
@@ -152,9 +153,13 @@ class Node:
                 voters_max=voters_max,
                 contacts=self.contacts,
                 siblings=identity.shards,
+                slots=slots,
             )
 
-        self.shards = [new(number, commands, members, identity.replicas + 1) for number, members in enumerate(initial)]
+        self.shards = [
+            new(number, commands, members, identity.replicas + 1, range(first, last + 1))
+            for number, (members, (first, last)) in enumerate(zip(initial, ranges(identity.shards), strict=True))
+        ]
         self.system = new(SYSTEM, system_state.COMMANDS, _system_config(members), SYSTEM_VOTERS)
         self.system.departures(self)
         self._all = [*self.shards, self.system]
@@ -176,6 +181,7 @@ class Node:
         self._to_drop: dict[int, None] = {}
         self._questions = 0  # how many of its own have no answer yet
         self._detection = Detection(self) if len(self.shards) > 1 else None
+        self._courier = Courier(self)
         self._moves = Moves(self, node_timeout_ms)
         self._moves.targets()  # who is to lead stands for election first
 
@@ -394,6 +400,8 @@ class Node:
                 shard.tick()
         if self._detection is not None and now_ms >= self._detection.next_ms():
             self._detection.look(now_ms)
+        if now_ms >= self._courier.next_ms():
+            self._courier.look(now_ms)
         if now_ms >= self._next_round_ms:
             self._next_round_ms = (now_ms // ROUND_MS + 1) * ROUND_MS
             self._introduce()
@@ -432,7 +440,7 @@ class Node:
     def next_tick_ms(self) -> float:
         """The monotonic time at which `tick` has something to do."""
         self._note()
-        at_ms = min(self._tick_at_ms, self._next_round_ms)
+        at_ms = min(self._tick_at_ms, self._next_round_ms, self._courier.next_ms())
         if self._detection is not None:
             at_ms = min(at_ms, self._detection.next_ms())
         return min(at_ms, self.contacts.next_presence_ms) if len(self.members.members) > 1 else at_ms
@@ -592,6 +600,8 @@ class Node:
             self._note_leadership(shard)
             if self._detection is not None and shard.machine.lock_waits.changes is not None:
                 self._detection.contended(shard)
+            if shard.machine.letters:
+                self._courier.note(shard)
             replies += answers
             if ended:
                 woken += [(shard.number, origin, reply) for origin, _, reply in ended]

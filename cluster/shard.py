@@ -14,6 +14,7 @@ then is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from cluster import batch as batches
@@ -48,6 +49,7 @@ from cluster.raft.messages import (
     WishGranted,
     WishRefused,
 )
+from cluster.ring.slots import SLOTS
 from cluster.snapshots import Snapshots, ledger_of, parts_of
 from cluster.storage.contract import Entry, HardState, Recovered, Row
 from cluster.wishes import Change, Departures, Wishes
@@ -69,6 +71,7 @@ WAITS_PER_MESSAGE = 1_000
 FORGOTTEN_MS = 5_000.0
 """A replica that its shard has no longer, and that was not told, is given up after so long without a leader."""
 
+ALL_SLOTS = range(SLOTS)
 FOREVER_MS = float("inf")
 NOTHING_READABLE = -1
 
@@ -79,7 +82,7 @@ class Shard:
     ``author`` names the node in this run of its process; ``members`` is the
     configuration a new cluster begins with, empty where this node is given no
     replica; what the disk holds goes before it. ``siblings`` is how many shards
-    there are. ``turn`` is the node's turn in
+    there are, ``slots`` what this one has of the key space. ``turn`` is the node's turn in
     which `advance` was last called; ``tick_at_ms`` and ``due_at_ms`` are kept
     there by the node.
     """
@@ -97,11 +100,13 @@ class Shard:
         voters_max: int,
         contacts: Contacts,
         siblings: int = 1,
+        slots: range = ALL_SLOTS,
     ) -> None:
         self.number = number
         self.name = name
         self.timing = timing
-        self.machine = Machine(commands)
+        self._new_machine = partial(Machine, commands, slots)
+        self.machine = self._new_machine()
         self.now_ms = 0
         self._pace = Pace()
         self.monotonic_ms = 0.0
@@ -118,7 +123,6 @@ class Shard:
         self.dismissed = False  # its node was removed: what is under way is waited for, nothing more is taken
         self.chosen_ms: float | None = None  # when somebody here last wanted this node to lead
         self.clients = Clients(author)
-        self._commands = commands
         self._contacts = contacts
         self._siblings = siblings
         self._forwarding = Forwarding(author)
@@ -130,7 +134,7 @@ class Shard:
         self._leaderless_ms = 0.0
         self._elsewhere: tuple[int, str] | None = None  # the term and who leads in it, as that node itself said
         self.raft = Raft(name, members, shard=number, timing=timing, chance=chance, voters_max=voters_max)
-        self.snapshots = Snapshots(self.raft, commands)
+        self.snapshots = Snapshots(self.raft, self._new_machine)
         self._wishes = Wishes(self.raft)
         self._carrying = Carrying(self.clients)
         self._hosting = Hosting(self.raft, self._carrying, self._forwarding, self._outbox)
@@ -881,7 +885,7 @@ class Shard:
     def given_up(self) -> None:
         """Nothing of the replica is left on the disk but its term and vote: from here on this node is distant."""
         raft = self.raft
-        former, self.machine = self.machine, Machine(self._commands)
+        former, self.machine = self.machine, self._new_machine()
         self._remember_waits(former)
         raft.given_up()
         self.snapshots.abandon()

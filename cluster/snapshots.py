@@ -11,11 +11,12 @@ at once, so the last costs no more than the others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
-from cluster.machine.machine import Commands, Machine
+from cluster.machine.machine import Machine
 from cluster.raft.core import Raft
 from cluster.raft.following import brings_nothing
 from cluster.raft.membership import Config
@@ -54,13 +55,13 @@ class Installation:
 
     __slots__ = ("config", "index", "ledger", "machine", "numbers", "position", "term")
 
-    def __init__(self, commands: Commands, first: Chunk) -> None:
+    def __init__(self, machine: Machine, first: Chunk) -> None:
         self.index = first.index
         self.term = first.index_term
         self.position = 0
         self.ledger = first.ledger
         self.config, machine_ledger, self.numbers = parts_of(first.ledger)
-        self.machine = Machine(commands)
+        self.machine = machine
         self.machine.restore(machine_ledger, ())
 
     def expects(self, chunk: Chunk) -> bool:
@@ -76,9 +77,9 @@ class Installation:
 class Snapshots:
     """One node's snapshots, out and in."""
 
-    def __init__(self, raft: Raft, commands: Commands) -> None:
+    def __init__(self, raft: Raft, new_machine: Callable[[], Machine]) -> None:
         self._raft = raft
-        self._commands = commands
+        self._new_machine = new_machine
         self._installation: Installation | None = None
 
     @property
@@ -134,7 +135,7 @@ class Snapshots:
             if chunk.last and raft.log.saved_index < raft.log.last_index:
                 continue
             if not chunk.position:
-                self._installation = Installation(self._commands, chunk)
+                self._installation = Installation(self._new_machine(), chunk)
             known = self._installation
             if known is not None and known.expects(chunk):
                 raft.installing = chunk.last

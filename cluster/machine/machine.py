@@ -25,18 +25,20 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from cluster.machine import hold_lives, lock_deadlocks, locks, queues
+from cluster.machine import hold_lives, letters, lock_deadlocks, locks, queue_lives, queues
 from cluster.machine.clockwork import Alarm, Clockwork
 from cluster.machine.elections import Election
 from cluster.machine.hold import Holding, Issued
 from cluster.machine.keyspace import EXPIRY, STRING, Checkpoint, Keyspace, Value
 from cluster.machine.latches import Latch
+from cluster.machine.letters import Letter
 from cluster.machine.lock import Lock
 from cluster.machine.lock_deadlocks import Broken
 from cluster.machine.lock_waits import LockWaits
 from cluster.machine.reply import NULL_ARRAY, WAITING, CommandError, Reply
 from cluster.machine.semaphore import Semaphore
 from cluster.machine.sessions import Session, Sessions
+from cluster.machine.slots import SLOTS, slot_of
 from cluster.machine.waiters import WAIT, Waiter, Waiters
 from cluster.storage.contract import Row
 
@@ -75,6 +77,7 @@ class Ledger(msgspec.Struct, array_like=True):
     issued: Issued
     waits: int = 0
     deadlocks: Broken = msgspec.field(default_factory=Broken)
+    letters: dict[int, Letter] = {}
 
 
 class Machine:
@@ -85,10 +88,13 @@ class Machine:
     entries. ``origin`` names the session being served. ``behind`` says that
     something is due that has not rung, so that keys and locks outlive their end
     unseen: commands of the log end those they name, reads do not see them.
+    ``slots`` are those whose keys are in this shard; ``letters`` what is for others.
     """
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, slots: range = range(SLOTS)) -> None:
         self.commands = commands
+        self.slots = slots
+        self.letters: dict[int, Letter] = {}
         self.clockwork = Clockwork()
         self.keyspace = Keyspace(self.clockwork)
         self.waiters = Waiters(self.clockwork)
@@ -110,6 +116,10 @@ class Machine:
             UNBLOCK: _unblock,
             lock_deadlocks.STANDING: lock_deadlocks.is_standing,
             lock_deadlocks.FAIL: lock_deadlocks.fail,
+            letters.DELIVERED: letters.delivered,
+            letters.REFUSED: letters.refused,
+            queue_lives.ARRIVE: queue_lives.arrive,
+            queue_lives.COME_BACK: queue_lives.come_back,
         }
 
     # Carrying out
@@ -219,6 +229,10 @@ class Machine:
         return found
 
     # What handlers call
+
+    def holds(self, key: bytes) -> bool:
+        """Whether the key is one of this shard."""
+        return len(self.slots) == SLOTS or slot_of(key) in self.slots
 
     def next_id(self) -> int:
         """A number that was never given before in this shard."""
@@ -350,6 +364,7 @@ class Machine:
             self.issued,
             waiters.begun,
             self.deadlocks,
+            self.letters,
         )
         return self.keyspace.begin_checkpoint(), msgspec.msgpack.encode(ledger)
 
@@ -360,6 +375,7 @@ class Machine:
             self.now_ms = self.log_ms = known.now_ms
             self.counter, self.issued, self.deadlocks = known.counter, known.issued, known.deadlocks
             self.waiters.begun = known.waits
+            self.letters = known.letters
             for waiter in known.waiters:
                 self.waiters.add(waiter)
             for key in self.sessions.restore(known.sessions):

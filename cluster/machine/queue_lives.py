@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cluster.machine.clockwork import Alarm
+from cluster.machine.letters import post
 from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY, Message
 from cluster.machine.queue import SIGHTING, Header, Queue, Settings
 from cluster.machine.queue_options import PopOptions, PushOptions
+from cluster.machine.reply import OK, Reply, wrong_type
 
 if TYPE_CHECKING:
     from cluster.machine.machine import Machine
-    from cluster.machine.reply import Reply
 
 DUE = 3  # the alarm of a delay's or a visibility's end
 AGE = 4  # the alarm of a message's age limit
@@ -153,26 +154,65 @@ def give_up(machine: Machine, key: bytes, queue: Queue, message: Message, reason
     """The message is a dead letter: of this queue, or of its DLQ where that is a queue or can become one."""
     _touch_both(machine, key, message)
     _disarm(machine, key, message)
-    elsewhere = _dlq(machine, key, queue)
-    if elsewhere is None:
+    dlq = queue.settings.dlq
+    if dlq is None or dlq == key:
+        queue.bury(message, machine.now_ms, reason)
+    elif not machine.holds(dlq):
+        body = msgspec.msgpack.encode(message)
+        queue.send_away(message)
+        post(machine, [ARRIVE, dlq, body], [COME_BACK, key, body, reason])
+    elif (target := _found(machine, dlq)) is None:
         queue.bury(message, machine.now_ms, reason)
     else:
         queue.send_away(message)
-        options = PushOptions(given_id=message.id, priority=message.priority, group=message.group)
-        push(machine, *elsewhere, message.payload, options)
+        _take_in(machine, dlq, target, message)
     _wake_group(machine, key, message)
 
 
-def _dlq(machine: Machine, key: bytes, queue: Queue) -> tuple[bytes, Queue] | None:
-    """Where dead letters of the queue at ``key`` go, made if it is missing; None when they stay."""
-    other = queue.settings.dlq
-    if other is None or other == key:
-        return None
-    target = machine.keyspace.values.get(other)
-    if target is None:
-        target = Queue(Settings())
-        machine.keyspace.put(other, target)
-    return (other, target) if isinstance(target, Queue) else None
+def _found(machine: Machine, key: bytes) -> Queue | None:
+    """The queue at ``key``, made if there is nothing; None where there is something else."""
+    value = machine.keyspace.values.get(key)
+    if value is None:
+        value = Queue(Settings())
+        machine.keyspace.put(key, value)
+    return value if isinstance(value, Queue) else None
+
+
+def _take_in(machine: Machine, key: bytes, queue: Queue, dead: Message) -> None:
+    """A dead letter of another queue becomes a message of this one, with its id."""
+    push(machine, key, queue, dead.payload, PushOptions(given_id=dead.id, priority=dead.priority, group=dead.group))
+
+
+# Dead letters for a queue in another shard
+
+ARRIVE = b"_Q.ARRIVE"
+COME_BACK = b"_Q.COMEBACK"
+
+_decode_message = msgspec.msgpack.Decoder(Message).decode
+
+
+def arrive(machine: Machine, args: list[bytes]) -> Reply:
+    """A dead letter comes from another shard; ``-WRONGTYPE`` where there is no room for a queue."""
+    queue = _found(machine, args[1])
+    if queue is None:
+        raise wrong_type()
+    _take_in(machine, args[1], queue, _decode_message(args[2]))
+    return OK
+
+
+def come_back(machine: Machine, args: list[bytes]) -> Reply:
+    """It was not taken there: it stays with its queue, if that is still there."""
+    queue = machine.keyspace.values.get(args[1])
+    if not isinstance(queue, Queue):
+        return 0
+    sent = _decode_message(args[2])
+    number = machine.next_id().to_bytes(8, "big")
+    machine.keyspace.touch(args[1])
+    machine.keyspace.touch(args[1], number)
+    queue.counters.sent -= 1
+    at_ms, reason = machine.now_ms, args[3]
+    queue.add(msgspec.structs.replace(sent, number=number, given_id=sent.id, state=DEAD, at_ms=at_ms, note=reason))
+    return 1
 
 
 def _wake(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:

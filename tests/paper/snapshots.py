@@ -39,7 +39,7 @@ class Courier:
 
     def watch(self, name: str) -> None:
         """A member started: it has no piece of anything in memory."""
-        self.snapshots[name] = Snapshots(self.group[name], Commands({}, {}))
+        self.snapshots[name] = Snapshots(self.group[name], lambda: Machine(Commands({}, {})))
         self.storages.setdefault(name, MemoryStorage()).abandon_checkpoint()
 
     def checkpoint(self, name: str) -> int:
