@@ -221,6 +221,7 @@ def info(machine: Machine, args: list[bytes]) -> Reply:
         b"expired": counters.expired,
         b"oldest-ms": 0 if oldest_ms is None else machine.now_ms - oldest_ms,
         b"consumers": len(queue.consumers),
+        b"partitions": queue.settings.partitions,
         b"nodes": NODES,
         **describe(queue.settings),
     }
