@@ -223,11 +223,14 @@ class Detector:
             return True
         if inquiry.confirmed or not inquiry.stands:
             return False
+        self._fail_victim(inquiry)
+        return True
+
+    def _fail_victim(self, inquiry: Inquiry) -> None:
         inquiry.confirmed = True
         inquiry.asked += 1
         args = failing(inquiry.links[inquiry.victim], inquiry.text)
         self._node.ask(self._node.shards[inquiry.victim], fail, args, partial(self._hear, inquiry), logged=True)
-        return True
 
     def _hear(self, inquiry: Inquiry, reply: Reply) -> None:
         inquiry.replies.append(reply)

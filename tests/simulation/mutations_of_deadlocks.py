@@ -7,7 +7,6 @@ from unittest.mock import patch
 from cluster import detector
 from cluster.contention import Contention
 from cluster.detector import Detector, Inquiry
-from cluster.machine.lock_deadlocks import fail, failing
 from cluster.machine.lock_waits import Changes
 from cluster.raft.messages import Contended
 from tests.simulation import deadlocks
@@ -19,10 +18,7 @@ def fails_without_asking() -> Patch:
 
     def inquire(looker: Detector, inquiry: Inquiry) -> None:
         looker._inquiries.append(inquiry)
-        inquiry.confirmed = True
-        shard = looker._node.shards[inquiry.victim]
-        links = inquiry.links[inquiry.victim]
-        shard.submit(looker._question(inquiry, shard), fail, failing(links, inquiry.text))
+        looker._fail_victim(inquiry)
 
     return patch.object(Detector, "_inquire", inquire)
 
