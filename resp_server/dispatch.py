@@ -242,7 +242,11 @@ class Dispatcher:
                 self._deliver_carefully(client, reply)
         for number, origin, reply in answers.woken:
             waiter = self._server.session_of(origin)
-            if waiter is not None and waiter.waiting and waiter.lane.number == number:
+            if waiter is None:
+                observer = self._server.observers.woken(origin, reply)
+                if observer is not None:
+                    self.outbox[observer] = None
+            elif waiter.waiting and waiter.lane.number == number:
                 self._end_wait(waiter, reply)
 
     def give_up_waits(self, shard: Shard) -> None:
@@ -393,7 +397,9 @@ class Dispatcher:
             if session.watched not in (None, shard):
                 raise cross_slot()
             session.watched = shard
-        client = self._claim(session, shard)
+        client = self._claim(
+            session, shard, None if route.command.follow is None else route.command.follow(session, args)
+        )
         if route.blocking and b"BLOCK" in map(bytes.upper, args):
             session.lane = shard  # where it waits, whatever else is unanswered
             session.held = True

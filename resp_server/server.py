@@ -20,6 +20,7 @@ from cluster.ring.slots import slot_of
 from cluster.shard import Shard
 from resp_server.acknowledgements import Acknowledgements
 from resp_server.commands.table import Table
+from resp_server.observers import Observers
 from resp_server.peering import Listener, Sayings
 from resp_server.session import Session
 from resp_server.settings import Settings
@@ -167,6 +168,7 @@ class Server:
         self.run_id = run_id
         self.acknowledgements = Acknowledgements(node)
         self.lines = Lines(settings.cache_max_bytes)
+        self.observers = Observers(self)
         self.clients: dict[int, Session] = {}
         self.handshakes: dict[int, Listener] = {}  # by client: those that say they are nodes
         self.refusals = Sayings()  # of nodes that were not taken as peers
@@ -186,11 +188,16 @@ class Server:
 
     def connect(self, address: str, local_address: str) -> Session:
         """A new client."""
-        session = Session(self, self._next_client_id, address, local_address, self.now_ms())
-        self._next_client_id += 1
+        session = Session(self, self.next_id(), address, local_address, self.now_ms())
         self.clients[session.id] = session
         self.stats.connections += 1
         return session
+
+    def next_id(self) -> int:
+        """A number for a session, which no other one of this run has."""
+        number = self._next_client_id
+        self._next_client_id += 1
+        return number
 
     def disconnect(self, session: Session) -> None:
         """The client is gone: what ends with its session ends, at the latest when the log allows."""
@@ -199,6 +206,7 @@ class Server:
         session.closed = True
         del self.clients[session.id]
         self.handshakes.pop(session.id, None)
+        self.observers.leave(session)
         session.backlog.clear()
         session.places.clear()
         session.out.clear()

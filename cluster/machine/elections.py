@@ -17,7 +17,7 @@ from cluster.machine import hold_lives
 from cluster.machine.arguments import bounded
 from cluster.machine.hold import Hold, Holding
 from cluster.machine.hold_requests import LIFE, check_name, read_block_ms, read_options, read_px_ms, read_token
-from cluster.machine.reply import NULL_ARRAY, WAITING, Reply, wrong_type
+from cluster.machine.reply import NULL_ARRAY, WAITING, CommandError, Reply, syntax_error, wrong_type
 from cluster.machine.waiters import Waiter
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CAMPAIGN = {b"VALUE": True, **LIFE, b"BLOCK": True}
 RESIGN = {b"TOKEN": True}
-OBSERVE = {b"TOKEN": True, b"BLOCK": True}
+OBSERVE = {b"TOKEN": True, b"BLOCK": True, b"PUSH": False}
 
 OBSERVER = b"election observer"
 """What observers wait for: not their turn, so they do not stand in the line of the candidates."""
@@ -140,15 +140,21 @@ def leader(machine: Machine, args: list[bytes]) -> Reply:
 
 
 def observe(machine: Machine, args: list[bytes]) -> Reply:
-    """ELECT.OBSERVE key [TOKEN known] [BLOCK ms]: the leader, once it is not the known one.
+    """ELECT.OBSERVE key [TOKEN known] [BLOCK ms | PUSH]: the leader, once it is not the known one.
 
-    A token that was not given yet is refused: all who wait know one of the
+    That the client hears of others, too, is the business of the node it is
+    connected to, which asks for each. A token that was not given yet is refused: all who wait know one of the
     past, so whoever is elected is new to all of them.
     """
     found = read_options(args, 2, OBSERVE)
     if b"TOKEN" in found:
         bounded(found[b"TOKEN"], 0, machine.issued.counter, "TOKEN is not one that was given")
     block_ms = read_block_ms(machine, found)
+    if b"PUSH" in found:
+        if block_ms is not None:
+            raise syntax_error()
+        if not machine.may_wait:
+            raise CommandError("PUSH is not possible in a transaction")
     seen = _unknown(machine, args, found)
     if seen is not None:
         return seen

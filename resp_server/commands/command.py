@@ -20,10 +20,12 @@ from cluster.machine.reply import CommandError, Reply
 
 if TYPE_CHECKING:
     from resp_server.commands.spreading import Spread
+    from resp_server.places import Finish
     from resp_server.server import Server
     from resp_server.session import Session
 
 Serve: TypeAlias = "Callable[[Session, list[bytes]], Reply]"
+Follow: TypeAlias = "Callable[[Session, list[bytes]], Finish | None]"
 Prepare: TypeAlias = "Callable[[Server, list[bytes]], list[bytes]]"
 
 
@@ -74,7 +76,9 @@ class Command:
     it on the leader's state, ``fast``, ``blocking``, ``noauth``, ``admin`` …;
     our own are ``session``, its log entry names the client's session, and
     ``logged``, it goes through the log although it writes no key.
-    ``prepare`` gives a call's arguments as they go into the log, or raises. One
+    ``prepare`` gives a call's arguments as they go into the log, or raises.
+    ``follow`` gives what this node does with the answer of a call outside of a
+    transaction before the client gets it, None for nothing, or raises. One
     that ``ends_transaction``, or would begin another, is carried out at once
     instead of being queued in it. One that stands ``alone`` waits until all
     before it on its connection is answered, because it changes how the client's
@@ -103,6 +107,7 @@ class Command:
     retry: Retry | None = None
     serve: Serve | None = None
     prepare: Prepare | None = None
+    follow: Follow | None = None
     spread: Spread | None = None
     inner_at: int = 0
     ends_transaction: bool = False

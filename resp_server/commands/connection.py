@@ -70,6 +70,8 @@ def _hello(session: Session, args: list[bytes]) -> Reply:
         )
     if name is not None:
         session.name = name
+    if protocol == 2:
+        session.server.observers.leave(session)
     session.protocol = protocol
     session.settle()
     return {
@@ -120,6 +122,7 @@ def _echo(session: Session, args: list[bytes]) -> Reply:
 def _reset(session: Session, args: list[bytes]) -> Reply:
     session.reset()
     session.server.unwatch(session)
+    session.server.observers.leave(session)
     return _RESET
 
 

@@ -551,6 +551,7 @@ class Reactor:
                 self._drop(connection)
         self._listeners.watch()
         self._doorstep.clear()
+        self._server.observers.ask_again()
         for shard in self._node.each():
             seconds = 0 if shard.has_leader else self._leaderless_s.get(shard.number, 0) + 1
             self._leaderless_s[shard.number] = seconds

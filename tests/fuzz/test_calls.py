@@ -53,14 +53,15 @@ def is_answered(words: Words) -> bool:
 
 
 def answer(front: Front, client: Client, words: Words) -> list[object]:
-    """The replies to one call of a client that may have to wait, and then gives up."""
+    """The replies to one call of a client that may have to wait, and then gives up; not what is pushed to it."""
     replies = client.call(*words)
     if client.session.waiting:
         assert not replies
         front.server.shard(client.session.lane.number).unblock(None, client.session.origin, b"TIMEOUT")
         front.finish()
         replies = client.replies()
-    return replies
+    front.finish()  # what is asked for those who observe
+    return [reply for reply in replies if not isinstance(reply, hiredis.PushNotification)]
 
 
 def states(front: Front) -> list[dict[str, object]]:

@@ -11,27 +11,44 @@ LAST = "last"
 
 
 class Observer:
-    """A client that asks again and again for a leader it does not know, until the last one."""
+    """A client that hears of one leader after the other, until the last one."""
 
-    def __init__(self, client: RawClient, protocol: int, election: str) -> None:
+    def __init__(self, client: RawClient, election: str) -> None:
         self.seen: list[tuple[int, str, str]] = []
         self._client = client
         self._election = election
-        client.call("HELLO", protocol)
 
-    def watch(self) -> None:
+    def ask(self) -> None:
+        """With RESP2: again and again for a leader it does not know."""
         known: tuple[str | int, ...] = ()
-        while not self.seen or self.seen[-1][1] != LAST:
-            candidate, token, value = insist(self._client, "ELECT.OBSERVE", self._election, *known, "BLOCK", 0)
-            self.seen.append((token, candidate.decode(), value.decode()))
-            known = ("TOKEN", token)
+        while not self._heard_last():
+            self._note(*insist(self._client, "ELECT.OBSERVE", self._election, *known, "BLOCK", 0))
+            known = ("TOKEN", self.seen[-1][0])
+
+    def listen(self) -> None:
+        """With RESP3: once, and the news come by themselves."""
+        self._client.call("HELLO", 3)
+        leader = insist(self._client, "ELECT.OBSERVE", self._election, "PUSH")
+        if leader is not None:
+            self._note(*leader)
+        while not self._heard_last():
+            kind, key, *news = self._client.read()
+            assert (kind, key) == (b"elect", self._election.encode())
+            self._note(*news)
+
+    def _note(self, candidate: bytes, token: int, value: bytes) -> None:
+        self.seen.append((token, candidate.decode(), value.decode()))
+
+    def _heard_last(self) -> bool:
+        return bool(self.seen) and self.seen[-1][1] == LAST
 
 
 def test_every_observer_hears_of_the_last_leader(stage: Stage) -> None:
     election, elected, threads = stage.key("election"), dict[int, str](), Threads()
-    observers = [Observer(node.raw(), protocol, election) for node in stage.nodes for protocol in (2, 3)]
-    for observer in observers:
-        threads.start(observer.watch)
+    observers = [Observer(node.raw(), election) for node in stage.nodes for _ in range(2)]
+    for asks, listens in zip(observers[::2], observers[1::2], strict=True):
+        threads.start(asks.ask)
+        threads.start(listens.listen)
     names = [*(f"c{number}" for number in range(TERMS)), LAST]
     for number, name in enumerate(names):
         if number == TERMS // 2:
