@@ -222,6 +222,25 @@ def two_at_once(script: Script) -> None:
         raise Violation("every cycle is broken", f"{[op.output for op in (*cycle.waits, *last)]}")
 
 
+def eight_in_a_ring(script: Script) -> None:
+    """Eight owners, each in a session of its own, have a lock each and wait for the next one's."""
+    simulation = script.simulation
+    script.run(300)
+    nodes = list(simulation.processes.values())
+    shards = simulation.shape.shards
+    keys = [keys_of_all(simulation, b"w%d." % round_)[number].decode() for round_ in (0, 1) for number in range(shards)]
+    for place, key in enumerate(keys):
+        script.call(nodes[place % len(nodes)], "LOCK.ACQUIRE", key, f"o{place}", *LIVES)
+    waits = []
+    for place in range(len(keys)):
+        wanted, node = keys[(place + 1) % len(keys)], nodes[place // 2 % len(nodes)]
+        waits.append(_waits(script.send(node, "LOCK.ACQUIRE", wanted, f"o{place}", *LIVES, "BLOCK", "0"), script))
+        script.run(30)
+    script.run(BROKEN_MS_MAX)
+    if [op for op in waits if op.done] != waits[-1:] or not str(waits[-1].output).startswith("-DEADLOCK"):
+        raise Violation("every cycle is broken", f"{[op.output for op in waits]}")
+
+
 DEADLOCKS: dict[Play, Shape] = {
     closed_by_a_grant: ONE,
     over_two_shards: ON_FOUR,
@@ -231,6 +250,7 @@ DEADLOCKS: dict[Play, Shape] = {
     old_report: ON_FOUR,
     wait_that_is_over: ON_FOUR,
     asked_in_vain: ON_FOUR,
+    eight_in_a_ring: ON_FOUR,
     two_at_once: ON_FOUR,
 }
 """All of them, and the cluster each needs."""

@@ -31,18 +31,42 @@ CLOCK_MS = 1
 def judge_told(history: Iterable[Op], watch: Watch) -> int:
     """Raises `Violation` unless every answer is what the log came to; how many were judged."""
     judged = 0
+    history = list(history)
+    _judge_looks(history)
     for op in history:
         referee = watch.groups[op.shard].referee
         if referee is None or op.returned is None or op.void or not op.call[0].startswith(JUDGED):
             continue
         judged += 1
-        if op.call[0] == b"LOCK.INFO":
-            continue
         if op.call[0] not in LOOKS:
             _judge_answer(op, referee)
         if op.call[0] in TAKES and isinstance(op.output, int):
             _judge_grant(op, op.output, watch.groups[op.shard], referee)
     return judged
+
+
+def _judge_looks(history: Iterable[Op]) -> None:
+    """Who looks at a lock or an office sees a token at least as great as any that somebody was told before."""
+    events: list[tuple[int, bytes, int, Op | None]] = []  # when, key, token, and who looked
+    for op in history:
+        if op.returned is None or op.void:
+            continue
+        if op.call[0] in LOOKS and (seen := _token_seen(op)) is not None:
+            events.append((op.invoked, key_of(op.call), seen, op))
+        elif op.call[0] in TAKES and isinstance(op.output, int):
+            events.append((op.returned, key_of(op.call), op.output, None))
+    told: dict[bytes, int] = {}
+    for _, key, token, looked in sorted(events, key=lambda event: event[0]):
+        if looked is None:
+            told[key] = max(token, told.get(key, 0))
+        elif token < told.get(key, 0):
+            raise Violation("tokens grow", f"{looked} saw {token} when {told[key]} had been told")
+
+
+def _token_seen(op: Op) -> int | None:
+    reply = op.reply
+    found = reply[b"token"] if isinstance(reply, dict) else reply[1] if isinstance(reply, list) else None
+    return found if isinstance(found, int) else None
 
 
 def _judge_answer(op: Op, referee: Referee) -> None:
