@@ -177,10 +177,11 @@ def waits(server: Server | Node, name: str) -> bool:
     return len(info(server, name)["waiters"]) == 1
 
 
-def test_who_closes_the_circle_is_told(five: Cluster) -> None:
+@pytest.mark.parametrize("shards", [(2, 2, 2), (1, 4, 6)], ids=["in one shard", "over three"])
+def test_who_closes_the_circle_is_told(five: Cluster, shards: Sequence[int]) -> None:
     """Three programs, each at another node; the two that waited before are served."""
-    wait_for_ring(five)
-    names, nodes, threads = ["{circle}a", "{circle}b", "{circle}c"], list(five.nodes.values()), Threads()
+    ring, nodes, threads = wait_for_ring(five), list(five.nodes.values()), Threads()
+    names = [ring.key_in(shard, f"{letter}{len({*shards})}") for shard, letter in zip(shards, "abc", strict=True)]
     ends: dict[str, str] = {}
 
     def work(number: int) -> None:
