@@ -104,6 +104,17 @@ class Cluster:
             time.sleep(LOOK_SECONDS)
         raise MeasureFailed(f"shards are not where they belong after {TIMEOUT_SECONDS:g} s")
 
+    def ring(self) -> Ring:
+        """Where every shard is, as a node knows that runs; each has a leader."""
+        give_up = time.monotonic() + START_SECONDS
+        while time.monotonic() < give_up:
+            with suppress(OSError):
+                ring = ring_of(self._nodes[self.running[0]])
+                if all(row.leader for row in ring.rows):
+                    return ring
+            time.sleep(POLL_SECONDS)
+        raise MeasureFailed(f"some shards have no leader after {START_SECONDS:g} s")
+
     def processor_seconds(self) -> dict[str, float]:
         """The processor time each node has used so far."""
         return {name: _processor_seconds(self._nodes[name].server.process.pid) for name in self.running}

@@ -14,6 +14,7 @@ from benchmarks.etcd import etcd_cluster
 from benchmarks.handover import handovers
 from benchmarks.open_loop import quantile
 from benchmarks.probes import Endpoint, MeasureFailed, Pace, closed_loop, command, request
+from tests.rings import Ring
 
 CLIENTS = 200
 OUR_PAIRS = 150
@@ -29,6 +30,8 @@ DISTURBED_CYCLES = 10
 """Deadlocks with a change of leader right before, in all."""
 
 Pick = Callable[[Sequence[float]], float]
+Change = Callable[[Cluster, Ring], tuple[Sequence[Endpoint], Callable[[], None]]]
+"""Which nodes clients may be connected to, and what changes the leaders."""
 Samples = Callable[[Bench], AbstractContextManager[tuple[Sampler, Sampler | None]]]
 
 
@@ -95,6 +98,11 @@ def handed_over(bench: Bench) -> Samplers:
         yield sample, None
 
 
+def _cycle(owners: int, shards: int) -> Sequence[int]:
+    """The shards of that many owners' locks."""
+    return [number % shards for number in range(owners)]
+
+
 def broken(pick: Pick, shards: int) -> Samples:
     """Milliseconds until deadlocks of all numbers of owners are broken; owners are spread over so many shards."""
 
@@ -107,7 +115,7 @@ def broken(pick: Pick, shards: int) -> Samples:
             def sample() -> float:
                 taken: list[float] = []
                 for owners in OWNERS:
-                    cycle = [number % shards for number in range(owners)]
+                    cycle = _cycle(owners, shards)
                     some = [break_one(endpoints, ring, cycle) for _ in range(max(1, CYCLES // bench.divisor))]
                     _told(bench, f"{owners} owners", some)
                     taken += some
@@ -119,22 +127,21 @@ def broken(pick: Pick, shards: int) -> Samples:
     return samplers
 
 
-def broken_after(change: Callable[[Cluster], tuple[Sequence[Endpoint], Callable[[], None]]], pick: Pick) -> Samples:
-    """Milliseconds until deadlocks over many shards are broken whose leaders change right before the cycle is closed.
-
-    ``change`` says which nodes clients may be connected to, and what changes the leaders.
-    """
+def broken_after(change: Change, pick: Pick, shards: int = SHARDS) -> Samples:
+    """As `broken`, where leaders change right before the cycle is closed."""
 
     @contextmanager
     def samplers(bench: Bench) -> Samplers:
         with bench.cluster(3, "--shards", str(SHARDS)) as nodes:
+            nodes.settle()
 
             def sample() -> float:
                 taken = []
                 for number in range(max(1, DISTURBED_CYCLES // bench.divisor)):
-                    ring = nodes.settle()
-                    endpoints, disturb = change(nodes)
-                    taken.append(break_one(endpoints, ring, range(OWNERS[number % len(OWNERS)]), disturb))
+                    ring = nodes.ring()
+                    endpoints, disturb = change(nodes, ring)
+                    cycle = _cycle(OWNERS[number % len(OWNERS)], shards)
+                    taken.append(break_one(endpoints, ring, cycle, disturb))
                     nodes.start()
                 _told(bench, "all", taken)
                 return 1000 * pick(taken)
@@ -144,11 +151,10 @@ def broken_after(change: Callable[[Cluster], tuple[Sequence[Endpoint], Callable[
     return samplers
 
 
-def handed_to_another(nodes: Cluster) -> tuple[Sequence[Endpoint], Callable[[], None]]:
-    """One node becomes the leader of every shard, and of the group of all nodes."""
-    endpoints = [nodes.endpoint(name) for name in nodes.running]
-    follower = nodes.endpoint(nodes.followers()[0])
-    return endpoints, lambda: _lead(follower)
+def handed_to_another(nodes: Cluster, ring: Ring) -> tuple[Sequence[Endpoint], Callable[[], None]]:
+    """Another node than the first shard's leader becomes that of every shard, and of the group of all nodes."""
+    other = next(name for name in nodes.running if name != ring.rows[0].leader)
+    return [nodes.endpoint(name) for name in nodes.running], lambda: _lead(nodes.endpoint(other))
 
 
 def _lead(endpoint: Endpoint) -> None:
@@ -156,10 +162,10 @@ def _lead(endpoint: Endpoint) -> None:
         raise MeasureFailed("the leaders did not change")
 
 
-def killed(nodes: Cluster) -> tuple[Sequence[Endpoint], Callable[[], None]]:
+def killed(nodes: Cluster, ring: Ring) -> tuple[Sequence[Endpoint], Callable[[], None]]:
     """kill -9 of the node that leads the first shard, and some others with it."""
-    leader = nodes.leader()
-    survivors = [nodes.endpoint(name) for name in nodes.followers()]
+    leader = str(ring.rows[0].leader)
+    survivors = [nodes.endpoint(name) for name in nodes.running if name != leader]
     return survivors, lambda: nodes.kill(leader)
 
 

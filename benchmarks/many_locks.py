@@ -41,12 +41,15 @@ class Crowd:
         self._node = node
         self._size = size
         self._turn = 0
-        holder = node.connect()
         keys = [LINE, *(f"held:{number}" for number in range(1, size))]
-        for at, key in enumerate(keys):
+        holders = [node.connect() for _ in range(BATCH)]
+        for first in range(0, size, BATCH):
             # Lives end over an hour, as they would if not all had begun at once.
-            life_ms = HOUR_MS + HOUR_MS * at // size
-            node.carry_out([(holder, words(f"LOCK.ACQUIRE {key} holder:{at} PX {life_ms}"))], [holder])
+            asked = [
+                (holder, words(f"LOCK.ACQUIRE {keys[at]} holder:{at} PX {HOUR_MS + HOUR_MS * at // size}"))
+                for holder, at in zip(holders, range(first, min(size, first + BATCH)), strict=False)
+            ]
+            node.carry_out(asked, [holder for holder, _ in asked])
         self._waiters = [node.connect() for _ in range(size)]
         for first in range(0, size, BATCH):
             batch = range(first, min(size, first + BATCH))
