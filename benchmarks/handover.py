@@ -8,10 +8,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count as numbers
 
 from benchmarks.probes import POLL_SECONDS, RECEIVE_BYTES, SILENCE_SECONDS, Endpoint, MeasureFailed, ask, request
 
 HOLD_MS = 600_000
+
+_contests = numbers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +97,5 @@ def _waiting(endpoint: Endpoint, key: str) -> int:
 def handovers(endpoints: Sequence[Endpoint], waiters: int, count: int) -> list[float]:
     """So many hand-overs of one lock that ``waiters`` always wait for, in seconds."""
     with ExitStack() as until:
-        contest = Contest(endpoints, waiters, "contended", until)
+        contest = Contest(endpoints, waiters, f"contended:{next(_contests)}", until)
         return [contest.hand_over() for _ in range(count)]

@@ -152,7 +152,7 @@ def broken_after(change: Change, pick: Pick, shards: int = SHARDS) -> Samples:
 
 
 def handed_to_another(nodes: Cluster, ring: Ring) -> tuple[Sequence[Endpoint], Callable[[], None]]:
-    """Another node than the first shard's leader becomes that of every shard, and of the group of all nodes."""
+    """Another node than the first shard's leader becomes that of every shard."""
     other = next(name for name in nodes.running if name != ring.rows[0].leader)
     return [nodes.endpoint(name) for name in nodes.running], lambda: _lead(nodes.endpoint(other))
 
@@ -164,9 +164,17 @@ def _lead(endpoint: Endpoint) -> None:
 
 def killed(nodes: Cluster, ring: Ring) -> tuple[Sequence[Endpoint], Callable[[], None]]:
     """kill -9 of the node that leads the first shard, and some others with it."""
-    leader = str(ring.rows[0].leader)
-    survivors = [nodes.endpoint(name) for name in nodes.running if name != leader]
-    return survivors, lambda: nodes.kill(leader)
+    return _killing(nodes, str(ring.rows[0].leader))
+
+
+def finder_killed(nodes: Cluster, _: Ring) -> tuple[Sequence[Endpoint], Callable[[], None]]:
+    """kill -9 of the leader of the group of all nodes, which finds the cycles; it leads some shards as well."""
+    return _killing(nodes, nodes.info(nodes.running[0])["system_leader"])
+
+
+def _killing(nodes: Cluster, victim: str) -> tuple[Sequence[Endpoint], Callable[[], None]]:
+    survivors = [nodes.endpoint(name) for name in nodes.running if name != victim]
+    return survivors, lambda: nodes.kill(victim)
 
 
 CLUSTERED = (
@@ -189,6 +197,10 @@ CLUSTERED = (
     Measure(
         "lock-deadlock-kill", "after kill -9 of a leader, worst", "ms", "", 1000.0, False,
         broken_after(killed, max), repeats=False,
+    ),
+    Measure(
+        "lock-deadlock-kill-finder", "after kill -9 of the finder, worst", "ms", "", 1000.0, False,
+        broken_after(finder_killed, max), repeats=False,
     ),
 )  # fmt: skip
 

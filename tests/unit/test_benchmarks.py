@@ -342,11 +342,13 @@ def test_a_crowd_stays_as_it_is_however_often_it_is_asked(in_line: bool) -> None
 @pytest.mark.slow
 def test_locks_over_sockets(sepakat: Server) -> None:
     endpoint = Endpoint(HOST, sepakat.port)
-    assert all(seconds > 0 for seconds in handovers([endpoint], waiters=5, count=20))
+    for _ in range(2):
+        assert all(seconds > 0 for seconds in handovers([endpoint], waiters=5, count=20))
     row = {"shard": 0, "slots": [[0, 16383]], "nodes": [], "leader": "", "preferred": "", "moving": []}
     for owners in (2, 5):
         assert break_one([endpoint], Ring.read([row]), [0] * owners) > 0
-    assert ask(endpoint, "LOCK.SCAN", "0") == [b"0", [b"contended"]]
+    cursor, left = ask(endpoint, "LOCK.SCAN", "0")
+    assert (cursor, [key.partition(b":")[0] for key in left]) == (b"0", [b"contended"] * 2)
     with ExitStack() as until:
         crowd = Crowd(OverSockets(endpoint, until), 100, in_line=False)
         timed = [{what for what, seconds in crowd.costs() if seconds is not None} for _ in range(2)]
