@@ -12,6 +12,8 @@ The caller (the edge, or a simulator) does this, turn after turn:
    then `Shard.submit` it if it must go through the log, and with
    `Shard.submit_read` what reads; where ``reads_wait`` does not say so, and
    nothing of the connection is unanswered, `Shard.read` may answer at once.
+   Whoever has anything in a shard that has `lapsed` is closed before that, and
+   before it is sent anything.
 3. `tick` runs the timers.
 4. While the disk is free: `ready` gives what to make durable, or None.
 5. Send what `outgoing` gives. An entry goes to the followers while the
@@ -39,6 +41,7 @@ from cluster.atlas import Atlas
 from cluster.batch import Answer, Client, author_of
 from cluster.contacts import REACHABLE_TIMEOUTS, Contacts
 from cluster.courier import Courier
+from cluster.credit import Credit
 from cluster.detection import MESSAGES as OF_DETECTION
 from cluster.detection import Detection
 from cluster.doubt import Doubt
@@ -52,6 +55,7 @@ from cluster.raft.messages import (
     Append,
     Chunk,
     Commit,
+    Forward,
     Heartbeat,
     Message,
     Presence,
@@ -61,6 +65,7 @@ from cluster.raft.messages import (
 from cluster.ring.placement import place
 from cluster.ring.slots import SYSTEM, ranges, shard_of_slots
 from cluster.shard import ALL_SLOTS, FOREVER_MS, Shard
+from cluster.silence import Silence
 from cluster.status import PeerStatus, RingRow, ShardStatus, Status
 from cluster.storage.contract import Entry, HardState, Identity, Recovered, Row
 from cluster.wishes import Change
@@ -72,7 +77,7 @@ LINGER_MS = 5_000.0
 """How long a node that was removed is still told who leads: it may have clients that wait for an outcome."""
 
 ROUND_MS = 300.0
-"""How often a node looks whether a shard has to move, and whether the others know where it is."""
+"""How often a node looks whether a shard has to move, who is silent, and whether the others know where it is."""
 
 FROM_CHANGED = frozenset({Append, Heartbeat, Commit, Chunk, TimeoutNow, Vote, Presence})
 """What is taken from a member that has another data folder than it is known by: nothing that rests on what it had."""
@@ -106,7 +111,8 @@ class Node:
     far as this node knows, ``founders`` those nodes the shards of a new cluster
     were first placed on, empty for a node that joined; what the disk holds goes
     before both. ``address`` is where the others reach this node.
-    ``node_timeout_ms`` is how long another may be silent before its shards move.
+    ``node_timeout_ms`` is how long another may be silent before its shards move,
+    ``session_timeout_ms`` how long before its clients' sessions are ended.
     """
 
     def __init__(
@@ -122,6 +128,7 @@ class Node:
         address: str = "",
         zone: str = "",
         node_timeout_ms: float = 300_000.0,
+        session_timeout_ms: int = 10_000,
     ) -> None:
         self.identity = identity
         self.name = identity.node
@@ -182,6 +189,9 @@ class Node:
         self._questions = 0  # how many of its own have no answer yet
         self._detection = Detection(self) if len(self.shards) > 1 else None
         self._courier = Courier(self)
+        self._session_timeout_ms = session_timeout_ms
+        self._silence = Silence(self, session_timeout_ms)
+        self._credit = Credit(identity.shards, session_timeout_ms)
         self._moves = Moves(self, node_timeout_ms)
         self._moves.targets()  # who is to lead stands for election first
 
@@ -302,6 +312,8 @@ class Node:
         if kind is Presence:
             self._hear_presence(peer, cast("Presence", message), held_ms)
             return
+        if kind is Forward:
+            self.contacts.touched(peer, self.monotonic_ms)
         shard = self._by_number.get(number)
         if shard is None:
             return
@@ -313,6 +325,7 @@ class Node:
 
     def _hear_presence(self, peer: str, message: Presence, held_ms: float) -> None:
         self.contacts.present(peer, message, self.monotonic_ms - held_ms)
+        self._credit.hear(peer, message, self.monotonic_ms)
         leads = dict(message.leads)
         for shard in self._all:
             term = leads.get(shard.number)
@@ -402,12 +415,19 @@ class Node:
             self._detection.look(now_ms)
         if now_ms >= self._courier.next_ms():
             self._courier.look(now_ms)
+        if now_ms >= self._credit.next_ms:
+            self.lapsed(now_ms)
         if now_ms >= self._next_round_ms:
             self._next_round_ms = (now_ms // ROUND_MS + 1) * ROUND_MS
-            self._introduce()
-            self._moves.look()
-            if self._detection is not None:
-                self._detection.see_office()
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """Once in a while."""
+        self._introduce()
+        self._silence.look()
+        self._moves.look()
+        if self._detection is not None:
+            self._detection.see_office()
 
     def _note_leadership(self, shard: Shard) -> None:
         """Whether this node leads the shard, and knows it well enough for others to come with their commands."""
@@ -434,13 +454,30 @@ class Node:
             self._compare_disks()
         self._left = {peer: until_ms for peer, until_ms in self._left.items() if until_ms > self.monotonic_ms}
         others = [*self.members.others(self.name), *self._left]
-        presences = self.contacts.presences(others, list(self._leads.items()), self.monotonic_ms)
+        presences = self.contacts.presences(
+            others,
+            list(self._leads.items()),
+            self.monotonic_ms,
+            doubts=self._doubts(),
+            session_timeout_ms=self._session_timeout_ms,
+        )
         self._outbox += [(peer, SYSTEM, message) for peer, message in presences]
+
+    def _doubts(self) -> list[tuple[int, int]]:
+        """The shards this node says it leads, and was certain to lead only so many microseconds ago."""
+        now_ms, found = self.monotonic_ms, []
+        for number in self._leads:
+            leading = self._by_number[number].raft.leading
+            sure_ms = leading.sure_ms(now_ms) if leading is not None else 0.0
+            self._credit.note(number, sure_ms)
+            if sure_ms < now_ms:
+                found.append((number, int((now_ms - sure_ms) * 1000) + 1))
+        return found
 
     def next_tick_ms(self) -> float:
         """The monotonic time at which `tick` has something to do."""
         self._note()
-        at_ms = min(self._tick_at_ms, self._next_round_ms, self._courier.next_ms())
+        at_ms = min(self._tick_at_ms, self._next_round_ms, self._courier.next_ms(), self._credit.next_ms)
         if self._detection is not None:
             at_ms = min(at_ms, self._detection.next_ms())
         return min(at_ms, self.contacts.next_presence_ms) if len(self.members.members) > 1 else at_ms
@@ -483,6 +520,33 @@ class Node:
     def origin(self, client_id: int) -> bytes:
         """The name by which the logs know a client's session."""
         return self.system.clients.origin(client_id)
+
+    # Sessions
+
+    def lapsed(self, monotonic_ms: float) -> list[int]:
+        """The shards in which sessions of this node's clients may be ended by others: who has any is to be closed.
+
+        Those that began to have something there less than `keep_ms` ago need not be.
+        """
+        for shard in self.shards:
+            if shard.raft.leading is not None:
+                self._credit.note(shard.number, shard.raft.leading.sure_ms(monotonic_ms))
+        return self._credit.lapsed(monotonic_ms)
+
+    @property
+    def next_lapse_ms(self) -> float:
+        """The monotonic time at which `lapsed` may have something new to say, infinite while nothing can lapse."""
+        return self._credit.next_ms
+
+    @property
+    def keep_ms(self) -> float:
+        """How long a session is certainly not ended by others after it began to have something in a shard."""
+        return self._credit.keep_ms
+
+    @property
+    def sessions_ended(self) -> int:
+        """How many sessions of silent nodes this one has ended, as the leader of shards."""
+        return self._silence.ended
 
     # Membership
 

@@ -523,6 +523,11 @@ class Shard:
         self._carrying.waits.pop(origin, None)
         self.clients.owe((self.machine.handler(END_SESSION), [END_SESSION, origin], b""))
 
+    @property
+    def authors(self) -> Iterable[bytes]:
+        """The nodes, each in its last run, that ever brought something into the log: no session is of another."""
+        return self._carrying.numbers
+
     def knows_session(self, origin: bytes) -> bool:
         """Whether the replicated state may hold something that ends with this session."""
         machine = self.machine

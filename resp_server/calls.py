@@ -69,11 +69,18 @@ class Calls:
 
     # Transactions
 
-    def transaction(self, session: Session, shard: Shard, queued: Sequence[Queued], *, reads: bool) -> Handler:
-        """What carries out those commands of a transaction that are not local; ``reads`` where all only read."""
-        steps = [(self.handler(session, route, shard), args, not route.logged) for route, args in queued]
-        run = transactions.look if reads else transactions.execute
-        return lambda machine, _: self.affordable(session, run(machine, steps))
+    def transaction(self, session: Session, shard: Shard, queued: Sequence[Queued], *, watched: bool) -> Handler:
+        """What carries out those commands of a transaction that are not local; ``watched`` where keys are for it."""
+        steps = self._steps(session, shard, queued)
+        return lambda machine, _: self.affordable(session, transactions.execute(machine, steps, watched=watched))
+
+    def looks(self, session: Session, shard: Shard, queued: Sequence[Queued]) -> Handler:
+        """The same where all of them only read."""
+        steps = self._steps(session, shard, queued)
+        return lambda machine, _: self.affordable(session, transactions.look(machine, steps))
+
+    def _steps(self, session: Session, shard: Shard, queued: Sequence[Queued]) -> list[transactions.Step]:
+        return [(self.handler(session, route, shard), args, not route.logged) for route, args in queued]
 
     def weaving(self, session: Session, queued: Sequence[Queued]) -> Finish | None:
         """Runs the local commands among those of a transaction that was carried out, and adds their replies.

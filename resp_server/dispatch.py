@@ -55,6 +55,8 @@ UNANSWERED_MAX = 64
 WRITES_UNANSWERED_MAX = 2048
 """A client owed more replies than this from the log is not listened to until it got them."""
 
+UNCERTAIN = "UNCERTAIN"
+
 BRACE = ord("{")  # found ten times as fast as b"{" is
 SLOT_BITS = SLOTS - 1
 assert SLOTS & SLOT_BITS == 0
@@ -254,7 +256,7 @@ class Dispatcher:
         for session in list(self._server.clients.values()):
             if session.waiting and session.lane is shard:
                 self._server.shard(shard.number).unblock(None, session.origin, b"TIMEOUT")
-                self._end_wait(session, CommandError("no leader; it may still be served", "UNCERTAIN"))
+                self._end_wait(session, CommandError("no leader; it may still be served", UNCERTAIN))
 
     def _end_wait(self, session: Session, reply: Reply) -> None:
         session.waiting = False
@@ -263,7 +265,7 @@ class Dispatcher:
             session.places[-1].fill(reply)
             self._clear(session)
             return
-        session.answer(reply)
+        self._answer(session, reply)
         self._release_when_done(session)
 
     def _deliver_carefully(self, session: Session, reply: Reply) -> None:
@@ -278,6 +280,7 @@ class Dispatcher:
     def _answer(self, session: Session, reply: Reply) -> None:
         if type(reply) is CommandError:
             self._server.stats.count_error(reply)
+            session.unsure |= reply.code == UNCERTAIN
         session.answer(reply)
 
     def _clear(self, session: Session) -> None:
@@ -409,7 +412,7 @@ class Dispatcher:
 
     def _known_to(self, shard: Shard, session: Session) -> bytes:
         """The session's name in the log of a shard that may hold something of it from now on."""
-        session.shards[shard.number] = None
+        session.shards.setdefault(shard.number, self._node.monotonic_ms)
         return session.origin
 
     def _look(
@@ -510,14 +513,14 @@ class Dispatcher:
         number = transaction.shard
         if number is None:
             number = 0 if session.watched is None else session.watched.number
-        session.watched = None
+        watched, session.watched = session.watched is not None, None
         shard = session.written = self._server.shard(number)
         steps = transaction.in_shard
         shard.submit(
             self._claim(session, shard, self._calls.weaving(session, transaction.commands)),
-            self._calls.transaction(session, shard, steps, reads=False),
+            self._calls.transaction(session, shard, steps, watched=watched),
             [b"EXEC"],
-            logged=transactions.logged([(args, not route.logged) for route, args in steps]),
+            logged=transactions.logged([(args, not route.logged) for route, args in steps], watched=watched),
             origin=self._known_to(shard, session),
         )
 
@@ -529,7 +532,7 @@ class Dispatcher:
             self._reply(session, [] if weave is None else weave([]))
             return
         shard = self._server.shard(transaction.shard or 0)
-        handler = self._calls.transaction(session, shard, steps, reads=True)
+        handler = self._calls.looks(session, shard, steps)
         self._look(session, shard, handler, transactions.looking([args for _, args in steps]), weave)
 
     # Answering

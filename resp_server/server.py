@@ -70,6 +70,7 @@ class Stats:
     commits: int = 0
     commit_failures: int = 0
     output_limit_disconnections: int = 0
+    lapse_disconnections: int = 0
     peer_messages_sent: int = 0
     peer_messages_received: int = 0
 
@@ -211,9 +212,13 @@ class Server:
         session.places.clear()
         session.out.clear()
         for number in session.shards:
-            shard = self.shard(number)
-            if session.pending or session.waiting or shard.knows_session(session.origin):
-                shard.end_session(session.origin)
+            if self.may_lose(session, number):
+                self.shard(number).end_session(session.origin)
+
+    def may_lose(self, session: Session, number: int) -> bool:
+        """Whether a shard may hold something that ends with the session."""
+        under_way = bool(session.pending) or session.waiting or session.unsure
+        return under_way or self.shard(number).knows_session(session.origin)
 
     def unwatch(self, session: Session) -> None:
         """Ends the watches of a session that is owed nothing (UNWATCH, DISCARD, RESET), as soon as the log allows."""

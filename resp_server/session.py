@@ -61,8 +61,10 @@ class Session:
     ``backlog``, and in ``broken`` the error of a protocol broken behind it.
 
     ``shards`` are those that may know of the session something that ends with
-    it, by number; ``watched`` is the one it watches keys in, ``written`` the one
-    it wrote to last, where there are several.
+    it, by number, and since when at the earliest, in monotonic milliseconds;
+    ``unsure`` says that what became of some command is not known, so that this
+    node cannot tell. ``watched`` is the shard it watches keys in, ``written`` the
+    one it wrote to last, where there are several.
     """
 
     __slots__ = (
@@ -100,6 +102,7 @@ class Session:
         "shards",
         "simple",
         "transaction",
+        "unsure",
         "waiting",
         "watched",
         "written",
@@ -120,7 +123,8 @@ class Session:
         self.pending = 0
         self.lane: Shard = server.node.shards[0]
         self.places: deque[Place] = deque()
-        self.shards: dict[int, None] = {}
+        self.shards: dict[int, float] = {}
+        self.unsure = False
         self.watched: Shard | None = None
         self.written: Shard = self.lane
         self.executing = False  # local commands of a transaction, where nobody may wait

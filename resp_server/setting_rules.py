@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 NODE_TIMEOUTS = 10
 """A node may miss this many election timeouts before it can be taken for lost: elections, pauses, restarts."""
 
+SESSION_TIMEOUTS = 5
+"""A node may miss so many before its clients lose what they hold: two pass until it hears that it was heard."""
+
 
 def follow_the_list(values: dict[str, Any]) -> None:
     """Adds what this node's own place in ``cluster`` says, where nothing else does: its port, and what to bind."""
@@ -28,16 +31,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
     """What is allowed setting by setting but makes no sense together: a line for a person on each."""
     if not settings.port and not settings.unixsocket:
         yield "port 0 without a unixsocket leaves nothing to listen on: set one of them"
-    if settings.heartbeat_interval * 3 > settings.election_timeout:
-        yield (
-            f"heartbeat-interval {settings.heartbeat_interval} is too long for election-timeout"
-            f" {settings.election_timeout}: it may be a third of that, {settings.election_timeout // 3}"
-        )
-    if settings.node_timeout < NODE_TIMEOUTS * settings.election_timeout:
-        yield (
-            f"node-timeout {settings.node_timeout} is too short for election-timeout {settings.election_timeout}: it"
-            f" must be at least {NODE_TIMEOUTS} times that, {NODE_TIMEOUTS * settings.election_timeout}"
-        )
+    yield from _contradictions_in_time(settings)
     if settings.cluster and settings.join:
         yield "cluster begins a new cluster and join enters one that is there: set one of them"
     if not settings.cluster and not settings.join:
@@ -50,6 +44,25 @@ def contradictions(settings: Settings) -> Iterator[str]:
         yield f"bind {' '.join(settings.bind)} does not tell other nodes where this one is: set announce"
     elif settings.join == settings.address:
         yield f"join {settings.join} is this node itself: set it to the address of another"
+
+
+def _contradictions_in_time(settings: Settings) -> Iterator[str]:
+    """The same of how long nodes wait for each other."""
+    if settings.heartbeat_interval * 3 > settings.election_timeout:
+        yield (
+            f"heartbeat-interval {settings.heartbeat_interval} is too long for election-timeout"
+            f" {settings.election_timeout}: it may be a third of that, {settings.election_timeout // 3}"
+        )
+    if settings.session_timeout < SESSION_TIMEOUTS * settings.election_timeout:
+        yield (
+            f"session-timeout {settings.session_timeout} is too short for election-timeout {settings.election_timeout}:"
+            f" set it to at least {SESSION_TIMEOUTS} times that, {SESSION_TIMEOUTS * settings.election_timeout}"
+        )
+    if settings.node_timeout < NODE_TIMEOUTS * settings.election_timeout:
+        yield (
+            f"node-timeout {settings.node_timeout} is too short for election-timeout {settings.election_timeout}: it"
+            f" must be at least {NODE_TIMEOUTS} times that, {NODE_TIMEOUTS * settings.election_timeout}"
+        )
 
 
 def _contradictions_in_list(settings: Settings) -> Iterator[str]:

@@ -152,6 +152,13 @@ class Settings:
         CLUSTER,
         "How reads are kept from being stale: lease relies on clocks that run at one pace, quorum asks a majority.",
     )
+    session_timeout: int = setting(
+        integer(250, 3_600_000),
+        "10000",
+        CLUSTER,
+        "Milliseconds after which the sessions of clients end whose node is gone or cut off, and what they hold with"
+        " them; the node closes them before. At least five election timeouts; the same on all nodes.",
+    )
 
     shards: int = setting(
         integer(1, SHARDS_MAX),

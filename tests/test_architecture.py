@@ -26,6 +26,7 @@ ARROWS = {
     # Around a shard, from the inside out: nobody knows who stands further down.
     "cluster.status": set(),
     "cluster.contacts": {"cluster.raft.messages"},
+    "cluster.credit": {"cluster.raft.messages"},
     "cluster.pace": set(),
     "cluster.snapshot_files": {"cluster.raft.messages", "cluster.storage.contract"},
     "cluster.snapshots": {"cluster.raft", "cluster.machine", "cluster.storage.contract"},
@@ -53,6 +54,7 @@ ARROWS = {
     "cluster.detection": {"cluster.node", "cluster.shard", "cluster.detector", "cluster.contention",
                           "cluster.raft.messages"},
     "cluster.courier": {"cluster.node", "cluster.shard", "cluster.machine", "cluster.ring"},
+    "cluster.silence": {"cluster.node", "cluster.shard", "cluster.batch"},
     "cluster.node": {"cluster"},
     "resp_server.protocol": {"resp_server.protocol", "cluster.machine.reply"},
     "resp_server.edge": {"resp_server", "cluster"},

@@ -327,6 +327,11 @@ class Machine:
 
     # Sessions
 
+    def origins(self) -> list[bytes]:
+        """Every session that has something here that ends with it."""
+        waiting = (waiter.origin for waiter in self.waiters.everyone())
+        return list(dict.fromkeys([*self.sessions.origins(), *waiting]))
+
     def end_session(self, origin: bytes) -> None:
         """The session is over: its wait, its watches and what it holds with SESSION end."""
         waiter = self.waiters.of(origin)
@@ -435,7 +440,7 @@ def _end_session(machine: Machine, args: list[bytes]) -> Reply:
 
 def _end_sessions(machine: Machine, args: list[bytes]) -> Reply:
     """Every session whose origin begins with ``args[1]`` (a node) is over, but those that begin with ``args[2]``."""
-    for origin in [*machine.sessions.origins(), *(waiter.origin for waiter in machine.waiters.everyone())]:
+    for origin in machine.origins():
         if origin.startswith(args[1]) and not origin.startswith(args[2]):
             machine.end_session(origin)
     return None

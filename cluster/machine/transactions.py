@@ -3,7 +3,9 @@
 A session's queue lives on its node; EXEC brings it into the log as one command
 whose arguments are commands, reads among them: whoever carries out the log may
 have to answer for a node that does not. Watched keys are replicated (WATCH is
-logged), so every replica comes to the same answer whether EXEC may go on.
+logged), so every replica comes to the same answer whether EXEC may go on. An
+EXEC says whether keys were watched for it: where it comes so late that its session is
+not known any more, nobody knows whether they changed.
 """
 
 from __future__ import annotations
@@ -37,15 +39,17 @@ def unwatch(machine: Machine, args: list[bytes]) -> Reply:
     return OK
 
 
-def execute(machine: Machine, steps: Sequence[Step]) -> Reply:
+def execute(machine: Machine, steps: Sequence[Step], *, watched: bool = False) -> Reply:
     """Runs commands as one step: nobody waits in it, and nobody is woken before its end.
 
-    The null array when a watched key changed since WATCH.
+    The null array when a watched key changed since WATCH, or may have: keys were ``watched``, and are not any more.
     """
     session = machine.sessions.get(machine.origin)
-    dirty = session is not None and session.dirty
+    if session is None:
+        return NULL_ARRAY if watched else look(machine, steps)
+    spoilt = session.dirty or (watched and not session.watched)
     machine.unwatch(machine.origin)
-    return NULL_ARRAY if dirty else look(machine, steps)
+    return NULL_ARRAY if spoilt else look(machine, steps)
 
 
 def look(machine: Machine, steps: Sequence[Step]) -> list[Reply]:
@@ -60,20 +64,23 @@ def look(machine: Machine, steps: Sequence[Step]) -> list[Reply]:
 # Between nodes, and in the log
 
 
-def logged(commands: Sequence[tuple[list[bytes], bool]]) -> list[Any]:
-    """EXEC as it stands in the log: its name, then the commands; one that only reads within a list of its own."""
-    return [b"EXEC", *([command] if reads else command for command, reads in commands)]
+def logged(commands: Sequence[tuple[list[bytes], bool]], *, watched: bool = False) -> list[Any]:
+    """EXEC as it stands in the log: its name, then the commands; one that only reads within a list of its own.
+
+    True stands before them where keys were ``watched``.
+    """
+    steps = [[command] if reads else command for command, reads in commands]
+    return [b"EXEC", True, *steps] if watched else [b"EXEC", *steps]
 
 
 def replayed(machine: Machine, args: list[Any]) -> Reply:
     """What stands in the log."""
-    return execute(
-        machine,
-        [
-            _step(machine, command[0], reads=True) if type(command[0]) is list else _step(machine, command)
-            for command in args[1:]
-        ],
-    )
+    watched = args[1:2] == [True]
+    steps = [
+        _step(machine, command[0], reads=True) if type(command[0]) is list else _step(machine, command)
+        for command in args[2 if watched else 1 :]
+    ]
+    return execute(machine, steps, watched=watched)
 
 
 def looking(commands: Sequence[list[bytes]]) -> list[bytes]:

@@ -152,16 +152,32 @@ class Leading:
         return self._raft.applied >= self.first_index
 
     def lease_until_ms(self) -> float:
-        """Until when nobody else can have been elected; 0 when that is not known.
-
-        A leader that leaves has no lease: the last voter it leaves behind needs nobody's vote.
-        """
+        """Until when nobody else can have been elected; 0 when that is not known, or leases are not to be relied on."""
         raft = self._raft
         if raft.alone:
             return FOREVER_MS
-        if self._gave_lease_up or not raft.timing.leases or raft.name not in raft.config.voters:
+        if not (raft.timing.leases and self._has_lease):
             return 0.0
         return self._followed_us() / 1000 + raft.timing.lease_ms
+
+    @property
+    def _has_lease(self) -> bool:
+        """Whether those who follow vote for nobody else meanwhile.
+
+        A leader that leaves has no lease: the last voter it leaves behind needs nobody's vote.
+        """
+        return not self._gave_lease_up and self._raft.name in self._raft.config.voters
+
+    def sure_ms(self, now_ms: float) -> float:
+        """Up to when, ``now_ms`` at the latest, it is certain that nobody else had been elected.
+
+        That goes by leases whatever the reads do.
+        """
+        raft = self._raft
+        if raft.alone:
+            return now_ms
+        followed_ms = self._followed_us() / 1000
+        return min(now_ms, followed_ms + raft.timing.lease_ms if self._has_lease else followed_ms)
 
     def led_at(self, monotonic_ms: float) -> bool:
         """Whether it is certain by now that nobody else had been elected by then."""

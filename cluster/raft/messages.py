@@ -65,13 +65,18 @@ class Alive(Message, tag=5):
 class Presence(Message, tag=6):
     """Every node to every other, now and then: it is there, and leads these shards in these terms.
 
-    ``echo_us`` is the ``sent_us`` that last came from the receiver, ``held_us`` ago.
+    ``echo_us`` is the ``sent_us`` that last came from the receiver, ``held_us`` ago; ``both_ways`` says that it showed
+    that both hear each other (`cluster.contacts`). ``doubts`` are those shards of ``leads`` of which the sender is only
+    certain that nobody else had been elected so many microseconds ago. ``session_timeout_ms`` is the sender's setting.
     """
 
     sent_us: int
     echo_us: int
     held_us: int
     leads: list[tuple[int, int]]
+    both_ways: bool = False
+    doubts: list[tuple[int, int]] = []
+    session_timeout_ms: int = 0
 
 
 class Commit(Message, tag=7):

@@ -208,6 +208,8 @@ def _sepakat(server: Server) -> Fields:
         "commits": server.stats.commits,
         "commit_failures": server.stats.commit_failures,
         "waiting_commands": sum(len(shard.machine.waiters) for shard in node.shards),
+        "sessions_ended_of_silent_nodes": node.sessions_ended,
+        "clients_closed_as_cut_off": server.stats.lapse_disconnections,
         "cache_lines": len(server.lines),
         "cache_bytes": server.lines.bytes,
     }

@@ -246,6 +246,7 @@ def new_node(table: Table, settings: Settings, belonging: Belonging) -> Node:
         address=settings.address,
         zone=settings.zone,
         node_timeout_ms=settings.node_timeout,
+        session_timeout_ms=settings.session_timeout,
     )
 
 

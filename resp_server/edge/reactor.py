@@ -10,11 +10,12 @@ moment first. When nothing but signs of life comes, those of all nodes are
 gathered into one turn: they are sent at about the same time, and most of what
 an idle node costs are its turns.
 
-A process can be stopped at any point and go on later without noticing. Three
+A process can be stopped at any point and go on later without noticing. Four
 rules keep that harmless: the time of a turn is taken after its mail was read,
 so a leader is never heard earlier than it spoke; after a long pause the mail
-is read before any timer runs; and what was read under a lease is not sent when
-the lease has run out by the end of the reading, until it is certain all the same (doubt.py).
+is read before any timer runs; what was read under a lease is not sent when
+the lease has run out by the end of the reading, until it is certain all the same (doubt.py);
+and whoever's session may have been ended meanwhile is closed before it is read from, or sent anything (lapses.py).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from resp_server.edge.disk import Disk
 from resp_server.edge.link import Links, Mail
 from resp_server.edge.listeners import STANDING_MAX, Doorstep, Listeners
 from resp_server.edge.poller import BROKEN, GONE, READ, WRITE, new_poller
+from resp_server.lapses import Lapses
 from resp_server.logs import LOGGER
 from resp_server.protocol.requests import Limits
 from resp_server.server import Server
@@ -96,6 +98,7 @@ class Reactor:
         self._linked = False
         self._listeners = Listeners(self._poller)
         self._doorstep = Doorstep(self._poller, server.stats)
+        self._lapses = Lapses(server)
         self._connections: dict[int, Connection] = {}
         self._of_session: dict[int, Connection] = {}
         self._stopping = False
@@ -157,7 +160,7 @@ class Reactor:
         due_ms = None if self._server.refusal or self._disk.under_way else self._node.next_due_ms()
         if due_ms is not None:
             limit_ms = due_ms - self._clock.now_ms()
-        for timer_ms in (self._node.next_tick_ms(), self._acknowledgements.next_due_ms()):
+        for timer_ms in (self._node.next_tick_ms(), self._acknowledgements.next_due_ms(), self._lapses.next_ms):
             if timer_ms is not None:
                 limit_ms = min(limit_ms, timer_ms - time.monotonic() * 1000)
         return max(0, limit_ms) / 1000
@@ -194,6 +197,7 @@ class Reactor:
             whole = self._hear(ready) or whole
         else:
             self._advance()
+        self._close_lapsed(self._node.monotonic_ms)
         connections = self._connections
         outbox = self._dispatcher.outbox
         for fd, event in ready:
@@ -340,6 +344,7 @@ class Reactor:
             self._settle()
         if self._doubts:
             self._resolve()
+        self._close_lapsed(time.monotonic() * 1000)
         while dispatcher.outbox:
             self._serving = True
             outbox, dispatcher.outbox = dispatcher.outbox, {}
@@ -399,6 +404,19 @@ class Reactor:
             elif all(verdicts):
                 del self._doubts[session]
                 self._dispatcher.outbox[session] = None
+
+    def _close_lapsed(self, monotonic_ms: float) -> None:
+        """Closes those whose sessions the leaders of shards may have ended by then."""
+        if monotonic_ms < self._lapses.next_ms:
+            return
+        found = self._lapses.look(monotonic_ms)
+        for session in found:
+            connection = self._of_session.get(session.id)
+            if connection is not None:
+                self._drop(connection)
+        if found:
+            self._server.stats.lapse_disconnections += len(found)
+            LOGGER.warning("closed clients whose sessions may be over: this node is cut off", {"clients": len(found)})
 
     # Sending
 

@@ -174,7 +174,8 @@ def test_calls_under_way_end_when_the_leader_dies(three: Cluster) -> None:
 
 def test_a_leader_that_is_stopped_hands_over(tmp_path: Path) -> None:
     """Nobody has to miss it for an election timeout first."""
-    timing = ("--election-timeout", str(HAND_OVER_ELECTION_MS), "--heartbeat-interval", "100")
+    patience = ("--election-timeout", str(HAND_OVER_ELECTION_MS), "--session-timeout", str(5 * HAND_OVER_ELECTION_MS))
+    timing = (*patience, "--heartbeat-interval", "100")
     with running_cluster(tmp_path, 3, *timing) as cluster:
         leader = cluster.wait_for_leader()
         client = cluster.others(leader)[0].raw()

@@ -190,7 +190,8 @@ def test_calls_under_way_from_afar_end_when_the_leader_dies(whole: Cluster) -> N
 
 def test_a_node_that_stops_hands_its_shards_over(tmp_path: Path) -> None:
     """Nobody waits for an election."""
-    timing = ("--election-timeout", str(HAND_OVER_ELECTION_MS), "--heartbeat-interval", "100")
+    patience = ("--election-timeout", str(HAND_OVER_ELECTION_MS), "--session-timeout", str(5 * HAND_OVER_ELECTION_MS))
+    timing = (*patience, "--heartbeat-interval", "100")
     with running_ring(tmp_path, 3, *timing) as cluster:
         wait_for_ring(cluster, leaders=True)
         with counting(cluster, seed=76, prefix="handed", clients=3, nodes=[cluster["n1"], cluster["n3"]]) as count:

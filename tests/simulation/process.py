@@ -340,14 +340,26 @@ class Process:
         if disk.work is not None and disk.done_us <= now_us:
             disk.finish(node)
             self._whole = True
+        self._close_lapsed(node)
         requests, self._requests = self._requests, []
         for request in requests:
             request()
         self._whole = self._whole or not requests
 
+    def _close_lapsed(self, node: Node) -> None:
+        """Whose session may have been ended by others gets nothing more."""
+        now_ms = self.clock.monotonic_ms(self.world.now_us)
+        lapsed = node.lapsed(now_ms)
+        if lapsed:
+            for session in list(self.sessions.values()):
+                if session.may_have_lost(lapsed, now_ms - node.keep_ms):
+                    self.world.note(str(session), "lapsed")
+                    session.hang_up()
+
     def _answer(self, node: Node) -> None:
         """Timers, the log and the disk, messages and answers, unless the turn only brought what is answered already."""
         world, disk = self.world, self.disk
+        self._close_lapsed(node)
         lapsed = bool(self.direct) and node.reads_lapsed(self.clock.monotonic_ms(world.now_us))
         direct, self.direct = self.direct, []
         for session in direct:
@@ -374,6 +386,7 @@ class Process:
         self._finish(node)
 
     def _finish(self, node: Node) -> None:
+        self._close_lapsed(node)
         self._deliver(node, node.apply())
         self._send(node)
         self.keeping.look(node)

@@ -100,10 +100,11 @@ class Op:
 class Session:
     """One connection of one client to one run of one process.
 
-    ``shards`` are those that may hold something of it.
+    ``shards`` are those that may hold something of it, with since when at the earliest on its node's monotonic clock;
+    ``unsure``: it was not told what became of something it asked.
     """
 
-    __slots__ = ("client", "closed", "direct", "number", "origin", "process", "queue", "shards", "written")
+    __slots__ = ("client", "closed", "direct", "number", "origin", "process", "queue", "shards", "unsure", "written")
 
     def __init__(self, client: Client, process: Process, number: int) -> None:
         self.client = client
@@ -113,7 +114,8 @@ class Session:
         self.origin = process.node.shards[0].clients.origin(number)
         self.queue: deque[Op] = deque()
         self.closed = False
-        self.shards: dict[int, None] = {}
+        self.shards: dict[int, float] = {}
+        self.unsure = False
         self.written: dict[bytes, bytes] = {}  # the values it wrote, by key
         self.direct: list[tuple[Op, Reply]] = []  # answered in this turn by a look at the state, not sent yet
 
@@ -151,7 +153,7 @@ class Session:
             return
         self.queue.append(op)
         if name in SESSION_COMMANDS:
-            self.shards[number] = None
+            self.shards.setdefault(number, node.monotonic_ms)
         if name == b"EXEC":
             self._execute_transaction(op, shard)
         elif name in SESSION_COMMANDS:
@@ -166,9 +168,9 @@ class Session:
         steps = [(shard.machine.handler(args[0]), args, reads) for args, reads in queued]
         shard.submit(
             op,
-            lambda machine, _: transactions.execute(machine, steps),
+            lambda machine, _: transactions.execute(machine, steps, watched=True),
             [b"EXEC"],
-            logged=transactions.logged(queued),
+            logged=transactions.logged(queued, watched=True),
             origin=self.origin,
         )
 
@@ -256,6 +258,7 @@ class Session:
         if self.closed:
             return
         op.output, op.void = _seen(op)
+        self.unsure |= op.output is UNKNOWN
         if op.output is not UNKNOWN and not op.void:
             op.returned = self.process.world.tick()
         self.process.world.note(str(self), "got", (op, op.reply))
@@ -286,9 +289,30 @@ class Session:
         if self.process.node is None:
             return
         for number in self.shards:
-            shard = self.process.shard(number)
-            if self.queue or shard.knows_session(self.origin):
-                shard.end_session(self.origin)
+            if self._may_lose(number):
+                self.process.shard(number).end_session(self.origin)
+
+    def _may_lose(self, number: int) -> bool:
+        """Whether that shard may hold something of it."""
+        return bool(self.queue) or self.unsure or self.process.shard(number).knows_session(self.origin)
+
+    def may_have_lost(self, lapsed: list[int], until_ms: float) -> bool:
+        """Whether others may have ended it: it had something in one of those shards since ``until_ms`` or before."""
+        if self.closed:
+            return False
+        old = [number for number, since_ms in self.shards.items() if number in lapsed and since_ms <= until_ms]
+        for number in old:
+            if self._may_lose(number):
+                return True
+            del self.shards[number]
+        return False
+
+    def hang_up(self) -> None:
+        """Its node closes the connection."""
+        self.direct.clear()
+        self.close()
+        self.process.sessions.pop(self.origin, None)
+        self.client.disconnected(self)
 
 
 def _seen(op: Op) -> tuple[Seen, bool]:

@@ -124,7 +124,7 @@ class Watch:
         self.commands += 1
         writes = [write]
         if write[0] == b"EXEC":
-            writes = [one for one in write[1:] if type(one[0]) is bytes]
+            writes = [one for one in write[1:] if one is not True and type(one[0]) is bytes]
         for one in writes:
             if len(one) > 2 and one[0] == b"SET":
                 self._written.setdefault(one[2], (number, index))

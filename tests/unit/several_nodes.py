@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
+from types import MappingProxyType
 from typing import TypeAlias
 
 from cluster.node import Node
@@ -13,6 +14,7 @@ from cluster.raft.messages import Message
 from cluster.storage import Identity, MemoryStorage
 from resp_server.commands.table import Table
 from resp_server.dispatch import Dispatcher
+from resp_server.lapses import Lapses
 from resp_server.server import Server
 from resp_server.session import Session
 from resp_server.settings import Settings
@@ -28,9 +30,9 @@ Mail: TypeAlias = "list[tuple[str, int, Message]]"
 
 
 class Member:
-    """One node and what is in front of it."""
+    """One node and what is in front of it; ``closed`` are clients it closed because it was cut off, and when."""
 
-    def __init__(self, name: str, addresses: dict[str, str], shards: int) -> None:
+    def __init__(self, name: str, addresses: dict[str, str], shards: int, session_timeout_ms: int) -> None:
         table = Table()
         self.storage = MemoryStorage()
         self.node = Node(
@@ -41,10 +43,13 @@ class Member:
             chance=Random(name),
             members=static(addresses),
             address=ADDRESSES[name],
+            session_timeout_ms=session_timeout_ms,
         )
         recover(self.node, self.storage)
         self.server = Server(self.node, table, Settings(), Edge(), run_id="r")
         self.dispatcher = Dispatcher(self.server)
+        self.lapses = Lapses(self.server)
+        self.closed: dict[Session, int] = {}
 
     def turn(self, now_ms: int, mail: Mail) -> Mail:
         """One turn as the reactor takes it; what it sends."""
@@ -52,6 +57,9 @@ class Member:
         node.advance(START_MS + now_ms, now_ms)
         for peer, number, message in mail:
             node.receive(peer, number, message)
+        for session in self.lapses.look(now_ms) if now_ms >= self.lapses.next_ms else ():
+            self.server.disconnect(session)
+            self.closed[session] = now_ms
         self._settle()
         while dispatcher.resumed:
             resumed, dispatcher.resumed = dispatcher.resumed, []
@@ -74,14 +82,29 @@ class Member:
 
 
 class SeveralNodes:
-    """The cluster, once every shard has the leader it should have; a node in ``cut`` neither hears nor is heard."""
+    """The cluster, once every shard has the leader it should have.
 
-    def __init__(self, count: int = 3, shards: int = 1) -> None:
+    A node in ``cut`` neither hears nor is heard; nothing goes the ways in ``cut_ways``; one in ``stopped`` does
+    nothing, and what is sent to it waits. ``session_timeouts_ms`` are of those nodes that have their own.
+    """
+
+    def __init__(
+        self,
+        count: int = 3,
+        shards: int = 1,
+        session_timeout_ms: int = 10_000,
+        session_timeouts_ms: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.addresses = dict(list(ADDRESSES.items())[:count])
-        self.members = {name: Member(name, self.addresses, shards) for name in self.addresses}
+        self.members = {
+            name: Member(name, self.addresses, shards, session_timeouts_ms.get(name, session_timeout_ms))
+            for name in self.addresses
+        }
         self.cut: set[str] = set()
+        self.cut_ways: set[tuple[str, str]] = set()
+        self.stopped: set[str] = set()
         self._mail: dict[str, Mail] = {name: [] for name in self.addresses}
-        self._now_ms = 0
+        self.now_ms = 0
         self.until(self._settled)
         self.pass_time(500)  # everybody has met everybody
 
@@ -92,7 +115,7 @@ class SeveralNodes:
     def pass_time(self, for_ms: int) -> None:
         """Time passes for all nodes."""
         for _ in range(0, for_ms, STEP_MS):
-            self._now_ms += STEP_MS
+            self.now_ms += STEP_MS
             self._exchange()
 
     def until(self, condition: Callable[[], object]) -> None:
@@ -105,9 +128,11 @@ class SeveralNodes:
 
     def _exchange(self) -> None:
         for name, member in self.members.items():
+            if name in self.stopped:
+                continue
             mail, self._mail[name] = self._mail[name], []
-            for peer, number, message in member.turn(self._now_ms, mail):
-                if not self.cut & {name, peer}:
+            for peer, number, message in member.turn(self.now_ms, mail):
+                if not self.cut & {name, peer} and (name, peer) not in self.cut_ways:
                     self._mail[peer].append((name, number, message))
 
     def leader_of(self, number: int) -> str:

@@ -267,6 +267,10 @@ def test_a_node_alone_is_where_it_listens_or_says_it_is(flags: dict[str, str], a
             "heartbeat-interval 101 is too long for election-timeout 300: it may be a third of that, 100",
         ),
         (
+            {"session_timeout": "1499"},
+            "session-timeout 1499 is too short for election-timeout 300: set it to at least 5 times that, 1500",
+        ),
+        (
             {"node_timeout": "2999"},
             "node-timeout 2999 is too short for election-timeout 300: it must be at least 10 times that, 3000",
         ),
