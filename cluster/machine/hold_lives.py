@@ -80,14 +80,16 @@ def untie(machine: Machine, key: bytes, value: Holding, hold: Hold) -> None:
 
 def end(machine: Machine, key: bytes, value: Holding, hold: Hold) -> None:
     """The owner holds nothing any more; a value without holders goes."""
-    untie(machine, key, value, hold)
     if len(value.holders()) > 1:
+        untie(machine, key, value, hold)
         machine.keyspace.touch(key)
         value.leave(hold)
         machine.signal(key)
         if type(value) is Lock:
             lock_deadlocks.left(machine, key, hold.owner)
     else:
+        if hold.ends_ms is None:  # an alarm is called off by `forget`
+            untie(machine, key, value, hold)
         machine.issued.remember(key, value.token)
         machine.keyspace.remove(key)
 
@@ -126,8 +128,10 @@ def forget(machine: Machine, key: bytes, value: Holding) -> None:
     """
     now = machine.keyspace.values.get(key)
     for hold in value.holders():
-        again = now.holder(hold.owner) if isinstance(now, Holding) else None
-        if hold.ends_ms is not None and (again is None or again.ends_ms != hold.ends_ms):
+        if hold.ends_ms is None:
+            continue
+        again = now.holder(hold.owner) if now is not None and isinstance(now, Holding) else None
+        if again is None or again.ends_ms != hold.ends_ms:
             machine.clockwork.cancel(hold.ends_ms, Alarm(HOLD, key, hold.owner))
 
 

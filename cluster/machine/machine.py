@@ -298,8 +298,11 @@ class Machine:
             self._serve(key)
 
     def _serve(self, key: bytes) -> None:
+        kinds = self.waiters.kinds(key)
+        if not kinds:  # as for most
+            return
         origin = self.origin
-        for kind in self.waiters.kinds(key):
+        for kind in kinds:
             while (waiter := self.waiters.first(key, kind)) is not None:
                 self.origin = waiter.origin
                 try:

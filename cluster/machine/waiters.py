@@ -148,7 +148,8 @@ class Waiters:
 
     def kinds(self, key: bytes) -> list[bytes]:
         """What kinds of value are waited for at ``key``, in an order that does not depend on who left."""
-        return sorted(self._by_key.get(key, ()))
+        lines = self._by_key.get(key)
+        return sorted(lines) if lines is not None else []
 
     def keys(self) -> Iterator[bytes]:
         """The keys somebody waits for."""
