@@ -84,7 +84,7 @@ def take(machine: Machine, key: bytes, queue: Queue, options: PopOptions) -> lis
             touch(key)
         touch(key, message.number)
         queue.take(message, consumer, until_ms)
-        machine.clockwork.set(until_ms, Alarm(DUE, key, message.number))
+        machine.clockwork.set_one_of_many(until_ms, DUE, key, message.number)
         taken.append([message.receipt, message.payload, message.deliveries, message.id])
     return taken
 
@@ -100,10 +100,9 @@ def acknowledge(machine: Machine, key: bytes, queue: Queue, message: Message) ->
 def extend(machine: Machine, key: bytes, message: Message, visibility_ms: int) -> None:
     """A message in flight stays so for ``visibility_ms`` from now."""
     machine.keyspace.touch(key, message.number)
-    alarm = Alarm(DUE, key, message.number)
-    machine.clockwork.cancel(message.at_ms, alarm)
+    machine.clockwork.cancel_one_of_many(message.at_ms, DUE, key, message.number)
     message.at_ms = machine.now_ms + visibility_ms
-    machine.clockwork.set(message.at_ms, alarm)
+    machine.clockwork.set_one_of_many(message.at_ms, DUE, key, message.number)
 
 
 def redrive(machine: Machine, key: bytes, queue: Queue, dead: Message) -> None:
@@ -141,11 +140,10 @@ def give_back(
     if delay_ms is None:
         delay_ms = queue.settings.pause_ms(message.deliveries)
     _touch_both(machine, key, message)
-    alarm = Alarm(DUE, key, message.number)
-    machine.clockwork.cancel(message.at_ms, alarm)
+    machine.clockwork.cancel_one_of_many(message.at_ms, DUE, key, message.number)
     queue.put_back(message, machine.now_ms + delay_ms)
     if delay_ms and not _is_past_age(machine, message):
-        machine.clockwork.set(message.at_ms, alarm)
+        machine.clockwork.set_one_of_many(message.at_ms, DUE, key, message.number)
     else:
         _wake(machine, key, queue, message)
 
@@ -255,17 +253,17 @@ def _wake_consumers(machine: Machine, key: bytes) -> None:
 def _arm(machine: Machine, key: bytes, message: Message) -> None:
     """Sets the alarms of a living message."""
     if message.at_ms:
-        machine.clockwork.set(message.at_ms, Alarm(DUE, key, message.number))
+        machine.clockwork.set_one_of_many(message.at_ms, DUE, key, message.number)
     if message.expires_ms is not None:
-        machine.clockwork.set(message.expires_ms, Alarm(AGE, key, message.number))
+        machine.clockwork.set_one_of_many(message.expires_ms, AGE, key, message.number)
 
 
 def _disarm(machine: Machine, key: bytes, message: Message) -> None:
     """Cancels the alarms of a living message."""
     if message.at_ms:
-        machine.clockwork.cancel(message.at_ms, Alarm(DUE, key, message.number))
+        machine.clockwork.cancel_one_of_many(message.at_ms, DUE, key, message.number)
     if message.expires_ms is not None:
-        machine.clockwork.cancel(message.expires_ms, Alarm(AGE, key, message.number))
+        machine.clockwork.cancel_one_of_many(message.expires_ms, AGE, key, message.number)
 
 
 def _due(machine: Machine, alarm: Alarm, due_ms: int) -> None:
