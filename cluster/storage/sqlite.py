@@ -19,10 +19,9 @@ the way of the log, which commits every turn.
 
 Weak spots: a commit copies the write-ahead log into its file every thousand
 pages, on the loop's thread. That costs a few milliseconds each time, and keeps
-the write-ahead log short where copying beside the loop let it grow. Emptying a
-log of 60 MB behind an installed snapshot is one transaction of 0.3 s, for which
-an append then waits; and while a snapshot is being read the checkpoints finished
-meanwhile stay in the write-ahead log of the keyspace.
+the write-ahead log short where copying beside the loop let it grow. While a
+snapshot is being read the checkpoints finished meanwhile stay in the write-ahead
+log of the keyspace.
 
 docs/decisions/0002-two-sqlite-files.md has the measurements.
 """
@@ -33,7 +32,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import astuple
 from functools import partial
 from itertools import groupby
@@ -54,6 +53,7 @@ from cluster.storage.contract import (
     given_up_in_part,
     installed_in_part,
 )
+from cluster.storage.fair_lock import FairLock
 from cluster.storage.folder import FORMAT, damage_refused, refused, transaction
 from cluster.storage.order import Order
 
@@ -87,6 +87,10 @@ KEYSPACE_SCHEMA: Final = (
 )
 
 ENTRIES_AT_ONCE: Final = 32
+INDEX_MAX: Final = 2**63 - 2
+RESET_AT_ONCE: Final = 256
+"""How many entries of a log that goes are deleted in one transaction: an append waits for one of them at the most."""
+
 WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 WAL_BYTES_COPIED: Final = 1024 * 1024
 """A checkpoint leaves the keyspace's write-ahead log to the next one while that is shorter."""
@@ -123,7 +127,7 @@ class SqliteStorage:
         self._policy = policy
         self._order: Order | None = None  # where entries are in the log; None when it has to be looked up
         self._log_files = threading.Lock()  # `sync` may run while `reopen` replaces them
-        self._log_use = threading.Lock()  # appends, cuts and resets come from different threads
+        self._log_use = FairLock()  # appends, cuts and resets come from different threads
         self._finished: dict[int, tuple[int, int, bytes]] = {}  # each shard's checkpoint: index, term, ledger
         self._checkpoint: tuple[int, sqlite3.Connection] | None = None
         self._torn: set[int] = set()  # shards whose install failed behind its first commit
@@ -315,18 +319,7 @@ class SqliteStorage:
     def cut_log(self, shard: int, last: int, limit: int) -> bool:
         if shard in self._finished:
             last = min(last, self._finished[shard][0] - 1)
-        try:
-            with self._log_use, transaction(self._log, LOG):
-                order = self._known_order()
-                places = order.places_to(shard, last, limit)
-                self._delete(places)
-                if places:
-                    order.forget_first(shard, len(places))
-                left = order.places_to(shard, last, 1)
-        except BaseException:
-            self._order = None
-            raise
-        return bool(left)
+        return self._delete_first(shard, last, limit)
 
     def close(self) -> None:
         self.abandon_checkpoint()
@@ -400,8 +393,41 @@ class SqliteStorage:
         self._torn.discard(shard)
         self._given_up.discard(shard)
 
+    def _delete_first(self, shard: int, last: int, limit: int) -> bool:
+        """Deletes the first ``limit`` entries up to index ``last``; whether any are left of those.
+
+        It need not last: what is deleted is of no use any more, and would be deleted again. So no sync is waited for;
+        that of the next append is one for this, too.
+        """
+        try:
+            with self._log_use, self._synced("NORMAL"), transaction(self._log, LOG):
+                order = self._known_order()
+                places = order.places_to(shard, last, limit)
+                self._delete(places)
+                if places:
+                    order.forget_first(shard, len(places))
+                left = order.places_to(shard, last, 1)
+        except BaseException:
+            self._order = None
+            raise
+        return bool(left)
+
+    def _length(self, shard: int, limit: int) -> int:
+        """How many entries the shard's log has, counted as far as ``limit``. Raises `StorageError`."""
+        try:
+            with self._log_use:
+                return len(self._known_order().places_to(shard, INDEX_MAX, limit))
+        except sqlite3.Error as error:
+            raise refused(error, LOG, definite=True) from error
+
     def _reset_log(self, shard: int, index: int, term: int) -> None:
-        """Leaves nothing in the shard's log but the entry the checkpoint ends with, if any, durably."""
+        """Leaves nothing in the shard's log but the entry the checkpoint ends with, if any, durably.
+
+        A long log goes by the piece, as appends of other shards wait meanwhile, and from its front: what a crash leaves
+        of it has no gap, and fits the checkpoint as little as before.
+        """
+        while self._length(shard, RESET_AT_ONCE + 1) > RESET_AT_ONCE:
+            self._delete_first(shard, INDEX_MAX, RESET_AT_ONCE)
         try:
             with self._log_use, self._durably(), transaction(self._log, LOG):
                 order = self._known_order()
@@ -413,18 +439,25 @@ class SqliteStorage:
             self._order = None
             raise
 
-    @contextmanager
-    def _durably(self) -> Iterator[None]:
+    def _durably(self) -> AbstractContextManager[None]:
         """What is committed in the block is synced whatever the policy says. Raises `StorageError`."""
+        return self._synced("FULL")
+
+    @contextmanager
+    def _synced(self, synchronous: str) -> Iterator[None]:
+        """What is committed in the block is synced as SQLite's ``synchronous`` says. Raises `StorageError`."""
         try:
-            self._log.execute("PRAGMA synchronous = FULL")
+            self._log.execute(f"PRAGMA synchronous = {synchronous}")
         except sqlite3.Error as error:
             raise refused(error, LOG, definite=True) from error
         try:
             yield
         finally:
-            with suppress(sqlite3.Error):  # a connection that failed is opened afresh, with its policy
+            try:
                 self._log.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._policy]}")
+            except sqlite3.Error:  # nothing may be appended by less: it is opened afresh, with its policy
+                with suppress(sqlite3.Error):
+                    self._log.close()
 
     def _known_order(self) -> Order:
         """Where the entries are, read from the file if that is not known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,8 @@ from cluster.storage import (
     StorageError,
     SyncPolicy,
 )
+from cluster.storage import sqlite as sqlite_storage
+from cluster.storage.sqlite import RESET_AT_ONCE
 from tests.unit.storages import (
     as_after_a_kill,
     entry,
@@ -195,6 +198,62 @@ def test_a_kill_after_the_keys_of_an_install_is_repaired(
     assert found == [([b"old"], 11, 11, 11), ([b"new"], 11, 9, 1), ([b"new"], 1, 9, 1)]
 
 
+@pytest.mark.parametrize("index", [0, 9, 20])
+def test_a_kill_while_a_long_log_is_emptied_is_repaired(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    """The files as a killed process leaves them between two of the pieces it goes by; index 0 gives the replica up."""
+    monkeypatch.setattr(sqlite_storage, "RESET_AT_ONCE", 4)
+    copies: list[Path] = []
+    delete = SqliteStorage._delete_first
+
+    def copy_and_delete(storage: SqliteStorage, shard: int, last: int, limit: int) -> bool:
+        copies.append(as_after_a_kill(folder, tmp_path / f"before piece {len(copies)}"))
+        return delete(storage, shard, last, limit)
+
+    with closing(opened(folder)) as storage:
+        storage.append([entry(number) for number in range(1, 12)], [(0, HardState(2, "a"))])
+        monkeypatch.setattr(SqliteStorage, "_delete_first", copy_and_delete)
+        install(storage, *([row(b"new")] if index else []), index=index, term=4 if index else 0)
+        left = list(storage.entries(0, 1))
+    assert len(copies) == 2
+    assert [one.index for one in left] == ([index] if index else [])
+    monkeypatch.undo()
+    for copy in copies:
+        with closing(opened(copy)) as survivor:
+            assert survivor.load(0).last_index == index
+            assert (list(survivor.entries(0, 1)), keys(survivor)) == (left, [b"new"] if index else [])
+            assert survivor.load(0).hard_state == HardState(2, "a")
+
+
+def test_appends_come_between_while_a_long_log_is_emptied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waits has the log as soon as the piece under way is deleted."""
+    monkeypatch.setattr(sqlite_storage, "RESET_AT_ONCE", 4)
+    tails: list[int] = []  # of the other shard, before each piece
+    appending: list[threading.Thread] = []
+    delete = SqliteStorage._delete
+
+    def delete_while_another_waits(storage: SqliteStorage, places: list[int]) -> None:
+        tails.append(storage._known_order().tail(1))
+        if not appending:
+            appending.append(threading.Thread(target=append))
+            appending[0].start()
+            while not storage._log_use._next.locked():
+                assert appending[0].is_alive()
+        delete(storage, places)
+
+    def append() -> None:
+        storage.append([entry(1, shard=1)])
+
+    with closing(opened(folder)) as storage:
+        storage.append([entry(number) for number in range(1, 20)])
+        monkeypatch.setattr(SqliteStorage, "_delete", delete_while_another_waits)
+        install(storage, row(b"new"), index=30, term=1)
+        appending[0].join()
+        assert list(storage.entries(1, 1)) == [entry(1, shard=1)]
+    assert tails == [0, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize("policy", SyncPolicy)
 def test_what_must_be_durable_is_synced_whatever_the_policy(folder: Path, policy: SyncPolicy) -> None:
     """SQLite's own levels at each commit (2 is FULL); in between the policy's is back."""
@@ -227,6 +286,9 @@ def test_what_must_be_durable_is_synced_whatever_the_policy(folder: Path, policy
         write_checkpoint(storage, row(b"a"), index=20, term=4)
         assert levels(lambda: storage.load(0)) == [2]
         assert levels(lambda: storage.load(0)) == []
+        storage.append([entry(number) for number in range(21, 22 + RESET_AT_ONCE)])
+        assert levels(lambda: storage.cut_log(0, 30, 100)) == [1], "the next append's sync is for this, too"
+        assert levels(lambda: install(storage, row(b"a"), index=9999, term=5)) == [1, 2], "what is written lasts"
 
 
 def test_an_install_while_the_log_is_closed_fails_as_a_storage_error(folder: Path) -> None:
