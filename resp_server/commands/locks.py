@@ -52,9 +52,10 @@ COMMANDS = (
         summary="Takes a lock, shared or exclusive, at once or by waiting for it.",
         syntax="key owner [SHARED | EXCLUSIVE] [PX ms | SESSION] [BLOCK ms] [ID request]",
         reply="The fencing token, an integer; null when the lock was not granted in time; `-DEADLOCK …` when "
-        "waiting would close a cycle. Exclusive for 30000 ms unless told otherwise. An owner that holds the lock "
-        "gets its token again and must release once more; an upgrade from shared to exclusive gets a new token and "
-        "counts nothing up. "
+        "waiting would close a cycle. Exclusive for 30000 ms (setting `lock-default-ttl`) unless told otherwise; "
+        "`SESSION` is for as long as the connection lives. `BLOCK 0` waits for ever. An owner, 1 to 4096 bytes, that "
+        "holds the lock gets its token again and must release once more; an upgrade from shared to exclusive gets a "
+        "new token and counts nothing up. "
         "`PX` never shortens a hold that is acquired again. `ID` makes sending the same request again harmless.",
         flags=("write", "denyoom", "blocking", "session"),
         keys=ONE_KEY,
@@ -194,11 +195,12 @@ COMMANDS = (
         group="lock",
         summary="Runs a command that writes, only while a lock (or semaphore, or election) is held with this token.",
         syntax="lock token command [arg ...]",
-        reply="The command's reply; `-FENCED …` with nothing changed when the lock is not held with the token.",
+        reply="The command's reply; `-FENCED …` with nothing changed when the lock is not held with the token. The lock "
+        "and the command's keys must be in one shard.",
         complexity="Depends on the command",
         flags=("write", "denyoom", "movablekeys", "session"),
         keys=ONE_KEY,
-        example="FENCE job:7 1 SET job:7:result done",
+        example="FENCE job:7 1 SET {job:7}:result done",
         run=fence.fence,
         prepare=fenced,
         inner_at=FENCED_AT,

@@ -8,6 +8,7 @@ from typing import Any
 import hiredis
 import pytest
 
+from cluster.wire import VERSION
 from tests.clusters import EVERYWHERE, UNHURRIED, Cluster, Node, error_of, running_cluster, sepakat
 from tests.histories import counting
 from tests.raw_client import RawClient
@@ -173,7 +174,7 @@ def refusals(node: Node, text: str) -> list[str]:
     return [line for line in node.said().splitlines() if "refused" in line and text in line]
 
 
-def hello(client: RawClient, cluster: Cluster, version: str = "2") -> Any:
+def hello(client: RawClient, cluster: Cluster, version: int = VERSION) -> Any:
     """Introduces the caller as n2 to n1; the reply."""
     identity = cluster["n1"].client().info("sepakat")["cluster_id"]
     return client.call("PEER", "HELLO", version, identity, "n2", cluster["n2"].address, "n1", "00", "1x5", NONCE)
@@ -181,7 +182,7 @@ def hello(client: RawClient, cluster: Cluster, version: str = "2") -> Any:
 
 def test_another_version_of_the_protocol(three: Cluster) -> None:
     client = three["n1"].raw()
-    error = str(hello(client, three, version="0"))
+    error = str(hello(client, three, version=0))
     assert "version" in error
     assert "run one release on all nodes" in error
     assert refusals(three["n1"], "version")
@@ -190,6 +191,7 @@ def test_another_version_of_the_protocol(three: Cluster) -> None:
 
 def test_an_impostor(three: Cluster) -> None:
     client = three["n1"].raw()
+    three.wait_for_lasting_leader()
     term = three.term()
     assert isinstance(hello(client, three), bytes)
     assert "--cluster-secret" in error_of(client, "PEER", "PROVE", "ab" * 32)
@@ -199,7 +201,7 @@ def test_an_impostor(three: Cluster) -> None:
 
 
 def test_a_member_with_the_wrong_secret(three: Cluster) -> None:
-    leader = three.wait_for_leader()
+    leader = three.wait_for_lasting_leader()
     term = three.term()
     wrong = three.others(leader)[0]
     assert wrong.stop() == 0
