@@ -195,8 +195,8 @@ COMMANDS = (
         group="lock",
         summary="Runs a command that writes, only while a lock (or semaphore, or election) is held with this token.",
         syntax="lock token command [arg ...]",
-        reply="The command's reply; `-FENCED …` with nothing changed when the lock is not held with the token. The lock "
-        "and the command's keys must be in one shard.",
+        reply="The command's reply; `-FENCED …` with nothing changed when the lock is not held with the token. Lock "
+        "and keys must be in one shard.",
         complexity="Depends on the command",
         flags=("write", "denyoom", "movablekeys", "session"),
         keys=ONE_KEY,
