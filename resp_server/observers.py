@@ -6,12 +6,15 @@ What it is told it pushes to the client, and asks again with the token it was
 told. So news come in order and never twice, and the last is always told; of
 several leaders that came and went while it asked, only the last.
 
-What failed because the shard has no leader is asked again a little later. A
-client is told of an error that will not pass, and hears no more of that election.
+What failed because the shard has no leader is asked again a little later, and so
+is what others gave up for this node while it was cut off: an observer holds
+nothing, so it needs not be closed as other clients are then. A client is told of
+an error that will not pass, and hears no more of that election.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cluster.machine.reply import WAITING, CommandError, Push, Reply
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from resp_server.server import Server
 
 PASSING = frozenset({"CLUSTERDOWN", "UNCERTAIN", "TRYAGAIN", "MISCONF", "UNBLOCKED"})
+LOOKED_AT_MAX = 1000
+"""How many waits `Observers.ask_again` looks after at a time."""
+
 KIND = b"elect"
 """What every push begins with."""
 
@@ -32,7 +38,7 @@ class Watch:
     ``known`` is the token of the leader the client was told of last, None for none.
     """
 
-    __slots__ = ("_observers", "key", "known", "number", "origin", "over", "session")
+    __slots__ = ("_observers", "key", "known", "number", "origin", "over", "session", "waiting")
 
     def __init__(self, observers: Observers, session: Session, key: bytes, known: int | None, number: int) -> None:
         self._observers = observers
@@ -41,6 +47,7 @@ class Watch:
         self.known = known
         self.number = number
         self.origin = session.server.node.origin(number)
+        self.waiting = False
         self.over = False
 
     def fill(self, reply: Reply) -> bool:
@@ -90,7 +97,8 @@ class Observers:
 
     def told(self, watch: Watch, reply: Reply) -> bool:
         """What a shard answered; whether there is something to send to the client."""
-        if reply is WAITING:
+        watch.waiting = reply is WAITING
+        if watch.waiting:
             return False
         if type(reply) is CommandError:
             if reply.code in PASSING:
@@ -99,16 +107,22 @@ class Observers:
             self._forget(watch)
             self._push(watch, reply)
             return True
-        if type(reply) is list:
+        is_news = type(reply) is list and reply[1] != watch.known
+        if type(reply) is list and is_news:
             watch.known = reply[1]
             self._push(watch, *reply)
         self._ask(watch)
-        return type(reply) is list
+        return is_news
 
     def ask_again(self) -> None:
-        """Asks what could not be answered before; called once a second or so."""
+        """Asks what could not be answered before, or is not waited for any more; called once a second or so."""
         unasked, self._unasked = self._unasked, {}
+        for number in list(islice(self._by_number, LOOKED_AT_MAX)):
+            watch = self._by_number[number] = self._by_number.pop(number)  # the others come first the next time
+            if watch.waiting and not self._shard(watch).knows_session(watch.origin):
+                unasked[watch] = None
         for watch in unasked:
+            watch.waiting = False
             self._ask(watch)
 
     def _push(self, watch: Watch, *news: Reply) -> None:

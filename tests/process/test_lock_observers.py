@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from tests.clusters import UNHURRIED, running_cluster
 from tests.holders import Threads
 from tests.raw_client import RawClient
 from tests.stages import LONG_MS, Stage, insist
 
 TERMS = 12
 LAST = "last"
+SESSION_TIMEOUT_MS = "3500"
 
 
 class Observer:
@@ -65,3 +69,25 @@ def test_every_observer_hears_of_the_last_leader(stage: Stage) -> None:
         tokens = [token for token, _, _ in observer.seen]
         assert tokens == sorted(set(tokens)), "the news come in order, and once"
         assert all(elected[token] == name and value == f"at {name}" for token, name, value in observer.seen)
+
+
+def test_an_observer_at_a_node_that_was_cut_off_hears_of_the_last_leader(tmp_path: Path) -> None:
+    """For so long that the others ended what its clients held there and waited for."""
+    flags = (*UNHURRIED, "--session-timeout", SESSION_TIMEOUT_MS)
+    with running_cluster(tmp_path, 3, *flags) as cluster:
+        leader = cluster.wait_for_lasting_leader()
+        away, other = cluster.others(leader)
+        client, holder, waiter, threads = away.raw(), away.raw(), other.raw(), Threads()
+        observer = Observer(client, "election")
+        assert holder.call("LOCK.ACQUIRE", "session", "ann", "SESSION") > 0
+        assert waiter.call("ELECT.CAMPAIGN", "election", "first", "VALUE", "", "PX", LONG_MS) > 0
+        threads.start(observer.listen)
+        cluster.wait_until(lambda: observer.seen)
+        assert holder.call("SET", "marker", 1) == b"OK", "what its node asked before is in the log, too"
+        cluster.network.isolate(away.name)
+        assert waiter.call("LOCK.ACQUIRE", "session", "bob", "BLOCK", 0) > 0, "the others gave its sessions up"
+        assert waiter.call("ELECT.RESIGN", "election", "first") == 1
+        assert waiter.call("ELECT.CAMPAIGN", "election", LAST, "VALUE", "", "PX", LONG_MS) > 0
+        cluster.network.heal()
+        threads.join()
+        assert [candidate for _, candidate, _ in observer.seen] == ["first", LAST]

@@ -191,7 +191,7 @@ def test_what_may_pass_is_asked_again(front: Front, watcher: Watcher, other: Wat
     watcher("ELECT.OBSERVE e PUSH")
     shard = front.server.shard_of(b"e")
     [waiter] = shard.machine.waiters.everyone()
-    shard.end_session(waiter.origin)
+    front.server.shard_of(b"e").end_session(waiter.origin)
     front.finish()
     assert front.server.observers.woken(waiter.origin, CommandError("for now", code)) is None
     front.finish()
@@ -200,6 +200,33 @@ def test_what_may_pass_is_asked_again(front: Front, watcher: Watcher, other: Wat
     front.server.observers.ask_again()
     front.finish()
     assert watcher.pushes() == [told(b"e", b"ann", 1)]
+
+
+def test_what_others_gave_up_for_this_node_is_asked_again(front: Front, watcher: Watcher, other: Watcher) -> None:
+    """As the leader of a shard does with the sessions of a node that it has not heard of for long."""
+    other("ELECT.CAMPAIGN e ann")
+    watcher("ELECT.OBSERVE e PUSH")
+    shard = front.server.shard_of(b"e")
+    for _ in range(2):
+        [waiter] = shard.machine.waiters.everyone()
+        front.server.shard_of(b"e").end_session(waiter.origin)
+        front.finish()
+        assert waiters(front) == 0
+        front.server.observers.ask_again()
+        front.finish()
+        front.server.observers.ask_again()
+        front.finish()
+        assert waiters(front) == 1, "once"
+    assert watcher.pushes() == [], "the same leader is no news"
+    front.server.shard_of(b"e").end_session(waiter.origin)
+    other("ELECT.RESIGN e ann")
+    other("ELECT.CAMPAIGN e bob")
+    assert watcher.pushes() == []
+    front.server.observers.ask_again()
+    for _ in range(2):
+        front.finish()
+    assert watcher.pushes() == [told(b"e", b"bob", 2)]
+    assert waiters(front) == 1
 
 
 def test_other_clients_are_not_mistaken_for_watches(front: Front) -> None:
