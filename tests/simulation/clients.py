@@ -71,7 +71,12 @@ class Workload:
 
 
 class Client:
-    """One client: with a session at some node, or about to have one. Kinds say what to ask in ``calls``."""
+    """One client: with a session at some node, or about to have one. Kinds say what to ask in ``calls``.
+
+    ``leaves`` is how likely it closes its connection when it has all answers.
+    """
+
+    leaves = 0.05
 
     def __init__(self, workload: Workload, name: str) -> None:
         self.workload = workload
@@ -142,7 +147,7 @@ class Client:
             self.simulation.watch.refused(op.call[3])
         self.learned(op)
         if not op.session.queue and self.session is op.session:
-            if self.world.happens(0.05):
+            if self.world.happens(self.leaves):
                 self._leave(op.session)
             self._act_soon()
 

@@ -20,18 +20,13 @@ def closed_by_a_grant(script: Script) -> None:
     a, b, c = script.a, script.b, script.c
     script.call(a, "LOCK.ACQUIRE", "l", "x", *LIVES)
     script.call(a, "LOCK.ACQUIRE", "m", "w", *LIVES)
-    first = _waits(script.send(b, "LOCK.ACQUIRE", "l", "u", *LIVES, "BLOCK", "0"), script)
-    second = _waits(script.send(c, "LOCK.ACQUIRE", "l", "w", *LIVES, "BLOCK", "0"), script)
-    third = _waits(script.send(a, "LOCK.ACQUIRE", "m", "u", *LIVES, "BLOCK", "0"), script)
+    first = script.wait(b, "LOCK.ACQUIRE", "l", "u", *LIVES, "BLOCK", "0")
+    second = script.wait(c, "LOCK.ACQUIRE", "l", "w", *LIVES, "BLOCK", "0")
+    third = script.wait(a, "LOCK.ACQUIRE", "m", "u", *LIVES, "BLOCK", "0")
     script.call(a, "LOCK.RELEASE", "l", "x")
     script.run(500)
     if not isinstance(first.output, int) or second.done or not str(third.output).startswith("-DEADLOCK"):
         raise Violation("every cycle is broken", f"{first.output!r} {second.output!r} {third.output!r}")
-
-
-def _waits(op: Op, script: Script) -> Op:
-    script.until(lambda: op.waits)
-    return op
 
 
 # Over several shards
@@ -94,7 +89,7 @@ class Cycle:
         return next(one for one in voters if one not in (leader, self.looker) and one.up)
 
     def _wait(self, key: str, owner: str) -> Op:
-        return _waits(self._script.send(self.at, "LOCK.ACQUIRE", key, owner, *LIVES, "BLOCK", "0"), self._script)
+        return self._script.wait(self.at, "LOCK.ACQUIRE", key, owner, *LIVES, "BLOCK", "0")
 
     def close(self) -> None:
         """``b`` waits, too."""
@@ -165,7 +160,7 @@ def old_report(script: Script) -> None:
     cycle.hand_over(0, other)
     script.network.link(former.name, cycle.looker.name).weather = simulation.network.fair
     script.call(cycle.at, "LOCK.ACQUIRE", cycle.first, "b", *LIVES)
-    cycle.waits = [_waits(script.send(cycle.at, "LOCK.ACQUIRE", cycle.first, "a", *LIVES, "BLOCK", "0"), script)]
+    cycle.waits = [script.wait(cycle.at, "LOCK.ACQUIRE", cycle.first, "a", *LIVES, "BLOCK", "0")]
     script.run(2000)
     cycle.close()
     cycle.is_broken()
@@ -214,7 +209,7 @@ def two_at_once(script: Script) -> None:
     cycle = Cycle(script)
     third = keys_of_all(script.simulation, b"wt")[0].decode()
     script.call(cycle.at, "LOCK.ACQUIRE", third, "c", *LIVES)
-    cycle.waits.append(_waits(script.send(cycle.at, "LOCK.ACQUIRE", third, "a", *LIVES, "BLOCK", "0"), script))
+    cycle.waits.append(script.wait(cycle.at, "LOCK.ACQUIRE", third, "a", *LIVES, "BLOCK", "0"))
     script.run(200)
     last = [script.send(cycle.at, "LOCK.ACQUIRE", cycle.second, who, *LIVES, "BLOCK", "0") for who in ("b", "c")]
     script.run(BROKEN_MS_MAX)
@@ -234,7 +229,7 @@ def eight_in_a_ring(script: Script) -> None:
     waits = []
     for place in range(len(keys)):
         wanted, node = keys[(place + 1) % len(keys)], nodes[place // 2 % len(nodes)]
-        waits.append(_waits(script.send(node, "LOCK.ACQUIRE", wanted, f"o{place}", *LIVES, "BLOCK", "0"), script))
+        waits.append(script.wait(node, "LOCK.ACQUIRE", wanted, f"o{place}", *LIVES, "BLOCK", "0"))
         script.run(30)
     script.run(BROKEN_MS_MAX)
     if [op for op in waits if op.done] != waits[-1:] or not str(waits[-1].output).startswith("-DEADLOCK"):

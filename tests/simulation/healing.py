@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from cluster.ring.slots import SYSTEM, slot_of
 from tests.simulation.clients import Registers
 from tests.simulation.models import Call
-from tests.simulation.sessions import Session
 from tests.simulation.world import MS, SECOND, Violation
 
 if TYPE_CHECKING:
@@ -30,11 +28,6 @@ QUIET_US = 2 * SECOND
 
 BROKEN_US_MAX = 2 * SECOND
 """So long may it take in a healed cluster until a cycle over several shards is broken."""
-
-ENDS_UNSURE = "unsure" in Session.__slots__
-"""Whether sessions are ended in shards of which they were told that the outcome is uncertain."""
-
-DETECTOR = find_spec("cluster.detector") is not None
 
 LATE_MS = 2_000
 """How long after its time a wait may be ended."""
@@ -110,10 +103,8 @@ class Healing:
             if op.session.client in probers and op.returned is None:
                 raise Violation("progress", f"{op} got {op.output!r} of a healed cluster")
         self._until(lambda: not any(self._lost_waits()), "who waits here waits in the shard, too")
-        if ENDS_UNSURE:
-            self._until(lambda: not self._standing.dead(), "nothing is the dead's")
-        if DETECTOR:
-            self._until(lambda: not self._standing.standing_cycles(), "every cycle is broken", BROKEN_US_MAX)
+        self._until(lambda: not self._standing.dead(), "nothing is the dead's")
+        self._until(lambda: not self._standing.standing_cycles(), "every cycle is broken", BROKEN_US_MAX)
         self._until(self._settled, "a healed cluster settles again")
         self._compare()
         self._rest()

@@ -43,6 +43,7 @@ from resp_server import peering
 from tests.simulation import scripts
 from tests.simulation.mutation import CRASHES, CUTS, MEMBERS, SLOW, Mutation, Patch
 from tests.simulation.mutations_of_deadlocks import OF_DEADLOCKS
+from tests.simulation.mutations_of_lapses import OF_LAPSES
 from tests.simulation.mutations_of_locks import OF_LOCKS
 from tests.simulation.mutations_of_shards import OF_SHARDS
 
@@ -490,5 +491,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     *OF_SHARDS,
     *OF_LOCKS,
     *OF_DEADLOCKS,
+    *OF_LAPSES,
 )
 """All of them."""

@@ -24,6 +24,7 @@ from cluster.shard import FOREVER_MS, Shard
 from cluster.storage.contract import Identity
 from resp_server import peering
 from resp_server.commands.table import Table
+from resp_server.lapses import Lapses
 from resp_server.peering import Hello, Refused
 from tests.simulation.clocks import Clock
 from tests.simulation.disk import PROBE_US, Disk
@@ -178,6 +179,7 @@ class Process:
             address=f"{self.name}:{self.port}",
             zone=self.zone,
             node_timeout_ms=shape.node_timeout_ms,
+            session_timeout_ms=self.simulation.session_timeout_ms,
         )
         self.members = Config()
         storage = self.disk.storage
@@ -188,6 +190,7 @@ class Process:
             if found.last_index:
                 world.note(self.name, "recovers", (shard.number, found))
         self.node = node
+        self._lapses = Lapses(self)  # type: ignore[arg-type]
         self.started_us = world.now_us
         self._leaderless_us = None
         self._whole = True
@@ -340,26 +343,34 @@ class Process:
         if disk.work is not None and disk.done_us <= now_us:
             disk.finish(node)
             self._whole = True
-        self._close_lapsed(node)
+        self._close_lapsed()
         requests, self._requests = self._requests, []
         for request in requests:
             request()
         self._whole = self._whole or not requests
 
-    def _close_lapsed(self, node: Node) -> None:
+    def _close_lapsed(self) -> None:
         """Whose session may have been ended by others gets nothing more."""
         now_ms = self.clock.monotonic_ms(self.world.now_us)
-        lapsed = node.lapsed(now_ms)
-        if lapsed:
-            for session in list(self.sessions.values()):
-                if session.may_have_lost(lapsed, now_ms - node.keep_ms):
-                    self.world.note(str(session), "lapsed")
-                    session.hang_up()
+        if now_ms < self._lapses.next_ms:
+            return
+        for session in self._lapses.look(now_ms):
+            self.world.note(str(session), "lapsed")
+            session.hang_up()  # type: ignore[attr-defined]
+
+    @property
+    def clients(self) -> dict[bytes, Session]:
+        """The sessions, as what looks for those that lapsed calls them."""
+        return self.sessions
+
+    def may_lose(self, session: Session, number: int) -> bool:
+        """Whether a shard may hold something of a session."""
+        return session.may_lose(number)
 
     def _answer(self, node: Node) -> None:
         """Timers, the log and the disk, messages and answers, unless the turn only brought what is answered already."""
         world, disk = self.world, self.disk
-        self._close_lapsed(node)
+        self._close_lapsed()
         lapsed = bool(self.direct) and node.reads_lapsed(self.clock.monotonic_ms(world.now_us))
         direct, self.direct = self.direct, []
         for session in direct:
@@ -386,7 +397,7 @@ class Process:
         self._finish(node)
 
     def _finish(self, node: Node) -> None:
-        self._close_lapsed(node)
+        self._close_lapsed()
         self._deliver(node, node.apply())
         self._send(node)
         self.keeping.look(node)
@@ -457,7 +468,7 @@ class Process:
             return
         self._busy_turns = 0
         next_us = world.now_us + 10 * SECOND
-        tick_ms = node.next_tick_ms()
+        tick_ms = min(node.next_tick_ms(), self._lapses.next_ms)
         if tick_ms < FOREVER_MS:
             tick_us = clock.us_of_monotonic(tick_ms)
             if tick_us < next_us:

@@ -46,6 +46,8 @@ MOVING = ("leader_with_new_disk",)
 class Typist(Client):
     """A client that asks what the script says."""
 
+    leaves = 0.0
+
     def act(self) -> None:
         """Nothing by itself."""
 
@@ -161,6 +163,12 @@ class Script:
         """A new client asks something, and has the answer."""
         op = self.send(process, *words)
         self.until(lambda: op.done)
+        return op
+
+    def wait(self, process: Process, *words: str) -> Op:
+        """A new client asks something, and waits for it."""
+        op = self.send(process, *words)
+        self.until(lambda: op.waits)
         return op
 
     def stands(self, *processes: Process) -> None:

@@ -257,6 +257,7 @@ class Session:
         op.done = True
         if self.closed:
             return
+        self.process.simulation.watch.standing.judge_answer(self)
         op.output, op.void = _seen(op)
         self.unsure |= op.output is UNKNOWN
         if op.output is not UNKNOWN and not op.void:
@@ -289,23 +290,12 @@ class Session:
         if self.process.node is None:
             return
         for number in self.shards:
-            if self._may_lose(number):
+            if self.may_lose(number):
                 self.process.shard(number).end_session(self.origin)
 
-    def _may_lose(self, number: int) -> bool:
+    def may_lose(self, number: int) -> bool:
         """Whether that shard may hold something of it."""
         return bool(self.queue) or self.unsure or self.process.shard(number).knows_session(self.origin)
-
-    def may_have_lost(self, lapsed: list[int], until_ms: float) -> bool:
-        """Whether others may have ended it: it had something in one of those shards since ``until_ms`` or before."""
-        if self.closed:
-            return False
-        old = [number for number, since_ms in self.shards.items() if number in lapsed and since_ms <= until_ms]
-        for number in old:
-            if self._may_lose(number):
-                return True
-            del self.shards[number]
-        return False
 
     def hang_up(self) -> None:
         """Its node closes the connection."""

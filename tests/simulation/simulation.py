@@ -31,6 +31,8 @@ SIZES_OF_MANY = (3, 4, 5, 5, 6, 7)
 SHARDS_OF_MANY = (1, 4, 4, 8)
 """What worlds have in which a shard is not on every node."""
 
+SESSION_TIMEOUTS_MS = (2_000, 2_000, 5_000)
+
 ZONES = ("x", "y", "z")
 
 
@@ -108,6 +110,7 @@ class Simulation:
         self._disks = 0
         chance = self.world.chance
         self.timing = Timing(leases=chance.random() < 0.8 if leases is None else leases)
+        self.session_timeout_ms = SESSION_TIMEOUTS_MS[seed % len(SESSION_TIMEOUTS_MS)]
         sizes = SIZES if self.shape is ONE else SIZES_OF_MANY
         count = nodes or chance.choice(sizes)
         founders = [self._make(self.free_name(), self.new_disk_id(), self.any_zone()) for _ in range(count)]

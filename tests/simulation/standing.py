@@ -39,6 +39,7 @@ class Standing:
         self.sessions: dict[bytes, Session] = {}
         self.referees: list[Referee] = []
         self.cycles = 0
+        self._ended_meanwhile: dict[Session, None] = {}  # whose process was stopped then
 
     # What changes
 
@@ -72,21 +73,28 @@ class Standing:
     def ends(self, origin: bytes, before: Picture, shard: int) -> None:
         """A session is over in a shard: if it had something there, its client knows, or its process is stopped."""
         session = self.sessions.get(origin)
-        if session is None or session.closed or session.process.cannot_move:
+        if session is None or session.closed:
+            return
+        if session.process.cannot_move:
+            self._ended_meanwhile[session] = None
             return
         held = [key for key, thing in before.things.items() for had in thing.by.values() if had.origin == origin]
         if held or any(wait.origin == origin for wait in before.waits.values()):
             raise Violation("told before it ends", f"{session} had {held} in shard {shard}, and is still open")
 
+    def judge_answer(self, session: Session) -> None:
+        """Something is answered on a connection: its session goes on, as far as its node could know."""
+        if session in self._ended_meanwhile:
+            raise Violation("closed before it answers", f"{session} was ended while its process was stopped")
+
     def dead(self) -> list[str]:
-        """What is held or waited for by sessions that are over, at nodes that run."""
+        """What is held or waited for by sessions that are over."""
         found = []
         for referee in self.referees:
             known = dict.fromkeys(referee.machine.sessions.origins())
             known.update((wait.origin, None) for wait in referee.machine.waiters.everyone())
             sessions = [self.sessions[origin] for origin in known if origin in self.sessions]
-            over = [one for one in sessions if one.closed and one.process.up and not one.process.gone]
-            found += [f"{session} in shard {referee.number}" for session in over]
+            found += [f"{session} in shard {referee.number}" for session in sessions if session.closed]
         return found
 
     # Deadlocks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.deadlocks import DEADLOCKS
+from tests.simulation.lapses import LAPSES
 from tests.simulation.moving import MOVING, ON_THREE, SHAPES
 from tests.simulation.mutation import Mutation
 from tests.simulation.mutations import MUTATIONS
@@ -28,6 +29,12 @@ def test_a_planted_bug_is_caught(mutation: Mutation) -> None:
 def test_a_script_ends_well(script: Play, leases: bool) -> None:
     for seed in range(1, 4):
         play(script, leases=leases, seed=seed)
+
+
+@pytest.mark.parametrize("script", LAPSES, ids=lambda script: script.__name__)
+def test_a_script_of_sessions_ends_well(script: Play) -> None:
+    for seed in range(1, 4):
+        play(script, seed=seed)
 
 
 @pytest.mark.parametrize("script", DEADLOCKS, ids=lambda script: script.__name__)
