@@ -285,7 +285,14 @@ OF_SHARDS: tuple[Mutation, ...] = (
     Mutation(outcomes_without_a_base, ("carried out once",), script=moving.asked_of_one_that_forgot, shape=ON_THREE),
     Mutation(
         outcome_of_another_batch,
-        ("linearizability", "its own outcome", "a watched key", "a wait without limit", "told what happened"),
+        (
+            "linearizability",
+            "its own outcome",
+            "a watched key",
+            "a wait without limit",
+            "told what happened",
+            "own writes",
+        ),
         shape=FOUR_SHARDS,
         nodes=5,
     ),
