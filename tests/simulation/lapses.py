@@ -126,6 +126,22 @@ def stopped(script: Script) -> None:
         raise Violation("closed before it answers", f"{heir.held.session} is open")
 
 
+def left_unsure(script: Script) -> None:
+    """A client is told that the outcome of its acquire is not known, and leaves before its node knows it."""
+    a, b, c = script.a, script.b, script.c
+    script.run(300)
+    typist = script.typist()
+    script.cut((a, c), (b, c))
+    asked = script.send(c, "LOCK.ACQUIRE", "s", "holder", "SESSION", typist=typist)
+    script.until(lambda: asked.done)
+    typist.leave()
+    script.heal()
+    taken = script.send(a, "LOCK.ACQUIRE", "s", "next", *WAITS)
+    script.run(2000)
+    if not isinstance(taken.output, int):
+        raise Violation("nothing is the dead's", f"{asked} got {asked.output!r}, {taken} got {taken.output!r}")
+
+
 def _asks(held: Op) -> None:
     if not held.session.closed:
         held.session.execute((b"LOCK.INFO", b"s"))
@@ -140,5 +156,6 @@ LAPSES: tuple[Play, ...] = (
     heard_by_one,
     leader_cut_off,
     stopped,
+    left_unsure,
 )
 """All of them."""

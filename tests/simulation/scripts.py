@@ -63,6 +63,11 @@ class Typist(Client):
         session.process.request(lambda: session.execute(call))
         return session
 
+    def leave(self) -> None:
+        """Closes its connection."""
+        if self.session is not None:
+            self._leave(self.session)
+
 
 class Told:
     """Somebody who wished another membership, and what that one was told."""
