@@ -20,7 +20,16 @@ from cluster.machine.semaphore import Semaphore
 from cluster.machine.waiters import Waiter
 from tests.simulation.lines import judge_waits
 from tests.simulation.pictures import NOTHING, Had, Picture, Thing, picture
-from tests.simulation.waiting import Graph, add_shard, comes_back, holds, owner_in, waits_for_locks
+from tests.simulation.waiting import (
+    Graph,
+    add_shard,
+    asks_alone,
+    comes_back,
+    has_enough,
+    holds,
+    owner_in,
+    waits_for_locks,
+)
 from tests.simulation.world import Violation, World
 
 if TYPE_CHECKING:
@@ -78,7 +87,7 @@ class Referee:
 
     ``answers`` are what calls came to, by session and words; ``pasts`` how the
     holds of a key ended, by key and token; ``issued`` the tokens of a key, and
-    ``owners`` who was seen with them; ``ended_us`` when sessions were over, by origin.
+    ``owners`` who was seen with them; ``ended`` the sessions that are over; ``victims`` counts waits that were failed.
     """
 
     def __init__(self, world: World, commands: Commands, number: int, standing: Standing) -> None:
@@ -89,11 +98,10 @@ class Referee:
         self.answers: Calls = {}
         self.pasts: dict[tuple[bytes, int], Past] = {}
         self.owners: dict[tuple[bytes, int], bytes] = {}
-        self.ended_us: dict[bytes, int] = {}
+        self.ended: dict[bytes, None] = {}
         self.victims = 0
         self._world = world
         self._standing = standing
-        self._applied = 0
         self._before = NOTHING
         self._found: Violation | None = None
         self._unseen = False  # something happened since the last picture that may concern locks
@@ -167,7 +175,7 @@ class Referee:
         if name == b"FENCE":
             self._judge_fence(args, reply)
         elif name == END_SESSION:
-            self.ended_us.setdefault(args[1], self._world.now_us)
+            self.ended[args[1]] = None
             self._standing.ends(args[1], self._before, self.number)
         if name != b"EXEC" and name[:1] != b"_":
             self.answers.setdefault((origin, tuple(args)), []).append(reply)
@@ -194,7 +202,9 @@ class Referee:
         owner = owner_in(args)
         keys = args[2 : 2 + int(args[1])] if args[0] == b"LOCK.MACQUIRE" else [args[1]]
         keys = list(dict.fromkeys(keys))
-        urgent = [key for key in keys if holds(machine, key, owner)]
+        alone, values = asks_alone(args), machine.keyspace.values
+        upgrades = [key for key in keys if holds(machine, key, owner)]
+        urgent = [key for key in upgrades if not has_enough(values[key], owner, alone=alone)]
         wait = Waiter(origin, machine.waiters.begun, Lock.kind, keys, args, machine.now_ms, None, False, urgent)
         self._judge_victim(wait)
 
@@ -302,13 +312,13 @@ class Referee:
     def _judge_dead(self, before: Picture, now: Picture) -> None:
         """Nothing is given to a session that is over, and it does not wait."""
         for wait in now.waits.values():
-            if wait.origin in self.ended_us:
+            if wait.origin in self.ended:
                 raise Violation("nothing for the dead", f"{wait} goes on, and its session is over")
         for key, thing in now.things.items():
             if thing is before.things.get(key):
                 continue
             for owner, had in thing.by.items():
-                if had.origin and had.origin in self.ended_us:
+                if had.origin and had.origin in self.ended:
                     raise Violation("nothing for the dead", f"{owner!r} has {had} of {key!r}, its session is over")
 
 

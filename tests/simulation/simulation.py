@@ -72,6 +72,7 @@ class Result:
     compared: int
     elections: int
     snapshots: int
+    deadlocks: int
     faults: dict[str, int]
 
 
@@ -149,6 +150,7 @@ class Simulation:
             watch.compared,
             watch.elections,
             self.snapshots,
+            watch.deadlocks,
             self.faults.counts,
         )
 

@@ -56,6 +56,7 @@ class Summary:
     judged: int = 0
     elections: int = 0
     snapshots: int = 0
+    deadlocks: int = 0
     seconds: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -66,7 +67,7 @@ class Summary:
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
             return
-        for name in ("turns", "node_hours", "commands", "judged", "elections", "snapshots"):
+        for name in ("turns", "node_hours", "commands", "judged", "elections", "snapshots", "deadlocks"):
             setattr(self, name, getattr(self, name) + getattr(outcome, name))
         self.faults.update(outcome.faults)
 
@@ -75,7 +76,8 @@ class Summary:
         """In one line."""
         return (
             f"{self.runs} runs, {self.node_hours:.2f} node-hours, {self.turns} turns, {self.judged} operations judged,"
-            f" {self.elections} elections, {self.snapshots} snapshots, {len(self.failures)} failures"
+            f" {self.elections} elections, {self.snapshots} snapshots, {self.deadlocks} deadlocks,"
+            f" {len(self.failures)} failures"
         )
 
 
@@ -139,6 +141,7 @@ def table(summary: Summary) -> Table:
     found.add_row("operations judged", f"{summary.judged}")
     found.add_row("elections", f"{summary.elections}")
     found.add_row("snapshots installed", f"{summary.snapshots}")
+    found.add_row("deadlocks broken", f"{summary.deadlocks}")
     found.add_row("faults", ", ".join(f"{name} {count}" for name, count in summary.faults.most_common()))
     found.add_row("failing seeds", ", ".join(str(one.seed) for one in summary.failures) or "none")
     return found

@@ -38,7 +38,6 @@ class Standing:
         self._over: dict[Fact, Times] = {}
         self.sessions: dict[bytes, Session] = {}
         self.referees: list[Referee] = []
-        self.cycles = 0
         self._ended_meanwhile: dict[Session, None] = {}  # whose process was stopped then
 
     # What changes
@@ -108,7 +107,6 @@ class Standing:
 
     def judge_cycle(self, text: str, victim: bytes) -> None:
         """A wait was failed because of a cycle over several shards: it closes, and all of it stood at one moment."""
-        self.cycles += 1
         steps = STEP.findall(text)
         if len(steps) != text.count(" waits for "):
             raise Violation("the whole cycle is named", text)

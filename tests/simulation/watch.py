@@ -45,6 +45,11 @@ class Watch:
         """How many there were."""
         return sum(group.elections for group in self.groups.values())
 
+    @property
+    def deadlocks(self) -> int:
+        """How many waits were failed because of one."""
+        return sum(referee.victims for referee in self.standing.referees)
+
     # Moments
 
     def started(self, process: Process) -> None:
