@@ -172,7 +172,7 @@ OF_LOCKS: tuple[Mutation, ...] = (
     Mutation(forgotten_at_release, ("nobody waits for a free lock", "nobody waits for a free place")),
     Mutation(forgotten_behind_one_who_leaves, ("nobody waits for a free lock", "nobody waits for a free place")),
     Mutation(waits_when_it_is_gone, ("nothing for the dead",)),
-    Mutation(life_is_shortened, ("a hold lives",)),
+    Mutation(life_is_shortened, ("a hold lives",), seed=2),
     Mutation(cycle_not_seen, ("every cycle is broken",)),
     Mutation(cycle_of_two_who_wait, ("no victim without a cycle",)),
     Mutation(first_is_the_victim, ("the last to wait is the victim",), script=deadlocks.closed_by_a_grant),
