@@ -1,4 +1,5 @@
-"""What the system group knows of the cluster beside its members: which shard is where, who is to leave or is lost.
+"""What the system group knows of the cluster beside its members: where shards are, who leaves or is lost, which queues
+are spread over shards.
 
 It is kept like any other data, as keys of the system's shard, written by
 commands of its own. A shard's place is reported by its leader whenever its
@@ -12,12 +13,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from cluster.machine import queue_parts
 from cluster.machine.machine import Call, Commands, Machine
+from cluster.machine.queue_parts import Shape
 from cluster.machine.reply import OK, Reply
 
 LEAVING, LOST, UP = "leaving", "lost", "up"
 
-_PLACE, _MARK, _PAUSED = b"place:", b"mark:", b"paused"
+_PLACE, _MARK, _PAUSED, _QUEUE = b"place:", b"mark:", b"paused", b"queue:"
 _PLACED, _MARKED, _PAUSE = b"_SYSTEM.PLACED", b"_SYSTEM.MARKED", b"_SYSTEM.PAUSE"
 
 
@@ -53,6 +56,7 @@ class Atlas:
         self.places: dict[int, Place] = {}
         self.marks = Marks((), ())
         self.paused = False
+        self.queues: dict[bytes, Shape] = {}  # those that are spread over shards
         self._read_at = -1
 
     def read(self, machine: Machine, applied: int) -> None:
@@ -68,6 +72,8 @@ class Atlas:
             tuple(node for node, mark in marked if mark == LOST.encode()),
         )
         self.paused = _PAUSED in values
+        shaped = {key[len(_QUEUE) :]: values[key] for key in values if key.startswith(_QUEUE)}
+        self.queues = {key: queue_parts.decode(shape) for key, shape in shaped.items()}
 
     def place(self, shard: int) -> Place:
         """Where a shard was last reported to be."""
@@ -121,5 +127,15 @@ def _on_pause(machine: Machine, args: list[bytes]) -> Reply:
     return OK
 
 
-COMMANDS = Commands(handlers={_PLACED: _on_placed, _MARKED: _on_marked, _PAUSE: _on_pause}, retries={})
+def _on_queue(machine: Machine, args: list[bytes]) -> Reply:
+    key = _QUEUE + args[1]
+    known = machine.keyspace.string(key)
+    if known is None or queue_parts.decode(known).version < queue_parts.decode(args[2]).version:
+        machine.keyspace.put(key, args[2])
+    return OK
+
+
+COMMANDS = Commands(
+    handlers={queue_parts.SHAPED: _on_queue, _PLACED: _on_placed, _MARKED: _on_marked, _PAUSE: _on_pause}, retries={}
+)
 """What the system's shard can carry out."""

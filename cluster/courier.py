@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from cluster.machine import letters
+from cluster.machine.letters import Letter
 from cluster.machine.reply import CommandError, Reply
 from cluster.ring.slots import slot_of
 
@@ -59,12 +60,19 @@ class Courier:
             for number, letter in islice(shard.machine.letters.items(), UNDER_WAY_MAX):
                 if under_way.get(number, 0.0) <= now_ms:
                     under_way[number] = NEVER_MS
-                    target = self._node.shards[self._node.slot_shard[slot_of(letter.key)]]
+                    target = self._target(letter)
                     handler = target.machine.handler(letter.args[0])
                     hear = partial(self._answered, shard, number)
                     self._node.ask(target, handler, letter.args, hear, logged=True)
         times = (at_ms for under_way in self._under_way.values() for at_ms in under_way.values())
         self._next_ms = min(times, default=NEVER_MS)
+
+    def _target(self, letter: Letter) -> Shard:
+        """The shard a letter is for; what only the system group knows is its own."""
+        node = self._node
+        if letter.args[0] in node.system.machine.commands.handlers:
+            return node.system
+        return node.shards[node.slot_shard[slot_of(letter.args[1])]]
 
     def _answered(self, shard: Shard, number: int, reply: Reply) -> None:
         self._answers.append((shard, number, reply))

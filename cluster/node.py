@@ -669,6 +669,8 @@ class Node:
             replies += answers
             if ended:
                 woken += [(shard.number, origin, reply) for origin, _, reply in ended]
+        if self.system.turn == self.turn:
+            self.atlas.read(self.system.machine, self.system.raft.applied)
         if self._questions:
             replies = [self._hear_own(answers) for answers in replies]
         return Answers(replies[0] if len(replies) == 1 else chain.from_iterable(replies), woken)

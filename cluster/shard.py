@@ -108,7 +108,7 @@ class Shard:
         self.number = number
         self.name = name
         self.timing = timing
-        self._new_machine = partial(Machine, commands, slots)
+        self._new_machine = partial(Machine, commands, slots, siblings)
         self.machine = self._new_machine()
         self.now_ms = 0
         self._pace = Pace()
@@ -737,6 +737,7 @@ class Shard:
     def apply(self) -> tuple[list[Iterable[Answer]], list[Woken]]:
         """Carries out what is committed, up to a limit (`busy` tells of more): answers, and waits that ended."""
         raft, machine, carrying = self.raft, self.machine, self._carrying
+        machine.nodes = len(raft.config.voters)
         left = APPLY_BYTES
         while raft.applied < raft.commit and left > 0:
             entry = raft.log.entry(raft.applied + 1)

@@ -26,8 +26,10 @@ from __future__ import annotations
 from binascii import crc_hqx
 from typing import TYPE_CHECKING
 
-from cluster.machine import transactions
+from cluster.clients import no_leader
+from cluster.machine import queue_parts, transactions
 from cluster.machine.machine import Call, Handler, bug
+from cluster.machine.queue_parts import Shape
 from cluster.machine.reply import OK, QUEUED, WAITING, CommandError, Reply
 from cluster.node import Answers
 from cluster.ring.slots import SLOTS, slot_of
@@ -35,6 +37,7 @@ from cluster.shard import Shard
 from resp_server.calls import Calls
 from resp_server.commands.spreading import Shares, cross_slot
 from resp_server.commands.table import Route
+from resp_server.partitions import Awaiting, Partitions
 from resp_server.places import Finish, Gather, Place, Share, merged
 from resp_server.protocol.replies import BULK_HEADERS, SHORT_BYTES
 from resp_server.session import Session, Transaction
@@ -79,6 +82,7 @@ class Dispatcher:
         self._by_slot = [server.node.shards[number] for number in server.node.slot_shard]
         self._table = server.table
         self._targets = Targets(server)
+        self._partitions = Partitions(server)
         self._calls = Calls(server)
         self._fast: dict[bytes, Route] = {}
         self.hurry()
@@ -162,7 +166,7 @@ class Dispatcher:
     def _execute_by_key(self, session: Session, commands: list[list[bytes]]) -> None:  # noqa: C901 - as `execute`
         """`execute` where a command's key says which shard it goes to."""
         node, by_slot = self._node, self._by_slot
-        turn, redirecting = node.turn, self._targets.redirecting
+        turn, redirecting, queues = node.turn, self._targets.redirecting, node.atlas.queues
         fast = self._fast
         simple = session.simple
         for args in commands:
@@ -172,7 +176,7 @@ class Dispatcher:
                 shard = by_slot[slot_of(key) if BRACE in key else crc_hqx(key, 0) & SLOT_BITS]
                 if shard.turn != turn:
                     node.touch(shard)
-                if not redirecting or shard.leader == node.name:
+                if (not redirecting or shard.leader == node.name) and not (queues and key in queues):
                     route.calls += 1
                     if route.logged:
                         session.written = shard
@@ -243,13 +247,22 @@ class Dispatcher:
             else:
                 self._deliver_carefully(client, reply)
         for number, origin, reply in answers.woken:
-            waiter = self._server.session_of(origin)
-            if waiter is None:
-                observer = self._server.observers.woken(origin, reply)
-                if observer is not None:
-                    self.outbox[observer] = None
-            elif waiter.waiting and waiter.lane.number == number:
-                self._end_wait(waiter, reply)
+            self._wake(number, origin, reply)
+        if self._partitions.made:
+            for session in self._partitions.known():
+                self._clear(session)
+
+    def _wake(self, number: int, origin: bytes, reply: Reply) -> None:
+        """A wait in a shard is over."""
+        waiter = self._server.session_of(origin)
+        if waiter is None:
+            observer = self._server.observers.woken(origin, reply)
+            if observer is not None:
+                self.outbox[observer] = None
+        elif waiter.waiting and waiter.lane.number == number:
+            self._end_wait(waiter, reply)
+        elif waiter.awaiting is not None and number in waiter.awaiting.open:
+            self._end_part(waiter, waiter.awaiting, number, reply)
 
     def give_up_waits(self, shard: Shard) -> None:
         """A shard has had no leader for long: tells those who wait there, and ends their waits once there is one."""
@@ -257,6 +270,14 @@ class Dispatcher:
             if session.waiting and session.lane is shard:
                 self._server.shard(shard.number).unblock(None, session.origin, b"TIMEOUT")
                 self._end_wait(session, CommandError("no leader; it may still be served", UNCERTAIN))
+            elif session.awaiting is not None and shard.number in session.awaiting.open:
+                self._server.shard(shard.number).unblock(None, session.origin, b"TIMEOUT")
+                self._end_part(session, session.awaiting, shard.number, no_leader(shard.number))
+
+    def _end_part(self, session: Session, awaiting: Awaiting, number: int, reply: Reply) -> None:
+        """A wait for a message is over in one part of a queue."""
+        if awaiting.ended(number, reply):
+            self._clear(session)
 
     def _end_wait(self, session: Session, reply: Reply) -> None:
         session.waiting = False
@@ -313,7 +334,7 @@ class Dispatcher:
 
     def _release_when_done(self, session: Session) -> None:
         """Lets the session's backlog go on once all that it was held for is over."""
-        if session.held and not (session.pending or session.waiting or session.glutted):
+        if session.held and not (session.pending or session.waiting or session.awaiting or session.glutted):
             session.held = False
             session.settle()
             self.resumed.append(session)
@@ -386,6 +407,10 @@ class Dispatcher:
         if route.local:
             self._reply(session, self._calls.serve(session, route, args))
             return
+        shape = self._partitions.shape_of(route, args)
+        if shape is not None:
+            self._to_parts(session, route, args, shape)
+            return
         parts, merge = self._targets.of(session, route, args)
         if merge is not None:
             self._spread(session, route, Shares(parts, merge))
@@ -400,6 +425,9 @@ class Dispatcher:
             if session.watched not in (None, shard):
                 raise cross_slot()
             session.watched = shard
+        if self._partitions.are_made_by(route, args):
+            shard.submit(self._partitions.creation(self._place(session), args[1]), handler, args)
+            return
         client = self._claim(
             session, shard, None if route.command.follow is None else route.command.follow(session, args)
         )
@@ -443,7 +471,7 @@ class Dispatcher:
         assert shares.merge is not None
         parts = [(self._server.shard(number), args) for number, args in shares.parts]
         merge = merged(shares.merge, logged=route.logged)
-        handlers = [self._calls.handler(session, route, shard) for shard, _ in parts]
+        handlers = [self._handler(session, route, shard, args) for shard, args in parts]
         if not (route.logged or session.pending or any(self._reads_wait(shard) for shard, _ in parts)):
             replies = [shard.read(handler, args) for handler, (shard, args) in zip(handlers, parts, strict=True)]
             self._reply(session, self._calls.affordable(session, merge(replies)))
@@ -458,6 +486,19 @@ class Dispatcher:
                 shard.submit_read(Share(gather, number), handler, args)
         if not route.logged:
             self._hold_readers(session)
+
+    def _handler(self, session: Session, route: Route, shard: Shard, args: list[bytes]) -> Handler:
+        return queue_parts.call if args[0] == queue_parts.CALL else self._calls.handler(session, route, shard)
+
+    def _to_parts(self, session: Session, route: Route, args: list[bytes], shape: Shape) -> None:
+        """Gives a command to the parts of its queue that are concerned."""
+        if route.command.name not in ("Q.POP", "Q.REDRIVE"):
+            self._spread(session, route, self._partitions.shares(args, shape))
+            return
+        self._partitions.walk(session, args, shape, self._place)
+        if b"BLOCK" in map(bytes.upper, args):
+            session.held = True
+            session.settle()
 
     # Transactions
 

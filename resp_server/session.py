@@ -16,6 +16,7 @@ from resp_server.protocol.replies import Encoder, resp2, resp3
 if TYPE_CHECKING:
     from cluster.shard import Shard
     from resp_server.commands.table import Route
+    from resp_server.partitions import Awaiting
     from resp_server.places import Place
     from resp_server.server import Server
 
@@ -70,6 +71,7 @@ class Session:
     __slots__ = (
         "address",
         "authenticated",
+        "awaiting",
         "backlog",
         "broken",
         "closed",
@@ -131,6 +133,7 @@ class Session:
         self.held = False
         self.glutted = False  # held because it asks for more than it reads
         self.waiting = False
+        self.awaiting: Awaiting | None = None  # the parts of a queue in which it waits
         self.closing = False  # close once everything is sent
         self.closed = False
         self.reset()
@@ -164,6 +167,11 @@ class Session:
             and not self.closing
         )
         self.plain = self.simple and not self.places
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it waits for something to come."""
+        return self.waiting or self.awaiting is not None
 
     def answer(self, reply: Reply) -> None:
         """Adds one reply to what the client is owed, unless it asked for silence."""

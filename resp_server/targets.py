@@ -32,8 +32,10 @@ class Targets:
         """
         if not (self._several or self.redirecting):
             return Shares([(0, args)])
-        slot_shard = self._node.slot_shard
+        slot_shard, queues = self._node.slot_shard, self._node.atlas.queues
         keys = self._table.keys_of(route, args)
+        if queues and route.logged and not queues.keys().isdisjoint(keys):
+            raise CommandError(f"a queue with partitions cannot be a key of '{route.name}': empty it with Q.PURGE")
         if route.command.spread is not None and self._several:
             shares = route.command.spread(route.command.keys, args, slot_shard)
         else:

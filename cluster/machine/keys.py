@@ -101,7 +101,7 @@ def _check_database(text: bytes) -> None:
 
 def dbsize(machine: Machine, _args: list[bytes]) -> Reply:
     """DBSIZE"""
-    return len(machine.keyspace)
+    return len(machine.keyspace) - len(machine.foreign)
 
 
 def flush(machine: Machine, args: list[bytes]) -> Reply:

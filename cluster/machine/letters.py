@@ -23,15 +23,10 @@ REFUSED = b"_LETTER.REFUSED"
 
 
 class Letter(msgspec.Struct, array_like=True):
-    """A command with its arguments, for the shard of its first key, and one for here should that be refused."""
+    """A command, for the shard of its key or the system's, and one for here should that be refused; ``[]`` is none."""
 
     args: list[bytes]
     back: list[bytes]
-
-    @property
-    def key(self) -> bytes:
-        """Where it goes."""
-        return self.args[1]
 
 
 def post(machine: Machine, args: list[bytes], back: list[bytes]) -> None:
@@ -49,7 +44,7 @@ def delivered(machine: Machine, args: list[bytes]) -> Reply:
 def refused(machine: Machine, args: list[bytes]) -> Reply:
     """This one will never be."""
     letter = machine.letters.pop(int(args[1]), None)
-    if letter is None:
+    if letter is None or not letter.back:
         return 0
     try:
         machine.handler(letter.back[0])(machine, letter.back)

@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from cluster.machine import hold_lives, letters, lock_deadlocks, locks, queue_lives, queues
+from cluster.machine import hold_lives, letters, lock_deadlocks, locks, queue_lives, queue_parts, queues
 from cluster.machine.clockwork import Alarm, Clockwork
 from cluster.machine.elections import Election
 from cluster.machine.hold import Holding, Issued
@@ -88,13 +88,20 @@ class Machine:
     entries. ``origin`` names the session being served. ``behind`` says that
     something is due that has not rung, so that keys and locks outlive their end
     unseen: commands of the log end those they name, reads do not see them.
-    ``slots`` are those whose keys are in this shard; ``letters`` what is for others.
+    ``slots`` are those whose keys are in this shard, one of ``shards``; ``letters``
+    what is for others. ``foreign`` are keys of other shards' slots: parts of queues
+    (`cluster.machine.queue_parts`), which nobody sees by their keys; ``in_part``
+    while a command is carried out for such a part. ``nodes`` is how many have the shard.
     """
 
-    def __init__(self, commands: Commands, slots: range = range(SLOTS)) -> None:
+    def __init__(self, commands: Commands, slots: range = range(SLOTS), shards: int = 1) -> None:
         self.commands = commands
         self.slots = slots
+        self.shards = shards
         self.letters: dict[int, Letter] = {}
+        self.foreign: dict[bytes, None] = {}
+        self.in_part = False
+        self.nodes = 1
         self.clockwork = Clockwork()
         self.keyspace = Keyspace(self.clockwork)
         self.waiters = Waiters(self.clockwork)
@@ -118,6 +125,7 @@ class Machine:
             lock_deadlocks.FAIL: lock_deadlocks.fail,
             letters.DELIVERED: letters.delivered,
             letters.REFUSED: letters.refused,
+            queue_parts.CALL: queue_parts.call,
             queue_lives.ARRIVE: queue_lives.arrive,
             queue_lives.COME_BACK: queue_lives.come_back,
         }

@@ -7,7 +7,8 @@ Every change of a message's state is one of `MOVES`::
                 └────────────put_back─────────────┘ │ └──send_away──> GONE (a new message in the DLQ)
                                                     └──bury──> DEAD ──redrive──> GONE (a new message here)
 
-A push without DELAY begins at READY. ``expire`` leads from DELAYED or READY to
+A push without DELAY begins at READY. ``untake`` leads from IN_FLIGHT back to
+READY. ``expire`` leads from DELAYED or READY to
 GONE: a message in flight is past its age only once it comes back.
 """
 
@@ -41,6 +42,7 @@ MOVES: Final[dict[str, dict[State, State]]] = {
     "wake": {DELAYED: READY},
     "take": {READY: IN_FLIGHT},
     "put_back": {IN_FLIGHT: DELAYED},
+    "untake": {IN_FLIGHT: READY},
     "acknowledge": {IN_FLIGHT: GONE},
     "bury": {IN_FLIGHT: DEAD},
     "send_away": {IN_FLIGHT: GONE},

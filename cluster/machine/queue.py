@@ -30,6 +30,9 @@ from cluster.machine.message import DEAD, GONE, IN_FLIGHT, MOVES, READY, Message
 SIGHTING = b"="
 """What the name of a sighting's part begins with; a message's part is its number, which never does."""
 
+PARTS_MAX = 1024
+"""Of a queue: as many as there may be shards. A number in a part is a multiple of this, and the part's index."""
+
 MESSAGE_BYTES = 280
 SIGHTING_BYTES = 300
 QUEUE_BYTES = 2500
@@ -53,6 +56,14 @@ class Settings(msgspec.Struct, array_like=True, frozen=True):
         return min(most_ms, least_ms << min(deliveries - 1, 62))
 
 
+class Partition(msgspec.Struct, array_like=True, frozen=True):
+    """Which part of a queue this is that is spread over ``count`` shards; ``version`` grows with its settings'."""
+
+    index: int
+    count: int
+    version: int
+
+
 class Counters(msgspec.Struct, array_like=True):
     """What happened since the queue was made. ``sent`` are dead letters pushed to the DLQ."""
 
@@ -68,6 +79,7 @@ class Header(msgspec.Struct, array_like=True):
 
     settings: Settings
     counters: Counters
+    partition: Partition | None = None
 
 
 class Sighting(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -81,7 +93,8 @@ class Queue:
     """The messages of one queue. Each verb of `MOVES` is a method of that name.
 
     Whoever calls a verb has announced the change to the keyspace before, and
-    keeps the alarms. ``living`` holds every message that is not dead, oldest
+    keeps the alarms. ``partition`` is there when others of this name are in other
+    shards. ``living`` holds every message that is not dead, oldest
     first; ``counts`` has one number for each `State`.
     """
 
@@ -101,11 +114,15 @@ class Queue:
         "counts",
         "dead",
         "living",
+        "partition",
         "settings",
     )
 
-    def __init__(self, settings: Settings, counters: Counters | None = None) -> None:
+    def __init__(
+        self, settings: Settings, counters: Counters | None = None, partition: Partition | None = None
+    ) -> None:
         self.settings = settings
+        self.partition = partition
         self.counters = counters or Counters()
         self.counts = [0] * len(State)
         self.living: dict[Number, Message] = {}
@@ -118,6 +135,12 @@ class Queue:
         self._seen: dict[bytes, Number] = {}  # id -> its last sighting
         self._fading: list[Number] = []  # heap of sightings
         self._payload_bytes = 0
+
+    @property
+    def maxlen(self) -> int:
+        """How many may live here, 0 for any number: of a part, its share."""
+        count = 1 if self.partition is None else self.partition.count
+        return -(-self.settings.maxlen // count)
 
     # The life of a message
 
@@ -179,6 +202,16 @@ class Queue:
         message.at_ms = until_ms
         message.note = None
 
+    def untake(self, message: Message) -> None:
+        """The delivery did not happen."""
+        self._move(message, "untake")
+        self._count_consumer(message.note, -1)
+        message.deliveries -= 1
+        message.at_ms = 0
+        message.note = None
+        if self._is_head(message):
+            self._enter(message)
+
     def acknowledge(self, message: Message) -> None:
         """It is done with."""
         self._move(message, "acknowledge")
@@ -230,7 +263,7 @@ class Queue:
 
     def emptied(self) -> Queue:
         """The same queue without a message; ids stay remembered. This one is left as it is."""
-        queue = Queue(self.settings, msgspec.structs.replace(self.counters))
+        queue = Queue(self.settings, msgspec.structs.replace(self.counters), self.partition)
         for number, sighting in self._sightings.items():
             queue.remember(number, sighting)
         return queue
@@ -377,7 +410,7 @@ class Queue:
 
     def header(self) -> bytes:
         """Settings and counters."""
-        return msgspec.msgpack.encode(Header(self.settings, self.counters))
+        return msgspec.msgpack.encode(Header(self.settings, self.counters, self.partition))
 
     def parts(self) -> Iterable[bytes]:
         """Every message's number and every sighting's name."""

@@ -12,8 +12,9 @@ import msgspec
 
 from cluster.machine.clockwork import Alarm
 from cluster.machine.letters import post
+from cluster.machine.line import Number
 from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY, Message
-from cluster.machine.queue import SIGHTING, Header, Queue, Settings
+from cluster.machine.queue import PARTS_MAX, SIGHTING, Header, Queue, Settings
 from cluster.machine.queue_options import PopOptions, PushOptions
 from cluster.machine.reply import OK, Reply, wrong_type
 
@@ -34,7 +35,7 @@ def push(machine: Machine, key: bytes, queue: Queue, payload: bytes, options: Pu
     now_ms = machine.now_ms
     delay_ms = options.delay_ms
     message = Message(
-        number=machine.next_id().to_bytes(8, "big"),
+        number=_next_number(machine, queue),
         payload=payload,
         pushed_ms=now_ms,
         state=DELAYED if delay_ms else READY,
@@ -46,6 +47,14 @@ def push(machine: Machine, key: bytes, queue: Queue, payload: bytes, options: Pu
     )
     _add(machine, key, queue, message)
     return message
+
+
+def _next_number(machine: Machine, queue: Queue) -> Number:
+    """A number that grows; that of a part tells which part it is (`part_of`)."""
+    number = machine.next_id()
+    if queue.partition is not None:
+        number = number * PARTS_MAX + queue.partition.index
+    return number.to_bytes(8, "big")
 
 
 def _age_limit(now_ms: int, px_ms: int) -> int | None:
@@ -97,6 +106,17 @@ def acknowledge(machine: Machine, key: bytes, queue: Queue, message: Message) ->
     _wake_group(machine, key, message)
 
 
+def untake(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:
+    """A delivery that reached nobody is none: the message is ready in its old place."""
+    _touch_both(machine, key, message)
+    machine.clockwork.cancel(message.at_ms, Alarm(DUE, key, message.number))
+    queue.untake(message)
+    if _is_past_age(machine, message):
+        _expire(machine, key, queue, message)
+    else:
+        _wake_consumers(machine, key)
+
+
 def extend(machine: Machine, key: bytes, message: Message, visibility_ms: int) -> None:
     """A message in flight stays so for ``visibility_ms`` from now."""
     machine.keyspace.touch(key, message.number)
@@ -111,7 +131,7 @@ def redrive(machine: Machine, key: bytes, queue: Queue, dead: Message) -> None:
     queue.redrive(dead)
     age_ms = 0 if dead.expires_ms is None else dead.expires_ms - dead.pushed_ms
     message = Message(
-        number=machine.next_id().to_bytes(8, "big"),
+        number=_next_number(machine, queue),
         payload=dead.payload,
         pushed_ms=machine.now_ms,
         state=READY,
@@ -204,7 +224,7 @@ def come_back(machine: Machine, args: list[bytes]) -> Reply:
     if not isinstance(queue, Queue):
         return 0
     sent = _decode_message(args[2])
-    number = machine.next_id().to_bytes(8, "big")
+    number = _next_number(machine, queue)
     machine.keyspace.touch(args[1])
     machine.keyspace.touch(args[1], number)
     queue.counters.sent -= 1
@@ -304,6 +324,7 @@ def placed(machine: Machine, key: bytes) -> None:
 
 def forget(machine: Machine, key: bytes, queue: Queue) -> None:
     """The queue is no key any more: nothing is left for its messages' alarms to do."""
+    machine.foreign.pop(key, None)
     for message in queue.living.values():
         _disarm(machine, key, message)
 
@@ -311,7 +332,9 @@ def forget(machine: Machine, key: bytes, queue: Queue) -> None:
 def restore(machine: Machine, key: bytes, body: bytes) -> Queue:
     """A queue from its header's row; its parts follow."""
     header = msgspec.msgpack.decode(body, type=Header)
-    return Queue(header.settings, header.counters)
+    if not machine.holds(key):
+        machine.foreign[key] = None
+    return Queue(header.settings, header.counters, header.partition)
 
 
 def restore_part(machine: Machine, key: bytes, part: bytes, body: bytes) -> None:

@@ -12,6 +12,7 @@ from cluster.machine.reply import CommandError, Reply, syntax_error
 
 MS_MAX = 2**48  # any time a client may name; far beyond that is a mistake
 PARTITIONS_MAX = 16384
+PEEK_COUNT = 10
 
 
 class Limits(NamedTuple):
@@ -139,6 +140,31 @@ def read_pop(args: list[bytes]) -> PopOptions:
         else:
             raise syntax_error()
     return PopOptions(count, block_ms, visibility_ms, consumer)
+
+
+def read_peek(args: list[bytes]) -> tuple[int, bool]:
+    """What follows the key of Q.PEEK: how many, and whether dead letters."""
+    count, is_dead = PEEK_COUNT, False
+    options = Options(args, 2)
+    for word in options:
+        if word == b"COUNT":
+            count = read_count(options.value())
+        elif word == b"DEAD":
+            is_dead = True
+        else:
+            raise syntax_error()
+    return count, is_dead
+
+
+def read_redrive(args: list[bytes]) -> int:
+    """What follows the key of Q.REDRIVE: how many."""
+    count = MS_MAX
+    options = Options(args, 2)
+    for word in options:
+        if word != b"COUNT":
+            raise syntax_error()
+        count = read_count(options.value())
+    return count
 
 
 def read_count(value: bytes) -> int:

@@ -15,7 +15,9 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from cluster.machine import queue_lives
+import msgspec
+
+from cluster.machine import queue_lives, queue_parts
 from cluster.machine.arguments import Options, bounded
 from cluster.machine.glob import matcher
 from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY
@@ -26,9 +28,10 @@ from cluster.machine.queue_options import (
     PLAIN_POP,
     PLAIN_PUSH,
     describe,
-    read_count,
+    read_peek,
     read_pop,
     read_push,
+    read_redrive,
     read_settings,
 )
 from cluster.machine.reply import NULL_ARRAY, OK, WAITING, CommandError, Reply, syntax_error, wrong_type
@@ -39,11 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RINGS", "Queue", "forget", "placed", "restore", "restore_part"]
 
-PEEK_COUNT = 10
 REFUSED = b"refused"
 REFUSED_FOR_GOOD = b"refused for good"
-
-NODES = 1  # who holds a queue of a shard that has one replica
 
 
 # Settings
@@ -53,23 +53,33 @@ def create(machine: Machine, args: list[bytes]) -> Reply:
     """Q.CREATE queue [PARTITIONS n] [VISIBILITY ms] … as `Settings`"""
     key = args[1]
     settings = read_settings(args, key, Settings())
-    if _find(machine, key) is not None:
+    known = machine.keyspace.values.get(key)
+    if isinstance(known, Queue):
         raise CommandError("Target queue already exists.", "BUSYKEY")
-    machine.keyspace.put(key, Queue(settings))
+    if known is not None:
+        raise wrong_type()
+    queue = Queue(settings, partition=queue_parts.first_part(machine, settings))
+    machine.keyspace.put(key, queue)
+    queue_parts.publish(machine, key, queue)
     return OK
 
 
 def config(machine: Machine, args: list[bytes]) -> Reply:
     """Q.CONFIG queue [option value …]: new settings hold for what happens from now on."""
     key = args[1]
-    queue = _find(machine, key)
+    queue = find(machine, key)
     if len(args) == 2:
         return NULL_ARRAY if queue is None else describe(queue.settings)
     if queue is None:
         raise CommandError("no such key")
     settings = read_settings(args, key, queue.settings)
+    if settings.partitions != queue.settings.partitions:
+        raise CommandError("PARTITIONS cannot be changed: make another queue")
     machine.keyspace.touch(key)
     queue.settings = settings
+    if queue.partition is not None:
+        queue.partition = msgspec.structs.replace(queue.partition, version=machine.next_id())
+        queue_parts.publish(machine, key, queue)
     return OK
 
 
@@ -80,7 +90,7 @@ def push(machine: Machine, args: list[bytes]) -> Reply:
     """Q.PUSH queue payload [ID id] [DELAY ms] [PRIORITY 0-255] [GROUP g] [PX ms]"""
     options = read_push(args) if len(args) > 3 else PLAIN_PUSH
     key = args[1]
-    queue = _find(machine, key)
+    queue = find(machine, key)
     if queue is not None and options.given_id is not None and queue.saw(options.given_id, machine.now_ms):
         return options.given_id
     queue = _with_room(machine, key, queue, 1)
@@ -96,7 +106,7 @@ def mpush(machine: Machine, args: list[bytes]) -> Reply:
     """Q.MPUSH queue payload [payload …]"""
     key = args[1]
     payloads = args[2:]
-    queue = _with_room(machine, key, _find(machine, key), len(payloads))
+    queue = _with_room(machine, key, find(machine, key), len(payloads))
     return [queue_lives.push(machine, key, queue, payload, PLAIN_PUSH).id for payload in payloads]
 
 
@@ -105,8 +115,8 @@ def _with_room(machine: Machine, key: bytes, queue: Queue | None, count: int) ->
     if queue is None:
         queue = Queue(Settings())
         machine.keyspace.put(key, queue)
-    elif queue.settings.maxlen and len(queue.living) + count > queue.settings.maxlen:
-        text = f"the queue holds {len(queue.living)} of MAXLEN {queue.settings.maxlen} messages"
+    elif queue.maxlen and len(queue.living) + count > queue.maxlen:
+        text = f"the queue holds {len(queue.living)} of MAXLEN {queue.maxlen} messages"
         raise CommandError(f"{text}: take some out or raise it with Q.CONFIG", "QUEUEFULL")
     return queue
 
@@ -118,7 +128,7 @@ def pop(machine: Machine, args: list[bytes]) -> Reply:
     """Q.POP queue [COUNT n] [BLOCK ms] [VISIBILITY ms] [CONSUMER name]"""
     options = read_pop(args) if len(args) > 2 else PLAIN_POP
     key = args[1]
-    queue = _find(machine, key)
+    queue = find(machine, key)
     if queue is not None and (taken := queue_lives.take(machine, key, queue, options)):
         return taken
     if options.block_ms is None:
@@ -141,7 +151,7 @@ def retry_pop(machine: Machine, waiter: Waiter) -> Reply:
 def ack(machine: Machine, args: list[bytes]) -> Reply:
     """Q.ACK queue receipt [receipt …]"""
     key = args[1]
-    queue = _find(machine, key)
+    queue = find(machine, key)
     if queue is None:
         return 0
     count = 0
@@ -166,7 +176,7 @@ def nack(machine: Machine, args: list[bytes]) -> Reply:
             is_dead = True
         else:
             raise syntax_error()
-    queue = _find(machine, key)
+    queue = find(machine, key)
     message = queue.delivery(args[2]) if queue is not None else None
     if queue is None or message is None:
         return 0
@@ -181,7 +191,7 @@ def extend(machine: Machine, args: list[bytes]) -> Reply:
     """Q.EXTEND queue receipt ms"""
     key = args[1]
     visibility_ms = bounded(args[3], 1, MS_MAX)
-    queue = _find(machine, key)
+    queue = find(machine, key)
     message = queue.delivery(args[2]) if queue is not None else None
     if message is None:
         return 0
@@ -194,7 +204,7 @@ def extend(machine: Machine, args: list[bytes]) -> Reply:
 
 def length(machine: Machine, args: list[bytes]) -> Reply:
     """Q.LEN queue: the ready ones, those behind a busy head of their group included."""
-    queue = _find(machine, args[1])
+    queue = find(machine, args[1])
     return 0 if queue is None else queue.counts[READY]
 
 
@@ -206,7 +216,7 @@ def info(machine: Machine, args: list[bytes]) -> Reply:
     the different names (without CONSUMER: connections) that have a message in
     flight.
     """
-    queue = _find(machine, args[1])
+    queue = find(machine, args[1])
     if queue is None:
         return NULL_ARRAY
     counts, counters, oldest_ms = queue.counts, queue.counters, queue.oldest_ms()
@@ -222,24 +232,15 @@ def info(machine: Machine, args: list[bytes]) -> Reply:
         b"oldest-ms": 0 if oldest_ms is None else machine.now_ms - oldest_ms,
         b"consumers": len(queue.consumers),
         b"partitions": queue.settings.partitions,
-        b"nodes": NODES,
+        b"nodes": machine.nodes,
         **describe(queue.settings),
     }
 
 
 def peek(machine: Machine, args: list[bytes]) -> Reply:
     """Q.PEEK queue [COUNT n] [DEAD]: without COUNT, up to `PEEK_COUNT`."""
-    count = PEEK_COUNT
-    is_dead = False
-    options = Options(args, 2)
-    for word in options:
-        if word == b"COUNT":
-            count = read_count(options.value())
-        elif word == b"DEAD":
-            is_dead = True
-        else:
-            raise syntax_error()
-    queue = _find(machine, args[1])
+    count, is_dead = read_peek(args)
+    queue = find(machine, args[1])
     if queue is None:
         return NULL_ARRAY
     messages = queue.buried() if is_dead else queue.waiting()
@@ -267,18 +268,13 @@ def redrive(machine: Machine, args: list[bytes]) -> Reply:
     Each goes to the end of the queue as a new message, with its id, priority,
     group and age limit, and no deliveries yet.
     """
-    count = MS_MAX
-    options = Options(args, 2)
-    for word in options:
-        if word != b"COUNT":
-            raise syntax_error()
-        count = read_count(options.value())
+    count = read_redrive(args)
     key = args[1]
-    queue = _find(machine, key)
+    queue = find(machine, key)
     if queue is None:
         return 0
-    if queue.settings.maxlen:
-        count = min(count, queue.settings.maxlen - len(queue.living))
+    if queue.maxlen:
+        count = min(count, queue.maxlen - len(queue.living))
     driven = 0
     while driven < count and (dead := queue.oldest_dead()) is not None:
         queue_lives.redrive(machine, key, queue, dead)
@@ -291,7 +287,7 @@ def purge(machine: Machine, args: list[bytes]) -> Reply:
     key = args[1]
     if len(args) > 2 and (len(args) > 3 or args[2].upper() != b"DEAD"):
         raise syntax_error()
-    queue = _find(machine, key)
+    queue = find(machine, key)
     if queue is None:
         return 0
     dropped = len(queue.dead)
@@ -304,9 +300,16 @@ def purge(machine: Machine, args: list[bytes]) -> Reply:
     return dropped + len(queue.living)
 
 
-def _find(machine: Machine, key: bytes) -> Queue | None:
-    """The queue at ``key``, or None; ``-WRONGTYPE`` for another type."""
+def find(machine: Machine, key: bytes) -> Queue | None:
+    """The queue at ``key``, or None; ``-WRONGTYPE`` for another type.
+
+    ``-TRYAGAIN`` for one that has more parts than this one, of which whoever asks does not know.
+    """
     value = machine.keyspace.values.get(key)
-    if value is None or type(value) is Queue:
-        return value
-    raise wrong_type()
+    if value is None:
+        return None
+    if type(value) is not Queue:
+        raise wrong_type()
+    if value.partition is not None and not machine.in_part:
+        raise CommandError("the queue's partitions are not known here yet: ask again in a moment", "TRYAGAIN")
+    return value

@@ -70,7 +70,9 @@ def cursor(text: bytes) -> int:
 
 
 def living(machine: Machine, found: Iterable[bytes]) -> Iterable[bytes]:
-    """``found`` without the keys that are overdue."""
+    """``found`` without the keys that are overdue, and those of other shards."""
+    if machine.foreign:
+        found = (key for key in found if key not in machine.foreign)
     if not machine.behind:
         return found
     return (key for key in found if not machine.overdue(key))
@@ -89,7 +91,7 @@ def random_key(below: Callable[[int], int]) -> Handler:
             return None
         for _ in range(_TRIES_MAX):
             key = _draw(machine, below)
-            if not machine.behind or not machine.overdue(key):
+            if key not in machine.foreign and not (machine.behind and machine.overdue(key)):
                 return key
         return next(iter(living(machine, machine.keyspace.values)), None)
 

@@ -119,7 +119,7 @@ def describe(session: Session) -> bytes:
 def _flags(session: Session, *, dirty: bool) -> str:
     signs = (
         ("x", session.transaction is not None),
-        ("b", session.waiting or session in session.server.acknowledgements),
+        ("b", session.blocked or session in session.server.acknowledgements),
         ("d", dirty),
         ("c", session.closing),
         ("r", session.readonly),
@@ -160,6 +160,9 @@ def _unblock(session: Session, args: list[bytes]) -> Reply:
         return 0
     error = CommandError("client unblocked via CLIENT UNBLOCK", "UNBLOCKED") if reason == b"ERROR" else None
     if server.acknowledgements.unblock(blocked, error):
+        return 1
+    if blocked.awaiting is not None:
+        blocked.awaiting.unblock(reason)
         return 1
     if not blocked.waiting:
         return 0

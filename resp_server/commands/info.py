@@ -65,7 +65,7 @@ def _clients(server: Server) -> Fields:
     return {
         "connected_clients": len(server.clients),
         "maxclients": server.settings.maxclients,
-        "blocked_clients": sum(one.waiting for one in server.clients.values()) + server.acknowledgements.waiting,
+        "blocked_clients": sum(one.blocked for one in server.clients.values()) + server.acknowledgements.waiting,
         "tracking_clients": 0,
         "pubsub_clients": 0,
         "watching_clients": len(watched),
@@ -177,7 +177,7 @@ def _keyspace(server: Server) -> Fields:
 def _count(machine: Machine, args: list[bytes]) -> list[int]:
     """One shard's keys, and how many of them expire."""
     keyspace = machine.keyspace
-    return [len(keyspace), len(keyspace.deadlines)]
+    return [len(keyspace) - len(machine.foreign), len(keyspace.deadlines)]
 
 
 def _database(counts: list[list[int]]) -> Fields:

@@ -134,8 +134,8 @@ def joined(replies: list[list[Any]]) -> Reply:
 
 
 def in_order(replies: list[list[Any]]) -> Reply:
-    """Sorted lists."""
-    return sorted(chain.from_iterable(replies))
+    """Sorted lists; what stands in several of them once."""
+    return sorted(dict.fromkeys(chain.from_iterable(replies)))
 
 
 def all_done(replies: list[Reply]) -> Reply:

@@ -1,0 +1,366 @@
+"""Commands for queues that are spread over shards: which part each goes to, and what the parts' answers are together.
+
+A push goes to the part its group (else its id) hashes to, or to the next in
+turn; what names a receipt to the part that gave it; the rest to all of them.
+Q.POP asks one part after the other, nearest first, every few times beginning
+with another one so that no part is left behind. Where all are empty it waits
+in all at once: the first that has a message answers, the other waits end, and
+what one of them takes meanwhile it gets back.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from cluster.machine import queue_parts
+from cluster.machine.queue_options import PLAIN_POP, PLAIN_PUSH, read_peek, read_pop, read_push, read_redrive
+from cluster.machine.queue_parts import CONSUMERS, UNTAKE, Shape, part_call, part_of
+from cluster.machine.reply import NULL_ARRAY, OK, WAITING, CommandError, Reply
+from cluster.ring.slots import slot_of
+from resp_server.commands.spreading import Merge, Shares, total
+from resp_server.places import NOBODY, Place
+
+if TYPE_CHECKING:
+    from resp_server.commands.table import Route
+    from resp_server.server import Server
+    from resp_server.session import Session
+
+TURN_EVERY = 8
+"""Of so many calls of Q.POP one does not begin with the nearest part."""
+
+KNOWN_MS = 1_000.0
+"""How long a Q.CREATE waits at most for this node to know of what it made."""
+
+ADDED = (b"ready", b"delayed", b"in-flight", b"dead", b"pushed", b"acked", b"redelivered", b"expired")
+
+Part: TypeAlias = "tuple[int, list[bytes]]"
+"""A shard, and the command for the part there."""
+
+Steps: TypeAlias = "Generator[Part, Reply, Reply]"
+"""What to ask whom, given the answer to the last question; returns what the client is told."""
+
+Finish: TypeAlias = "Callable[[Reply], bool]"
+"""Told the answer; whether the client may be nearer to it."""
+
+
+class Partitions:
+    """The parts of queues as one node's clients use them."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._node = server.node
+        self._turn = 0
+        self.made: list[Creation] = []  # queues of which nobody may know yet
+
+    def shape_of(self, route: Route, args: Sequence[bytes]) -> Shape | None:
+        """The shape of the queue a command is for; None when that is in one shard, or it is none for a queue."""
+        queues, command = self._node.atlas.queues, route.command
+        if not queues or command.group != "queue" or not command.keys.first:
+            return None
+        shape = queues.get(args[1])
+        if shape is not None and command.name == "Q.CREATE":
+            raise CommandError("Target queue already exists.", "BUSYKEY")
+        return shape
+
+    def are_made_by(self, route: Route, args: Sequence[bytes]) -> bool:
+        """Whether a command makes a queue with parts."""
+        several = len(self._node.shards) > 1
+        return several and route.command.name == "Q.CREATE" and b"PARTITIONS" in map(bytes.upper, args[2:])
+
+    def shards_of(self, key: bytes, shape: Shape) -> list[int]:
+        """Where each part is: evenly spaced from the shard of the key on."""
+        home, shards = self._node.slot_shard[slot_of(key)], len(self._node.shards)
+        return [(home + index * shards // shape.count) % shards for index in range(shape.count)]
+
+    def shares(self, args: list[bytes], shape: Shape) -> Shares:
+        """What each part has to do for any of the commands but Q.POP and Q.REDRIVE."""
+        where, name = self.shards_of(args[1], shape), args[0].upper()
+
+        def parts(wanted: Iterable[int], args: list[bytes] = args) -> list[Part]:
+            return [(where[index], part_call(index, shape, args)) for index in wanted]
+
+        every = range(shape.count)
+        match name:
+            case b"Q.PUSH" | b"Q.MPUSH":
+                return Shares(parts([self._part_for(args, shape)]), only)
+            case b"Q.NACK" | b"Q.EXTEND":
+                return Shares(parts([self._part_of(args[2], shape)]), only)
+            case b"Q.ACK":
+                by_part: dict[int, list[bytes]] = {}
+                for receipt in args[2:]:
+                    by_part.setdefault(self._part_of(receipt, shape), []).append(receipt)
+                found = [(index, [*args[:2], *receipts]) for index, receipts in by_part.items()]
+                return Shares(list(chain.from_iterable(parts([index], part) for index, part in found)), total)
+            case b"Q.CONFIG":
+                return Shares(parts([0]), only)
+            case b"Q.PEEK":
+                return Shares(parts(every), peeked(args))
+            case b"Q.INFO":
+                return Shares(parts(every), self._described(where))
+        return Shares(parts(every), total)  # Q.LEN, Q.PURGE
+
+    def walk(self, session: Session, args: list[bytes], shape: Shape, new_place: Callable[[Session], Place]) -> None:
+        """Begins a Q.POP or a Q.REDRIVE, whose answer fills a new place; raises what is wrong with it."""
+        where = self.shards_of(args[1], shape)
+        if args[0].upper() == b"Q.REDRIVE":
+            count = read_redrive(args)
+            calls = [(number, part_call(index, shape, args[:2])) for index, number in enumerate(where)]
+            Walk(self._server, session, redriving(calls, count), new_place(session).fill)
+            return
+        waits = blocks(args)
+        place = new_place(session)
+        order = self._nearest_first(where)
+        once = without_block(args)
+        steps = popping([(where[index], part_call(index, shape, once)) for index in order])
+
+        def finish(reply: Reply) -> bool:
+            if type(reply) is list or not waits:
+                return place.fill(reply)
+            parts = [(where[index], part_call(index, shape, args)) for index in order]
+            Awaiting(self._server, session, parts, place.fill)
+            return False
+
+        Walk(self._server, session, steps, finish)
+
+    def _part_for(self, args: list[bytes], shape: Shape) -> int:
+        options = read_push(args) if args[0].upper() == b"Q.PUSH" and len(args) > 3 else PLAIN_PUSH
+        name = options.given_id if options.group is None else options.group
+        if name is not None:
+            return crc_hqx(name, 0) % shape.count
+        self._turn += 1
+        return self._turn % shape.count
+
+    def _described(self, where: Sequence[int]) -> Merge:
+        """Q.INFO: counts of all parts, the settings of the first, and how many nodes have any of it."""
+        nodes = dict.fromkeys(chain.from_iterable(self._node.shards[number].voters for number in where))
+
+        def merge(replies: list[Any]) -> Reply:
+            told = [reply for reply in replies if isinstance(reply, dict)]
+            if not told:
+                return NULL_ARRAY
+            found = dict(told[0])
+            for name in ADDED:
+                found[name] = sum(one[name] for one in told)
+            found[b"oldest-ms"] = max(one[b"oldest-ms"] for one in told)
+            found[b"consumers"] = len(dict.fromkeys(chain.from_iterable(one[CONSUMERS] for one in told)))
+            found[b"nodes"] = len(nodes)
+            del found[CONSUMERS]
+            return found
+
+        return merge
+
+    @staticmethod
+    def _part_of(receipt: bytes, shape: Shape) -> int:
+        part = part_of(receipt)
+        return 0 if part is None or part >= shape.count else part  # where it will count nothing
+
+    def _nearest_first(self, where: Sequence[int]) -> list[int]:
+        """The parts in the order Q.POP asks them: led here, held here, elsewhere; now and then another one first."""
+        self._turn += 1
+        turn, due = divmod(self._turn, TURN_EVERY)
+        first = turn % len(where) if due == 0 else -1
+
+        def far(index: int) -> tuple[bool, bool, bool]:
+            shard = self._node.shards[where[index]]
+            return index != first, shard.leader != self._node.name, not shard.here
+
+        return sorted(range(len(where)), key=far)
+
+    # Making one
+
+    def known(self) -> list[Session]:
+        """Answers those whose queues this node knows of by now, or who have waited long enough; whom."""
+        queues, now_ms = self._node.atlas.queues, self._node.monotonic_ms
+        told = [one for one in self.made if one.key in queues or now_ms >= one.until_ms]
+        self.made = [one for one in self.made if one not in told]
+        return [one.session for one in told if one.answer()]
+
+    def creation(self, place: Place, key: bytes) -> Creation:
+        """The client of a Q.CREATE."""
+        return Creation(place, key, self.made, self._node.monotonic_ms + KNOWN_MS)
+
+
+# One part after the other
+
+
+def popping(parts: list[Part]) -> Steps:
+    """Q.POP: until one has a message; what a part says that cannot be asked now is told when none has."""
+    error: Reply = NULL_ARRAY
+    for part in parts:
+        reply = yield part
+        if type(reply) is list or (type(reply) is CommandError and reply.code == "UNCERTAIN"):
+            return reply
+        if type(reply) is CommandError:
+            error = reply
+    return error
+
+
+def redriving(parts: list[Part], count: int) -> Steps:
+    """Q.REDRIVE: until so many went back."""
+    driven = 0
+    for number, call in parts:
+        reply = yield number, [*call, b"COUNT", b"%d" % (count - driven)]
+        if type(reply) is not int:
+            break
+        driven += reply
+        if driven == count:
+            break
+    else:
+        reply = driven
+    return driven or reply
+
+
+class Walk:
+    """The client of a command that asks parts in turn; ``finish`` is told what comes of it."""
+
+    def __init__(self, server: Server, session: Session, steps: Steps, finish: Finish) -> None:
+        self.session = session
+        self._server = server
+        self._steps = steps
+        self._finish = finish
+        self._part = next(steps)
+        self._ask()
+
+    def _ask(self) -> None:
+        number, call = self._part
+        shard = self.session.written = self._server.shard(number)
+        self.session.shards[number] = None
+        shard.submit(self, queue_parts.call, call, origin=self.session.origin)
+
+    def fill(self, reply: Reply) -> bool:
+        """As for a `Place`."""
+        if self.session.closed:
+            give_back(self._server, self._part, reply)
+            return False
+        try:
+            self._part = self._steps.send(reply)
+        except StopIteration as stopped:
+            return self._finish(stopped.value)
+        self._ask()
+        return False
+
+
+class Awaiting:
+    """A Q.POP that waits in all parts at once; ``open`` are the shards where its wait has not ended.
+
+    The session is held until all have, so that its next wait is none of these.
+    """
+
+    def __init__(self, server: Server, session: Session, parts: list[Part], finish: Finish) -> None:
+        self.open = dict(parts)
+        self.session = session
+        self._server = server
+        self._finish = finish
+        self._answered = False
+        self._error: Reply = NULL_ARRAY
+        session.awaiting = self
+        for number, call in parts:
+            session.shards[number] = None
+            server.shard(number).submit(_Wait(self, number), queue_parts.call, call, origin=session.origin)
+
+    def ended(self, number: int, reply: Reply) -> bool:
+        """A wait is over; whether the session may be nearer to something."""
+        call = self.open.pop(number)
+        if type(reply) is list and (self._answered or self.session.closed):
+            give_back(self._server, (number, call), reply)
+        elif type(reply) is list:
+            self._answer(reply)
+            self.unblock(b"TIMEOUT")
+        elif type(reply) is CommandError:
+            self._error = reply
+        if not self.open:
+            self.session.awaiting = None
+            if not self._answered:
+                self._answer(self._error)
+        return self._answered
+
+    def _answer(self, reply: Reply) -> None:
+        self._answered = True
+        self._finish(reply)
+
+    def unblock(self, reason: bytes) -> None:
+        """Ends all waits there are; each will say so."""
+        for number in self.open:
+            self._server.shard(number).unblock(NOBODY, self.session.origin, reason)
+
+
+class _Wait:
+    """The wait in one part, as its shard knows the client."""
+
+    def __init__(self, awaiting: Awaiting, number: int) -> None:
+        self.session = awaiting.session
+        self._awaiting = awaiting
+        self._number = number
+
+    def fill(self, reply: Reply) -> bool:
+        """As for a `Place`."""
+        awaiting, number = self._awaiting, self._number
+        return reply is not WAITING and number in awaiting.open and awaiting.ended(number, reply)
+
+
+def give_back(server: Server, part: Part, reply: Reply) -> None:
+    """Puts messages that Q.POP took, and that reached nobody, back to their places."""
+    number, call = part
+    if type(reply) is list and call[3] == b"Q.POP":
+        args = [*call[:3], UNTAKE, *(message[0] for message in reply)]
+        server.shard(number).submit(NOBODY, queue_parts.call, args)
+
+
+class Creation:
+    """The client of a Q.CREATE with partitions: answered once its node knows of them."""
+
+    def __init__(self, place: Place, key: bytes, made: list[Creation], until_ms: float) -> None:
+        self.session = place.session
+        self.key = key
+        self.until_ms = until_ms
+        self._place = place
+        self._made = made
+
+    def fill(self, reply: Reply) -> bool:
+        """As for a `Place`."""
+        if reply is not OK:
+            return self._place.fill(reply)
+        self._made.append(self)
+        return False
+
+    def answer(self) -> bool:
+        """It is known."""
+        return self._place.fill(OK)
+
+
+def without_block(args: list[bytes]) -> list[bytes]:
+    """Q.POP that does not wait."""
+    words = iter(args[2:])
+    options = [(word, next(words)) for word in words]
+    return [*args[:2], *chain.from_iterable(pair for pair in options if pair[0].upper() != b"BLOCK")]
+
+
+def blocks(args: list[bytes]) -> bool:
+    """Whether a Q.POP waits; raises what is wrong with it."""
+    return (read_pop(args) if len(args) > 2 else PLAIN_POP).block_ms is not None
+
+
+# What the answers are together
+
+
+def only(replies: list[Any]) -> Reply:
+    """There is one."""
+    reply: Reply = replies[0]
+    return reply
+
+
+def peeked(args: list[bytes]) -> Merge:
+    """Q.PEEK: the first of each, then the second of each …"""
+    count, _ = read_peek(args)
+
+    def merge(replies: list[list[Reply] | None]) -> Reply:
+        lists = [reply for reply in replies if isinstance(reply, list)]
+        if not lists:
+            return NULL_ARRAY
+        rounds = chain.from_iterable(zip_longest(*lists))
+        return [message for message in rounds if message is not None][:count]
+
+    return merge

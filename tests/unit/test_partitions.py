@@ -1,0 +1,254 @@
+"""Queues that are spread over shards, as clients of several nodes see them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import hiredis
+import pytest
+
+from resp_server.session import Session
+from tests.unit.several_nodes import SeveralNodes
+
+SHARDS = 8
+PARTS = 4
+
+
+@pytest.fixture
+def three() -> SeveralNodes:
+    nodes = SeveralNodes(3, SHARDS)
+    assert (
+        nodes.ask("n1", f"Q.CREATE jobs PARTITIONS {PARTS} VISIBILITY 5000 MAXDELIVERIES 2 BACKOFF 0 0") == b"+OK\r\n"
+    )
+    nodes.until(lambda: all(member.node.atlas.queues for member in nodes.members.values()))
+    return nodes
+
+
+def parsed(data: bytes) -> list[Any]:
+    """The replies in these bytes."""
+    reader = hiredis.Reader(replyError=hiredis.ReplyError)
+    reader.feed(data)
+    found = []
+    while (reply := reader.gets()) is not False:
+        found.append(reply)
+    return found
+
+
+def call(nodes: SeveralNodes, client: Session | str, line: str) -> Any:
+    """One call and its only answer."""
+    session = nodes.connect(client) if isinstance(client, str) else client
+    [reply] = parsed(nodes.send(session, line))
+    return reply
+
+
+def info(nodes: SeveralNodes, name: str = "n1") -> dict[bytes, Any]:
+    told = call(nodes, name, "Q.INFO jobs")
+    return dict(zip(told[::2], told[1::2], strict=True))
+
+
+def parts(nodes: SeveralNodes) -> list[int]:
+    """How many messages live in each part that is there."""
+    found = {}
+    for member in nodes.members.values():
+        for shard in member.node.shards:
+            queue = shard.machine.keyspace.values.get(b"jobs")
+            if shard.raft.leading is not None and queue is not None:
+                found[shard.number] = len(queue.living)  # type: ignore[union-attr]
+    return list(found.values())
+
+
+def test_messages_go_round_and_come_from_everywhere(three: SeveralNodes) -> None:
+    ids = [call(three, f"n{number % 3 + 1}", f"Q.PUSH jobs m{number}") for number in range(24)]
+    assert len(set(ids)) == 24
+    assert len(parts(three)) == PARTS
+    assert min(parts(three)) > 0
+    assert call(three, "n2", "Q.LEN jobs") == 24
+    taken = [call(three, f"n{number % 3 + 1}", "Q.POP jobs")[0] for number in range(24)]
+    assert sorted(message[1] for message in taken) == sorted(b"m%d" % number for number in range(24))
+    assert call(three, "n1", "Q.POP jobs") is None
+    assert info(three)[b"in-flight"] == 24
+    receipts = " ".join(message[0].decode() for message in taken)
+    assert call(three, "n3", f"Q.ACK jobs {receipts}") == 24
+    assert call(three, "n3", f"Q.ACK jobs {receipts}") == 0
+    told = info(three)
+    assert (told[b"acked"], told[b"pushed"], told[b"in-flight"], told[b"partitions"]) == (24, 24, 0, PARTS)
+    assert told[b"nodes"] == 3
+    call(three, "n1", "Q.CREATE plain")
+    plain = call(three, "n2", "Q.INFO plain")
+    assert plain[plain.index(b"nodes") + 1] == 3
+
+
+def test_it_is_one_key(three: SeveralNodes) -> None:
+    for number in range(12):
+        call(three, "n1", f"Q.PUSH jobs m{number}")
+    assert call(three, "n1", "DBSIZE") == 1
+    assert call(three, "n2", "KEYS *") == [b"jobs"]
+    assert call(three, "n3", "Q.LIST") == [b"jobs"]
+    assert call(three, "n3", "RANDOMKEY") == b"jobs"
+    assert call(three, "n1", "TYPE jobs") == b"queue"
+
+
+@pytest.mark.parametrize("line", ["DEL jobs", "SET jobs x", "RENAME jobs jobs", "EXPIRE jobs 1", "LOCK.ACQUIRE jobs a"])
+def test_nothing_else_touches_it(three: SeveralNodes, line: str) -> None:
+    call(three, "n1", "Q.PUSH jobs m")
+    assert "queue with partitions" in str(call(three, "n2", line))
+    assert call(three, "n2", "Q.LEN jobs") == 1
+
+
+def test_it_takes_part_in_no_transaction(three: SeveralNodes) -> None:
+    client = three.connect("n1")
+    replies = parsed(three.send(client, "MULTI", "Q.PUSH jobs m", "EXEC"))
+    assert "queue with partitions" in str(replies[1])
+    assert str(replies[2]).startswith("EXECABORT")
+    assert call(three, "n1", "Q.LEN jobs") == 0
+
+
+def test_a_group_is_in_one_part_and_in_order(three: SeveralNodes) -> None:
+    for number in range(9):
+        call(three, f"n{number % 3 + 1}", f"Q.PUSH jobs m{number} GROUP g")
+    assert sorted(parts(three)) == [0, 9] or parts(three) == [9]
+    for number in range(9):
+        [message] = call(three, f"n{number % 3 + 1}", "Q.POP jobs")
+        assert message[1] == b"m%d" % number
+        assert call(three, "n2", "Q.POP jobs") is None
+        assert call(three, "n1", f"Q.ACK jobs {message[0].decode()}") == 1
+
+
+def test_an_id_counts_once_wherever_it_is_pushed(three: SeveralNodes) -> None:
+    for number in range(6):
+        assert call(three, f"n{number % 3 + 1}", f"Q.PUSH jobs m ID same{number // 3}") == b"same%d" % (number // 3)
+    assert call(three, "n1", "Q.LEN jobs") == 2
+
+
+def test_a_receipt_is_good_for_its_part_only(three: SeveralNodes) -> None:
+    call(three, "n1", "Q.PUSH jobs m")
+    [message] = call(three, "n1", "Q.POP jobs")
+    number, _, deliveries = message[0].decode().partition("-")
+    assert call(three, "n1", f"Q.ACK jobs {int(number) + 1}-{deliveries} x-1 99999999999999999999-1 -") == 0
+    assert call(three, "n2", f"Q.EXTEND jobs {message[0].decode()} 60000") == 1
+    assert call(three, "n2", f"Q.NACK jobs {message[0].decode()}") == 1
+    assert call(three, "n3", "Q.LEN jobs") == 1
+
+
+def test_dead_letters_are_seen_driven_back_and_purged(three: SeveralNodes) -> None:
+    for number in range(8):
+        call(three, "n1", f"Q.PUSH jobs m{number}")
+    for _ in range(8):
+        [message] = call(three, "n2", "Q.POP jobs")
+        assert call(three, "n1", f"Q.NACK jobs {message[0].decode()} DEAD") == 1
+    assert len(call(three, "n1", "Q.PEEK jobs DEAD COUNT 5")) == 5
+    assert len(call(three, "n1", "Q.PEEK jobs DEAD")) == 8
+    assert call(three, "n3", "Q.REDRIVE jobs COUNT 3") == 3
+    assert call(three, "n3", "Q.LEN jobs") == 3
+    assert call(three, "n3", "Q.REDRIVE jobs") == 5
+    assert len(call(three, "n2", "Q.PEEK jobs COUNT 20")) == 8
+    assert call(three, "n1", "Q.PURGE jobs") == 8
+    assert info(three)[b"ready"] == 0
+
+
+def test_settings_reach_every_part(three: SeveralNodes) -> None:
+    assert call(three, "n2", "Q.CONFIG jobs MAXLEN 8") == b"OK"
+    nodes = [member.node for member in three.members.values()]
+    three.until(lambda: all(node.atlas.queues[b"jobs"].settings.maxlen == 8 for node in nodes))
+    for number in range(8):
+        call(three, "n1", f"Q.PUSH jobs m{number}")
+    assert str(call(three, "n1", "Q.PUSH jobs m")).startswith("QUEUEFULL")
+    assert "cannot be changed" in str(call(three, "n1", "Q.CONFIG jobs PARTITIONS 2"))
+    assert str(call(three, "n3", "Q.CREATE jobs PARTITIONS 2")).startswith("BUSYKEY")
+    assert "-ERR" in three.ask("n1", "Q.PEEK jobs COUNT x").decode()
+    assert "-ERR" in three.ask("n1", "Q.POP jobs BLOCK x").decode()
+    assert "-ERR" in three.ask("n1", "Q.REDRIVE jobs COUNT 0").decode()
+
+
+# Waiting
+
+
+def test_who_waits_is_served_by_whatever_part_has_something(three: SeveralNodes) -> None:
+    waiters = [three.connect(f"n{number % 3 + 1}") for number in range(6)]
+    for client in waiters:
+        assert three.send(client, "Q.POP jobs BLOCK 0") == b""
+    assert (
+        sum("cmd=q.pop" in line and " flags=b" in line for line in three.ask("n1", "CLIENT LIST").decode().split("\n"))
+        == 2
+    )
+    served: Counter[bytes] = Counter()
+    for number in range(6):
+        call(three, "n1", f"Q.PUSH jobs m{number}")
+        three.pass_time(100)
+        for client in waiters:
+            served.update(message[1] for reply in parsed(three.received(client)) for message in reply)
+        assert sum(served.values()) == number + 1
+    assert set(served.values()) == {1}
+    for client in waiters:
+        assert three.send(client, "PING") == b"+PONG\r\n", "nothing holds it any more"
+
+
+def test_those_who_wait_elsewhere_get_nothing_twice(three: SeveralNodes) -> None:
+    """Several parts have something in the same moment: what is too much is as it was."""
+    client = three.connect("n1")
+    assert three.send(client, "Q.POP jobs BLOCK 0") == b""
+    pushing = three.connect("n2")
+    three.send(pushing, *(f"Q.PUSH jobs m{number}" for number in range(8)))
+    three.pass_time(500)
+    [messages] = parsed(three.received(client))
+    assert len(messages) == 1
+    assert call(three, "n3", "Q.LEN jobs") == 7
+    assert info(three)[b"in-flight"] == 1
+    rest = [call(three, "n3", "Q.POP jobs")[0] for _ in range(7)]
+    assert {message[2] for message in rest} == {1}, "nobody saw it before"
+    assert three.send(client, "PING") == b"+PONG\r\n"
+
+
+def test_a_wait_ends_in_time_and_by_hand(three: SeveralNodes) -> None:
+    timed, unblocked, failed = three.connect("n1"), three.connect("n1"), three.connect("n1")
+    assert three.send(timed, "Q.POP jobs BLOCK 300") == b""
+    for client in (unblocked, failed):
+        assert three.send(client, "Q.POP jobs BLOCK 0", "PING") == b""
+    three.pass_time(1000)
+    assert three.received(timed) == b"*-1\r\n"
+    assert call(three, "n1", f"CLIENT UNBLOCK {unblocked.id}") == 1
+    assert call(three, "n1", f"CLIENT UNBLOCK {failed.id} ERROR") == 1
+    three.pass_time(200)
+    assert three.received(unblocked) == b"*-1\r\n+PONG\r\n"
+    assert three.received(failed).startswith(b"-UNBLOCKED")
+    assert call(three, "n1", f"CLIENT UNBLOCK {failed.id}") == 0
+
+
+def test_who_is_gone_costs_nobody_a_message(three: SeveralNodes) -> None:
+    gone, stays = three.connect("n1"), three.connect("n2")
+    assert three.send(gone, "Q.POP jobs BLOCK 0") == b""
+    assert three.send(stays, "Q.POP jobs BLOCK 0") == b""
+    three.members["n1"].server.disconnect(gone)
+    three.pass_time(200)
+    call(three, "n3", "Q.PUSH jobs m")
+    three.pass_time(200)
+    [[message]] = parsed(three.received(stays))
+    assert message[1:3] == [b"m", 1]
+
+
+def test_a_part_without_a_leader_keeps_nobody_from_the_others(three: SeveralNodes) -> None:
+    for number in range(8):
+        call(three, "n1", f"Q.PUSH jobs m{number}")
+    three.cut.add("n3")
+    there = "n1"
+    three.until(lambda: all(shard.leader not in (None, "n3") for shard in three.members[there].node.each()))
+    taken = [call(three, there, "Q.POP jobs")[0][1] for _ in range(8)]
+    assert sorted(taken) == sorted(b"m%d" % number for number in range(8))
+
+
+def test_a_node_that_has_not_heard_of_it_says_so(three: SeveralNodes) -> None:
+    three.members["n2"].node.atlas.queues = {}
+    assert str(call(three, "n2", "Q.PUSH jobs m GROUP g")).startswith("TRYAGAIN")
+    assert str(call(three, "n2", "Q.POP jobs")).startswith("TRYAGAIN")
+
+
+def test_flushall_empties_it(three: SeveralNodes) -> None:
+    for number in range(8):
+        call(three, "n1", f"Q.PUSH jobs m{number}")
+    assert call(three, "n1", "FLUSHALL") == b"OK"
+    assert call(three, "n2", "DBSIZE") == 0
+    assert call(three, "n2", "Q.LEN jobs") == 0
+    for number in range(8):
+        call(three, "n1", f"Q.PUSH jobs m{number}")
+    assert call(three, "n2", "Q.LEN jobs") == 8
