@@ -436,12 +436,7 @@ class Dispatcher:
             session.held = True
             session.settle()
         session.written = shard
-        shard.submit(client, handler, args, origin=self._known_to(shard, session) if route.of_session else b"")
-
-    def _known_to(self, shard: Shard, session: Session) -> bytes:
-        """The session's name in the log of a shard that may hold something of it from now on."""
-        session.shards.setdefault(shard.number, self._node.monotonic_ms)
-        return session.origin
+        shard.submit(client, handler, args, origin=session.known_to(shard) if route.of_session else b"")
 
     def _look(
         self, session: Session, shard: Shard, handler: Handler, args: list[bytes], finish: Finish | None = None
@@ -562,7 +557,7 @@ class Dispatcher:
             self._calls.transaction(session, shard, steps, watched=watched),
             [b"EXEC"],
             logged=transactions.logged([(args, not route.logged) for route, args in steps], watched=watched),
-            origin=self._known_to(shard, session),
+            origin=session.known_to(shard),
         )
 
     def _execute_reads(self, session: Session, transaction: Transaction) -> None:

@@ -227,8 +227,7 @@ class Walk:
     def _ask(self) -> None:
         number, call = self._part
         shard = self.session.written = self._server.shard(number)
-        self.session.shards[number] = None
-        shard.submit(self, queue_parts.call, call, origin=self.session.origin)
+        shard.submit(self, queue_parts.call, call, origin=self.session.known_to(shard))
 
     def fill(self, reply: Reply) -> bool:
         """As for a `Place`."""
@@ -258,8 +257,8 @@ class Awaiting:
         self._error: Reply = NULL_ARRAY
         session.awaiting = self
         for number, call in parts:
-            session.shards[number] = None
-            server.shard(number).submit(_Wait(self, number), queue_parts.call, call, origin=session.origin)
+            shard = server.shard(number)
+            shard.submit(_Wait(self, number), queue_parts.call, call, origin=session.known_to(shard))
 
     def ended(self, number: int, reply: Reply) -> bool:
         """A wait is over; whether the session may be nearer to something."""

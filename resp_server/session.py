@@ -173,6 +173,11 @@ class Session:
         """Whether it waits for something to come."""
         return self.waiting or self.awaiting is not None
 
+    def known_to(self, shard: Shard) -> bytes:
+        """The session's name in the log of a shard that may hold something of it from now on."""
+        self.shards.setdefault(shard.number, self.server.node.monotonic_ms)
+        return self.origin
+
     def answer(self, reply: Reply) -> None:
         """Adds one reply to what the client is owed, unless it asked for silence."""
         if self.reply_mode == "on":

@@ -159,6 +159,16 @@ def test_a_shard_s_leader_is_killed_under_workers_at_all_nodes(five: Cluster) ->
         leader.restart()
 
 
+def test_nodes_are_killed_under_workers_of_a_queue_that_is_everywhere(five: Cluster) -> None:
+    """Each of its parts has a leader of its own; groups keep their order, ids count once."""
+    assert five["n2"].raw().call("Q.CREATE", "everywhere", "PARTITIONS", 8) == b"OK"
+    with traffic(five, "everywhere") as running:
+        for name in ("n1", "n4"):
+            five[name].kill()
+            running.goes_on()
+            five[name].restart()
+
+
 def test_what_a_consumer_that_left_was_about_to_get_goes_to_the_next(three: Cluster) -> None:
     """First come, first served, at whatever nodes they wait; nobody polls."""
     leader = three.wait_for_lasting_leader()
