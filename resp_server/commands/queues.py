@@ -16,7 +16,11 @@ COMMANDS = (
             "queue [PARTITIONS n] [VISIBILITY ms] [MAXDELIVERIES n] [BACKOFF min-ms max-ms] [DLQ queue] "
             "[MAXLEN n] [PX ms] [DEDUP ms]"
         ),
-        reply="`OK`; `-BUSYKEY` when it exists.",
+        reply=(
+            "`OK`; `-BUSYKEY` when it exists. `PARTITIONS` spreads it over so many shards, all at most: a message goes "
+            "to one by its `GROUP`, else its `ID`, else in turn, and higher priority goes first within each. `MAXLEN` "
+            "is shared out evenly. Such a queue stays for good, and takes part in no transaction; `Q.PURGE` empties it."
+        ),
         flags=("write", "denyoom", "fast"),
         keys=ONE_KEY,
         example="Q.CREATE mail VISIBILITY 60000 MAXDELIVERIES 5 MAXLEN 100000",
@@ -156,7 +160,8 @@ COMMANDS = (
         reply=(
             "Map: `ready delayed in-flight dead pushed acked redelivered expired oldest-ms consumers partitions nodes` "
             "and the settings; null for no such queue. `oldest-ms` is the age of the oldest message that is not dead, "
-            "`consumers` how many names (without `CONSUMER`: connections) have a message in flight."
+            "`consumers` how many names (without `CONSUMER`: connections) have a message in flight, "
+            "`nodes` how many nodes have a replica of any of it."
         ),
         flags=("readonly", "fast"),
         keys=ONE_KEY,
