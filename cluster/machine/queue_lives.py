@@ -109,7 +109,7 @@ def acknowledge(machine: Machine, key: bytes, queue: Queue, message: Message) ->
 def untake(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:
     """A delivery that reached nobody is none: the message is ready in its old place."""
     _touch_both(machine, key, message)
-    machine.clockwork.cancel(message.at_ms, Alarm(DUE, key, message.number))
+    machine.clockwork.cancel_one_of_many(message.at_ms, DUE, key, message.number)
     queue.untake(message)
     if _is_past_age(machine, message):
         _expire(machine, key, queue, message)
