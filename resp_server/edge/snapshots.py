@@ -102,7 +102,6 @@ class Snapshots:
             shard.snapshots.begin_anew(peer)
             return
         self._node.stir(shard)
-        self._node.stir(shard)
         shard.snapshots.send(peer, piece)
         self._allowance.spend(size_bytes_of(piece))
         self._disk.ring()
