@@ -15,7 +15,7 @@ commands go on; a value about to change before the walk reached it is stashed
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import ClassVar, Protocol, TypeAlias
 from zlib import crc32
@@ -61,7 +61,48 @@ class Value(Protocol):
 
 
 Held: TypeAlias = "bytes | Value"
-Cell: TypeAlias = "bytes | tuple[bytes, bytes]"  # a key, or (key, part)
+
+
+class Cells:
+    """What changed: keys, and parts of large values by their keys, each no more than its name."""
+
+    __slots__ = ("keys", "parts")
+
+    def __init__(self, keys: Iterable[bytes] = ()) -> None:
+        self.keys = dict.fromkeys(keys)
+        self.parts: dict[bytes, dict[bytes, None]] = {}
+
+    def add_parts(self, key: bytes, names: Iterable[bytes]) -> None:
+        """Parts of the value at ``key``."""
+        for name in names:
+            self.parts.setdefault(key, {})[name] = None
+
+    def take(self, key: bytes, part: bytes) -> bool:
+        """Takes one out; whether it was among them."""
+        cells = self.parts.get(key) if part else self.keys
+        name = part or key
+        if cells is None or name not in cells:
+            return False
+        del cells[name]
+        return True
+
+    def pop(self, limit: int) -> Iterator[tuple[bytes, bytes]]:
+        """Takes out up to ``limit``, each as its key and its part; the part is empty where it is the key's own."""
+        while limit > 0 and self.keys:
+            yield self.keys.popitem()[0], b""
+            limit -= 1
+        while limit > 0 and self.parts:
+            key = next(reversed(self.parts))
+            names = self.parts[key]
+            while limit > 0 and names:
+                yield key, names.popitem()[0]
+                limit -= 1
+            if not names:
+                del self.parts[key]
+
+    def __len__(self) -> int:
+        return len(self.keys) + sum(map(len, self.parts.values()))
+
 
 _GONE: tuple[None, None] = (None, None)
 
@@ -78,7 +119,7 @@ class Checkpoint:
         self,
         values: dict[bytes, Held],
         deadlines: dict[bytes, int],
-        pending: dict[Cell, None],
+        pending: Cells,
         cleared: bool,
         erased: dict[bytes, None],
     ) -> None:
@@ -96,26 +137,21 @@ class Checkpoint:
             value = self._values.get(key)
             # What has something to write is kept: a plain value is its own only
             # cell, a large one may have parts pending, and so may one that is gone.
-            if key in self.pending or key in self.erased or not isinstance(value, bytes | None):
+            if key in self.pending.keys or key in self.erased or not isinstance(value, bytes | None):
                 self._stash[key] = (value, self._deadlines.get(key)) if value is not None else _GONE
 
-    def about_to_change(self, cell: Cell) -> None:
+    def about_to_change(self, key: bytes, part: bytes) -> None:
         """Writes a cell of a large value now, before it changes in place."""
-        key = cell if isinstance(cell, bytes) else cell[0]
-        if cell in self.pending and key not in self._stash:
-            del self.pending[cell]
-            self._early.append(self._row(cell))
+        if key not in self._stash and self.pending.take(key, part):
+            self._early.append(self._row(key, part))
 
     def slice(self, limit: int) -> list[Row]:
-        """Up to ``limit`` rows not written yet; empty when all are."""
+        """Up to ``limit`` rows not written yet, or those written early; empty when all are."""
         rows, self._early = self._early, []
-        pending = self.pending
-        while pending and len(rows) < limit:
-            rows.append(self._row(pending.popitem()[0]))
+        rows += [self._row(key, part) for key, part in self.pending.pop(limit - len(rows))]
         return rows
 
-    def _row(self, cell: Cell) -> Row:
-        key, part = (cell, b"") if isinstance(cell, bytes) else cell
+    def _row(self, key: bytes, part: bytes) -> Row:
         stashed = self._stash.get(key)
         value, deadline_ms = stashed or (self._values.get(key), self._deadlines.get(key))
         if value is None:
@@ -159,7 +195,7 @@ class Keyspace:
         self._clockwork = clockwork
         self._watched: dict[bytes, int] = {}
         self._buckets: defaultdict[int, dict[bytes, None]] = defaultdict(dict)  # most shards have few keys
-        self._changed: dict[Cell, None] = {}
+        self._changed = Cells()
         self._erased: dict[bytes, None] = {}
         self._cleared = False
         self._checkpoint: Checkpoint | None = None
@@ -226,21 +262,24 @@ class Keyspace:
         elif not isinstance(old, bytes):
             self._displaced(key, old)
         values[key] = value
-        self._changed[key] = None
+        self._changed.keys[key] = None
         self.changes += 1
         if not isinstance(value, bytes):
-            for part in value.parts():
-                self._changed[key, part] = None
+            self._changed.add_parts(key, value.parts())
 
     def touch(self, key: bytes, part: bytes = b"") -> None:
         """Announces that the value at ``key`` (or one part of it) is about to change in place."""
-        cell: Cell = (key, part) if part else key
         if self._observed:
             if self._checkpoint is not None:
-                self._checkpoint.about_to_change(cell)
+                self._checkpoint.about_to_change(key, part)
             if key in self._watched:
                 self.touched[key] = None
-        self._changed[cell] = None
+        if not part:
+            self._changed.keys[key] = None
+        elif (names := self._changed.parts.get(key)) is not None:
+            names[part] = None
+        else:
+            self._changed.parts[key] = {part: None}
         self.changes += 1
 
     def remove(self, key: bytes) -> bool:
@@ -256,7 +295,7 @@ class Keyspace:
             self._clockwork.cancel(self.deadlines.pop(key), Alarm(EXPIRY, key, b""))
         del self.values[key]
         del self._buckets[crc32(key) & (BUCKETS - 1)][key]
-        self._changed[key] = None
+        self._changed.keys[key] = None
         self.changes += 1
         return True
 
@@ -284,7 +323,7 @@ class Keyspace:
         else:
             self.deadlines[key] = deadline_ms
             self._clockwork.set(deadline_ms, alarm)
-        self._changed[key] = None
+        self._changed.keys[key] = None
         self.changes += 1
 
     def expire(self, key: bytes, due_ms: int) -> bool:
@@ -305,7 +344,7 @@ class Keyspace:
         self.values = {}
         self.deadlines = {}
         self._buckets.clear()
-        self._changed = {}
+        self._changed = Cells()
         self._erased = {}
         self._cleared = True
 
@@ -344,7 +383,7 @@ class Keyspace:
     def begin_checkpoint(self) -> Checkpoint:
         """Starts a checkpoint of the state as it is now."""
         checkpoint = Checkpoint(self.values, self.deadlines, self._changed, self._cleared, self._erased)
-        self._changed, self._erased, self._cleared = {}, {}, False
+        self._changed, self._erased, self._cleared = Cells(), {}, False
         self._checkpoint = checkpoint
         self._observed = True
         return checkpoint
@@ -356,11 +395,10 @@ class Keyspace:
         if not durable:
             self._cleared = True
             self._erased = {}
-            self._changed = dict.fromkeys(self.values)
+            self._changed = Cells(self.values)
             for key, value in self.values.items():
                 if not isinstance(value, bytes):
-                    for part in value.parts():
-                        self._changed[key, part] = None
+                    self._changed.add_parts(key, value.parts())
 
     def restore(self, key: bytes, value: Held, deadline_ms: int | None) -> None:
         """Puts a key back from a checkpoint's row."""
