@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import mean
 
-from benchmarks import clustered, locking, memtier, sharded
+from benchmarks import clustered, locking, memtier, queueing, sharded
 from benchmarks.bench import Bench, Measure, Sampler, Samplers
 from benchmarks.probes import (
     Endpoint,
@@ -165,4 +165,5 @@ MEASURES = (
     *clustered.MEASURES,
     *sharded.MEASURES,
     *locking.MEASURES,
+    *queueing.MEASURES,
 )
