@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.probes import POLL_SECONDS, TIMEOUT_SECONDS, Endpoint, MeasureFailed, info
-from tests.clusters import TRACEBACK, Node, free_ports
+from tests.clusters import TRACEBACK, Node
 from tests.rings import REPLICAS, Ring, reached, ring_of
-from tests.servers import HOST, START_SECONDS, ServerFailed
+from tests.servers import HOST, START_SECONDS, ServerFailed, free_ports
 
 ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 0.2

@@ -33,8 +33,7 @@ from typing import Any
 from benchmarks import grpc_calls
 from benchmarks.grpc_calls import Call, short
 from benchmarks.probes import POLL_SECONDS, SILENCE_SECONDS, Endpoint, MeasureFailed, Pace
-from tests.clusters import free_ports
-from tests.servers import HOST, START_SECONDS
+from tests.servers import HOST, START_SECONDS, free_ports
 
 PROGRAM = "etcd"
 NODES = 3

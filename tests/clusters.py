@@ -19,8 +19,7 @@ from redis.retry import Retry
 
 from tests.proxy import Network
 from tests.raw_client import RawClient, Word
-from tests.servers import HOST, START_SECONDS, STOP_SECONDS, Server, ServerFailed, wait_until
-from tests.servers import free_ports as free_ports  # benchmarks look for it here
+from tests.servers import HOST, START_SECONDS, STOP_SECONDS, Server, ServerFailed, free_ports, wait_until
 
 ROOT = Path(__file__).parents[1]
 ASK_SECONDS = 5.0  # how long a node that runs may take to say how it is
