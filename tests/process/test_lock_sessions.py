@@ -170,12 +170,13 @@ def test_a_node_that_was_stopped_answers_nothing_on_those_connections(three: Clu
     ann, bob = held(stopped), wanted(there)
     stopped.pause()
     ann.send("PING")
-    ann.send("LOCK.INFO", "lock")
+    ann.send("SET", "marker", 1)
     assert order(bob=bob) == ["bob"]
     stopped.resume()
     assert is_over(ann)
     assert bob.read() > 0
     assert [one[b"owner"] for one in holders(there)] == [b"bob"]
+    assert stopped.raw().call("GET", "marker") is None, "nor is anything done that was asked on them"
 
 
 def holders(node: Node) -> list[dict[bytes, object]]:

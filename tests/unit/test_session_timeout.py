@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cluster.raft.messages import Forward
+from cluster.raft.messages import Append, Forward
 from cluster.wishes import Change
 from resp_server.session import Session
+from tests.scenarios.cluster import Cluster, in_time
 from tests.unit.several_nodes import STEP_MS, SeveralNodes
 
 TIMEOUT_MS = 2_000
@@ -302,17 +303,40 @@ def test_nobody_is_closed_while_all_is_well() -> None:
 
 
 def test_leading_is_as_good_as_being_heard() -> None:
-    """A leader that hands over shortly before it would look again has been certain to lead up to then."""
+    """A leader that hands over, shortly before it would look again, has been certain to lead up to then."""
     nodes = three()
-    former, successor = nodes.leader, nodes.followers[0]
+    former = nodes.leader
     node = nodes.members[former].node
-    acquired(nodes, former)
+    client, next_one = acquired(nodes, former), waiting(nodes, nodes.followers[0])
     nodes.pass_time(2 * TIMEOUT_MS)
     nodes.until(lambda: node.next_lapse_ms - nodes.now_ms < 200)
-    nodes.members[successor].node.shards[0].change(None, Change("lead", successor))
-    nodes.until(lambda: nodes.members[successor].node.shards[0].raft.leading)
-    nodes.pass_time(TIMEOUT_MS)
+    node.resign()
+    nodes.until(lambda: node.shards[0].raft.leading is None)
+    nodes.cut.add(former)
+    nodes.pass_time(TIMEOUT_MS // 2)
     assert not nodes.members[former].closed
+    at_ms = granted_ms(nodes, next_one)
+    assert nodes.members[former].closed[client] < at_ms
+
+
+def test_what_is_not_agreed_yet_is_waited_for() -> None:
+    """The followers answer, and store nothing for longer than the timeout; then comes what the silent one asked."""
+    cluster = Cluster(3)
+    cluster.elect("n1")
+    cluster.pass_ms(1_000)
+    cluster.fate = lambda sender, to, message: () if type(message) is Append else (0.0,)
+    cluster.hosts["n3"].write("LOCK.ACQUIRE k ann SESSION")
+    cluster.turn("n3")
+    cluster.pass_ms(50)
+    leader = cluster.hosts["n1"].node
+    assert leader.shards[0].last_index > leader.shards[0].applied_index
+    cluster.cut("n3")
+    cluster.pass_ms(12_000)
+    cluster.fate = in_time
+    cluster.pass_ms(1_000)
+    assert leader.sessions_ended == 1
+    assert leader.shards[0].machine.origins() == []
+    assert len(leader.shards[0].machine.keyspace) == 0
 
 
 def test_whoever_brings_commands_is_there() -> None:
