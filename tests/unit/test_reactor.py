@@ -15,6 +15,7 @@ from resp_server.edge.clock import Clock
 from resp_server.edge.disk import Disk
 from resp_server.edge.poller import READ, EpollPoller
 from resp_server.edge.reactor import PAUSE_MS, Reactor
+from resp_server.lapses import Lapses
 from resp_server.protocol.requests import Limits
 from resp_server.session import Session
 from resp_server.settings import load
@@ -216,6 +217,40 @@ def read_in_doubt(
         rig.client.setblocking(False)
         rig.turn(GET)
     return verdict
+
+
+def lapse(rig: Rig, monkeypatch: pytest.MonkeyPatch, *found: list[Session]) -> None:
+    """Has the sessions lapse that are found so, look after look."""
+    coming = iter(found)
+    monkeypatch.setattr(Lapses, "next_ms", 0.0)
+    monkeypatch.setattr(Lapses, "look", lambda lapses, now_ms: next(coming, []))
+
+
+def test_who_lapsed_is_closed_before_anything_is_done_for_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = rig.pair(lambda near: rig.reactor._welcome(near, ""))
+    lapse(rig, monkeypatch, [rig.session])
+    rig.turn(SET)
+    assert closed_by(rig.client)
+    other.sendall(GET)
+    rig.turn()
+    assert other.recv(100) == b"$-1\r\n", "nothing was written"
+    assert rig.front.server.stats.lapse_disconnections == 1
+
+
+def test_who_lapsed_while_the_process_was_stopped_in_a_turn_is_not_answered(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lapse(rig, monkeypatch, [], [rig.session])
+    rig.turn(SET)
+    assert closed_by(rig.client)
+
+
+def closed_by(client: socket.socket) -> bool:
+    """Whether the other end is closed, and has said nothing before."""
+    try:
+        return client.recv(100) == b""
+    except ConnectionResetError:  # with something left unread there
+        return True
 
 
 def hear(rig: Rig, monkeypatch: pytest.MonkeyPatch, *mails: list[tuple[str, int, Message]]) -> None:
