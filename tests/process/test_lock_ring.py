@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from redis import cluster as redis_cluster
 
-from tests.clusters import Cluster, error_of
+from tests.clusters import UNHURRIED, Cluster, error_of, new_cluster
 from tests.raw_client import RawClient
 from tests.rings import Ring, wait_for_ring
+from tests.servers import HOST
 
 SHARDS = 8
 LOCKS = 40
@@ -109,3 +114,28 @@ def test_a_job_is_done_in_one_step(five: Cluster, ring: Ring, protocol: int) -> 
         assert str(late).startswith("FENCED ")
         assert (length, waits) == (5, None), "nobody waits in a step"
         assert asks.call("GET", result) == b"done!"
+
+
+def test_a_cluster_aware_client_finds_the_way_of_each(tmp_path: Path) -> None:
+    """It asks where the keys of a call stand, and goes there; nobody passes on what comes to the wrong node."""
+    library: Any = redis_cluster
+    shape = ("--shards", "4", "--replicas", "1", "--routing", "redirect")
+    with new_cluster(tmp_path, 3, *UNHURRIED, shape=shape, direct=True) as cluster:
+        cluster.start()
+        wait_for_ring(cluster, replicas=1)
+        nodes = [library.ClusterNode(HOST, node.port) for node in cluster.nodes.values()]
+        with contextlib.closing(library.RedisCluster(startup_nodes=nodes, decode_responses=True)) as client:
+            call = client.execute_command
+            for number in range(20):
+                tag = f"{{{number}}}"
+                token = call("LOCK.ACQUIRE", f"{tag}lock", "ann", "PX", 60_000)
+                assert call("LOCK.MACQUIRE", 2, f"{tag}a", f"{tag}lock", "ann") == [token + 1, token]
+                assert call("FENCE", f"{tag}lock", token, "SET", f"{tag}result", "done") in ("OK", True)
+                with pytest.raises(redis.ResponseError, match="FENCED"):
+                    call("FENCE", f"{tag}lock", token + 1, "SET", f"{tag}result", "late")
+                assert [call("LOCK.RELEASE", f"{tag}lock", "ann") for _ in range(3)] == [1, 1, 0]
+                assert call("SEM.ACQUIRE", f"{tag}sem", "ann", "LIMIT", 2, "SESSION") > token
+                assert call("LATCH.WAIT", f"{tag}latch", "BLOCK", 10) == 1
+                assert call("ELECT.CAMPAIGN", f"{tag}election", "ann", "BLOCK", 10) > token
+                assert call("ELECT.OBSERVE", f"{tag}election", "BLOCK", 10)[0] == "ann"
+                assert client.get(f"{tag}result") == "done"
