@@ -105,6 +105,7 @@ class Simulation:
         self.turns = 0
         self.snapshots = 0
         self.buried_us = 0
+        self._runs_buried: dict[str, int] = {}  # of processes that were shut down for good
         self.by_hand = False  # shards are changed by a script
         self.watch = Watch(self)
         self._names = 0
@@ -181,6 +182,7 @@ class Simulation:
         chance = self.world.chance
         clock = Clock(1 + chance.uniform(-DRIFT, DRIFT), chance.randrange(-2000, 2000))
         process = self.processes[name] = Process(self, name, Disk(self.world, disk), clock, zone)
+        process.boot = self._runs_buried.get(name, 0)  # a later run than any of that name
         return process
 
     def start(self, process: Process) -> None:
@@ -220,6 +222,7 @@ class Simulation:
             if process.up:
                 process.crash()
             self.buried_us += process.running_us
+            self._runs_buried[process.name] = process.boot
             del self.processes[process.name]
 
     def leaders(self, number: int = 0) -> list[Process]:
