@@ -73,7 +73,7 @@ class Node(Protocol):
 
 
 class ByHand:
-    """A node in this process."""
+    """A node in this process; seconds are those it computes, whatever else the machine does."""
 
     def __init__(self) -> None:
         self._front = Front()
@@ -90,7 +90,7 @@ class ByHand:
         """As `Node.carry_out`, in one turn."""
         front = self._front
         requests = [(self._clients[client], packed(*line)) for client, line in asked]
-        started = time.perf_counter()
+        started = time.process_time()
         for client in leaving:
             front.server.disconnect(self._clients[client].session)
         for each, data in requests:
@@ -99,7 +99,7 @@ class ByHand:
         while front.dispatcher.resumed:
             front.dispatcher.resume(front.dispatcher.resumed.pop())
         front.dispatcher.outbox.clear()
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         replies = [self._clients[client].replies() for client in answered]
         if any(len(each) != 1 for each in replies):
             raise MeasureFailed(f"expected a reply each, got {replies!r:.200}")

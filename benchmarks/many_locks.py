@@ -10,7 +10,7 @@ import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from statistics import mean
+from statistics import median
 
 from benchmarks.bench import Bench, Measure, Sampler, Samplers
 from benchmarks.crowds import ByHand, Node, OverSockets, Words, most_sockets, words
@@ -152,9 +152,10 @@ def _compared(bench: Bench, few: Crowd, many: Crowd) -> float:
                     costs.setdefault(what, ([], []))[which].append(1e6 * seconds)
     ratios = []
     for what, (among_few, among_many) in costs.items():
-        less, more = mean(among_few[1:]), mean(among_many[1:])  # the first warms caches up
+        less, more = median(among_few), median(among_many)
         ratios.append(more / less)
-        bench.notes.append(f"{what}: {more:.3g} µs, among few {less:.3g} µs: {more / less:.2f}")
+        slowest = f"slowest turn {max(among_many):.3g} and {max(among_few):.3g}"
+        bench.notes.append(f"{what}: {more:.3g} µs, among few {less:.3g}: {more / less:.2f} ({slowest})")
     return max(ratios)
 
 
