@@ -31,10 +31,12 @@ from tests.raw_client import packed
 
 Words = list[bytes]
 
-SPARE_SOCKETS = 1_000
+SPARE_SOCKETS = 2_000
 """Descriptors a process is left for everything else."""
-CLIENTS_OF_AN_ADDRESS = 20_000
-"""Connections that one loopback address makes to one port: fewer than there are ports for them."""
+CLIENTS_OF_AN_ADDRESS = 5_000
+"""Connections that one loopback address makes to one port: few enough for free ones to be found at once."""
+BIND_ADDRESS_NO_PORT = 24
+"""Linux's IP_BIND_ADDRESS_NO_PORT: the port is chosen when it is known where the connection goes."""
 
 
 def words(line: str) -> Words:
@@ -132,10 +134,11 @@ class OverSockets:
     def connect(self) -> int:
         """One client more."""
         number = len(self._sockets)
-        source = (f"127.0.0.{1 + number // CLIENTS_OF_AN_ADDRESS}", 0)
-        connection = self._until.enter_context(
-            socket.create_connection((self._endpoint.host, self._endpoint.port), SILENCE_SECONDS, source)
-        )
+        connection = self._until.enter_context(socket.socket())
+        connection.settimeout(SILENCE_SECONDS)
+        connection.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+        connection.bind((f"127.0.0.{1 + number // CLIENTS_OF_AN_ADDRESS}", 0))
+        connection.connect((self._endpoint.host, self._endpoint.port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._epoll.register(connection, select.EPOLLIN)
         self._sockets.append(connection)

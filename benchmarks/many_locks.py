@@ -21,6 +21,7 @@ MANY = 100_000
 AT_ONCE = 50
 """Clients that are timed, each with the same command at the same time."""
 TURNS = 40
+SOCKET_TURNS = 20
 HOUR_MS = 3_600_000
 BATCH = 500
 SLOWER_MAX = 3.0
@@ -142,10 +143,10 @@ def _each_of(count: int, seconds: float | None) -> float | None:
     return None if seconds is None else seconds / count
 
 
-def _compared(bench: Bench, few: Crowd, many: Crowd) -> float:
+def _compared(bench: Bench, few: Crowd, many: Crowd, turns: int) -> float:
     """How many times as dear the command is among many that grew dearest; all of them go into the notes."""
     costs: dict[str, tuple[list[float], list[float]]] = {}
-    for _ in range(max(2, TURNS // bench.divisor)):
+    for _ in range(max(2, turns // bench.divisor)):
         for which, crowd in enumerate((few, many)):
             for what, seconds in crowd.costs():
                 if seconds is not None:
@@ -180,7 +181,7 @@ def by_hand(*, in_line: bool) -> Callable[[Bench], AbstractContextManager[tuple[
     def samplers(bench: Bench) -> Samplers:
         few, many = (Crowd(ByHand(), size, in_line=in_line) for size in (FEW, MANY // bench.divisor))
         with _as_in_a_server():
-            yield lambda: _compared(bench, few, many), None
+            yield lambda: _compared(bench, few, many, TURNS), None
 
     return samplers
 
@@ -189,14 +190,15 @@ def by_hand(*, in_line: bool) -> Callable[[Bench], AbstractContextManager[tuple[
 def over_sockets(bench: Bench) -> Samplers:
     """Among as many of each as a process may have sockets."""
     most = min(MANY, most_sockets()) // bench.divisor
-    if most <= FEW:
+    if most <= 3 * FEW // bench.divisor:
         raise MeasureFailed(f"a process may have {most} sockets only: raise the hard limit of open files")
     flags = "--maxclients", str(MANY)
-    with ExitStack() as until, bench.ours(*flags) as one, bench.ours(*flags) as two:
+    with bench.ours(*flags) as one, bench.ours(*flags) as two, ExitStack() as until:
         few = Crowd(OverSockets(one, until), FEW // bench.divisor, in_line=False)
-        many = Crowd(OverSockets(two, until), most - FEW, in_line=False)
-        bench.notes.append(f"{most - FEW} held locks and as many waiters")
-        yield lambda: _compared(bench, few, many), None
+        size = most - 2 * FEW // bench.divisor  # both servers' connections are this process's
+        many = Crowd(OverSockets(two, until), size, in_line=False)
+        bench.notes.append(f"{size} held locks and as many waiters")
+        yield lambda: _compared(bench, few, many, SOCKET_TURNS), None
 
 
 MEASURES = (
