@@ -30,6 +30,7 @@ only_killed = pytest.mark.parametrize("change", ["kill"], indirect=True)
 
 
 @only_killed
+@pytest.mark.parametrize("stage", ["three"], indirect=True)
 def test_holds_are_renewed_under_another_leader(stage: Stage) -> None:
     """They are there, with the same token, when much more than their life has passed since the leader was killed."""
     urls = list(map(url, stage.nodes))
@@ -128,6 +129,7 @@ def contending(stage: Stage) -> Iterator[list[Contender]]:
 
 
 @only_killed
+@pytest.mark.parametrize("stage", ["five"], indirect=True)
 def test_one_at_most_believes_to_have_it(stage: Stage) -> None:
     """Holders sleep for longer than their life, and the leader is killed meanwhile."""
     with contending(stage) as contenders:
