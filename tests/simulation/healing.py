@@ -161,7 +161,11 @@ class Healing:
     def _settled(self) -> bool:
         if self._simulation.workload.unanswered or any(self._late_waits()):
             return False
-        return all(map(self._agree, self._numbers)) and self._in_place()
+        return all(map(self._agree, self._numbers)) and self._in_touch() and self._in_place()
+
+    def _in_touch(self) -> bool:
+        """Whether every node has heard of every leader since the links are whole."""
+        return all(process.node is not None and process.node.has_leader for process in self._members(SYSTEM))
 
     def _agree(self, number: int) -> bool:
         """Whether all members of a shard have all of its log."""
