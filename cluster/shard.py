@@ -532,9 +532,14 @@ class Shard:
         return self._carrying.numbers
 
     def knows_session(self, origin: bytes) -> bool:
-        """Whether the replicated state may hold something that ends with this session."""
-        machine = self.machine
-        return not self.here or machine.sessions.get(origin) is not None or machine.waiters.of(origin) is not None
+        """Whether the replicated state may hold something that ends with this session.
+
+        A replica that has not carried out up to where it was made one cannot tell: others answered until then.
+        """
+        machine, raft = self.machine, self.raft
+        if not self.here or raft.applied < raft.membership.since:
+            return True
+        return machine.sessions.get(origin) is not None or machine.waiters.of(origin) is not None
 
     def unblock(self, client: Client, origin: bytes, reason: bytes) -> None:
         """Ends a wait by hand (CLIENT UNBLOCK); ``reason`` is TIMEOUT or ERROR. A client of None waits no longer."""

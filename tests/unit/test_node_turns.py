@@ -7,8 +7,10 @@ import pytest
 from cluster import clients
 from cluster.leadership import ENTRIES_AHEAD_MAX
 from cluster.node import ROUND_MS, Node
+from cluster.raft.membership import payload_of
 from cluster.raft.messages import Append, Forward
 from cluster.shard import FOREVER_MS, GIVE_UP_MS, Shard
+from cluster.storage.contract import Entry
 from tests.scenarios.cluster import Cluster
 from tests.scenarios.host import EPOCH_MS
 
@@ -288,6 +290,16 @@ def test_the_end_of_a_session_happens_also_when_the_leader_is_lost_with_it() -> 
     cluster.elect("n3")
     cluster.pass_ms(200)
     assert not host.shard().knows_session(origin)
+
+
+def test_a_replica_that_is_not_as_far_as_where_it_was_made_one_cannot_tell_of_sessions() -> None:
+    """What clients of its node got before that, another node told them."""
+    cluster = three()
+    raft = shard(cluster, "n2").raft
+    origin = node(cluster, "n2").origin(1)
+    assert not shard(cluster, "n2").knows_session(origin)
+    raft.append(Entry(0, raft.log.last_index + 1, raft.term, payload_of(raft.config)))
+    assert shard(cluster, "n2").knows_session(origin)
 
 
 def test_a_node_that_comes_back_ends_the_sessions_it_had() -> None:
