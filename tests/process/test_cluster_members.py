@@ -151,7 +151,7 @@ def system_leader(cluster: Cluster) -> str:
 def disks(node: Node) -> dict[str, str]:
     """The data folder each member is trusted with, as a node that wants to join is told."""
     with node.raw() as client:
-        client.call("PEER", "JOIN", "2", "", f"{HOST}:1", "00", "", NONCE)
+        client.call("PEER", "JOIN", VERSION, "", f"{HOST}:1", "00", "", NONCE)
         client.call("PEER", "PROVE", "")
         _, _, _, *fields = client.call("PEER", "MEMBERS")
     return {name.decode(): disk.decode() for name, _, disk, _, _ in zip(*[iter(fields)] * 5, strict=True)}
