@@ -70,7 +70,20 @@ def left(machine: Machine, key: bytes, owner: bytes) -> None:
     if type(lock) is Lock and lock.holder(owner) is not None:
         return
     machine.lock_waits.gave_up(owner, key)
+    _no_upgrade(machine, key, owner)
     has_less(machine, key, owner)
+
+
+def _no_upgrade(machine: Machine, key: bytes, owner: bytes) -> None:
+    """The owner's waits for more of what it held are those of one who has nothing, in their places by age."""
+    moved = [wait for wait in machine.lock_waits.of(owner) if key in wait.urgent]
+    for wait in moved:
+        machine.waiters.remove(wait)
+        wait.urgent = [other for other in wait.urgent if other != key]
+        machine.waiters.add(wait)
+    if moved:
+        machine.signal(key)
+        break_cycles(machine, owner)
 
 
 def has_less(machine: Machine, key: bytes, owner: bytes) -> None:

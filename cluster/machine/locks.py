@@ -7,7 +7,7 @@ The rules, in the order they are asked:
   counts nothing up.
 * A sole shared holder that asks for more is upgraded, at once or before
   everybody else who waits. That turns its hold into an exclusive one and
-  counts nothing up.
+  counts nothing up. If its hold ends first, it stands in line like others.
 * Anybody else is served in the order they came, so nobody is granted while
   another waits, even if both could share.
 * Who asks for several locks gets all of them in one step or none, when these

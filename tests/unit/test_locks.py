@@ -412,6 +412,17 @@ def test_an_upgrade_is_served_before_other_waiters_and_a_second_one_is_a_deadloc
     assert shard.woken() == [("s1", 3)]
 
 
+def test_who_waits_for_an_upgrade_and_loses_what_it_held_stands_in_line_like_others(shard: Shard) -> None:
+    shard("s1", "LOCK.ACQUIRE k a SHARED")
+    shard("s2", "LOCK.ACQUIRE k b SHARED")
+    shard("s3", "LOCK.ACQUIRE k c BLOCK 0")
+    shard("s1", "LOCK.ACQUIRE k a BLOCK 0")
+    shard("s4", "LOCK.BREAK k a")
+    assert [waiter.origin for waiter in shard.machine.waiters.at(b"k", Lock.kind)] == [b"s3", b"s1"]
+    shard("s2", "LOCK.RELEASE k b")
+    assert shard.woken() == [("s3", 3)]
+
+
 def test_a_transaction_does_not_wait(shard: Shard) -> None:
     shard("s1", "LOCK.ACQUIRE k a")
     shard.machine.may_wait = False
