@@ -90,15 +90,38 @@ class _Draft:
 
     def ask(self, shard: int, node: str) -> None:
         """A node asks for a shard."""
-        if len(self.held[shard]) < self._replicas and self._load[node] < self._room[node] and self._fits(shard, node):
+        if len(self.held[shard]) < self._replicas and self._has_room(node) and self._fits(shard, node):
             self._take(shard, node)
 
     def complete(self) -> None:
-        """Shards that all who may have them were too full for: the least full take them nevertheless."""
+        """Shards that all who may have them were too full for: one of these hands another shard on to make room.
+
+        Where nobody can, the least full takes it nevertheless.
+        """
         for shard, held in enumerate(self.held):
             while len(held) < self._replicas:
                 free = [node for node in self._zones if node not in held and self._fits(shard, node)]
-                self._take(shard, min(free, key=self._fullness))
+                free.sort(key=self._fullness)
+                taker = next((node for node in free if self._has_room(node) or self._hands_on(node)), free[0])
+                self._take(shard, taker)
+
+    def _has_room(self, node: str) -> bool:
+        return self._load[node] < self._room[node]
+
+    def _hands_on(self, node: str) -> bool:
+        """Whether a node could give one of its shards to another that has room for it."""
+        for shard, held in enumerate(self.held):
+            if node in held:
+                place = held.index(node)
+                del held[place]
+                free = [one for one in self._zones if one not in (*held, node) and self._fits(shard, one)]
+                taker = next((one for one in free if self._has_room(one)), None)
+                if taker is not None:
+                    self._load[node] -= 1
+                    self._take(shard, taker)
+                    return True
+                held.insert(place, node)
+        return False
 
     def _fullness(self, node: str) -> tuple[Fraction, str]:
         return Fraction(self._load[node], self._room[node]), node

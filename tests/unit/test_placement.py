@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cluster.ring.leaders import leaders_of
@@ -76,6 +76,7 @@ def test_every_shard_has_its_replicas_on_as_many_zones_as_there_are(
 
 
 @given(members=MEMBERS, shards=st.integers(1, 64))
+@example(members=dict.fromkeys(("0", "a", "00", "011", "00000"), ""), shards=3)
 def test_nodes_without_zones_never_have_more_than_their_room(members: dict[str, str], shards: int) -> None:
     found = put(shards, members)
     mean = shards * min(3, len(members)) / len(members)
