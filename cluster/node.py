@@ -453,7 +453,7 @@ class Node:
         if self._members is not self.members:
             self._compare_disks()
         self._left = {peer: until_ms for peer, until_ms in self._left.items() if until_ms > self.monotonic_ms}
-        others = [*self.members.others(self.name), *self._left]
+        others = [peer for peer in dict.fromkeys((*self.members.others(self.name), *self._left)) if peer != self.name]
         presences = self.contacts.presences(
             others,
             list(self._leads.items()),

@@ -89,7 +89,7 @@ def _judge_grant(op: Op, token: int, group: Group, referee: Referee) -> None:
         raise Violation("told what happened", f"{op} got {token}, which it never had")
     past = referee.pasts.get((key, token))
     if past is not None and past.by == ALARMS and not past.extended and b"PX" in op.call:
-        if any(op.asked_us < started_us and at_us < past.at_us for at_us, started_us in group.leaders_us):
+        if any(op.asked_us < started_us and at_us <= past.at_us for at_us, started_us in group.leaders_us):
             return  # whoever led may have begun with its wall clock
         _judge_life(op, int(op.call[op.call.index(b"PX") + 1]), past)
 
