@@ -64,7 +64,6 @@ class Moves:
     def look(self) -> None:
         """Once in a while: reports, marks, and one step for each shard led here that is not where it should be."""
         node = self._node
-        node.atlas.read(node.system.machine, node.system.raft.applied)
         leading = node.system.raft.leading
         if leading is not None and leading.settled:
             self._mark()

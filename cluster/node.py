@@ -206,6 +206,7 @@ class Node:
         """
         shard = self._by_number[number]
         count = shard.recover(recovered, rows, entries)
+        self.atlas.read(self.system.machine, self.system.raft.applied)
         self.now_ms = max(self.now_ms, shard.now_ms)
         return count
 
@@ -570,7 +571,6 @@ class Node:
 
     def let_go(self, node: str) -> bool:
         """See `cluster.wishes.Departures`."""
-        self.atlas.read(self.system.machine, self.system.raft.applied)
         if node not in self.atlas.marks.leaving:
             self.system.clients.owe(system_state.marked(self.system.machine, node, system_state.LEAVING))
             return False
@@ -578,7 +578,6 @@ class Node:
 
     def left_on(self, node: str) -> int:
         """See `cluster.wishes.Departures`."""
-        self.atlas.read(self.system.machine, self.system.raft.applied)
         return self.atlas.held_by(node) if node in self.atlas.marks.leaving else 0
 
     def _introduce(self) -> None:
@@ -763,7 +762,6 @@ class Node:
 
     def status(self) -> Status:
         """Everything a person may want to know of the cluster, as this node sees it."""
-        self.atlas.read(self.system.machine, self.system.raft.applied)
         config, raft = self.members, self.system.raft
         led, held = self._counts()
         me = config.members.get(self.name, Member(self.name, self.address, "", self.zone))
@@ -787,7 +785,6 @@ class Node:
 
     def ring(self) -> tuple[RingRow, ...]:
         """Where every shard is, and is to be."""
-        self.atlas.read(self.system.machine, self.system.raft.applied)
         targets = self._moves.targets()
         rows = []
         for shard, (first, last) in zip(self.shards, ranges(len(self.shards)), strict=True):
