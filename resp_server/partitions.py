@@ -117,7 +117,7 @@ class Partitions:
         steps = popping([(where[index], part_call(index, shape, once)) for index in order])
 
         def finish(reply: Reply) -> bool:
-            if type(reply) is list or not waits:
+            if not (waits and (reply is NULL_ARRAY or _has_no_leader(reply))):
                 return place.fill(reply)
             parts = [(where[index], part_call(index, shape, args)) for index in order]
             Awaiting(self._server, session, parts, place.fill)
@@ -175,7 +175,7 @@ class Partitions:
         """Answers those whose queues this node knows of by now, or who have waited long enough; whom."""
         queues, now_ms = self._node.atlas.queues, self._node.monotonic_ms
         told = [one for one in self.made if one.key in queues or now_ms >= one.until_ms]
-        self.made = [one for one in self.made if one not in told]
+        self.made[:] = [one for one in self.made if one not in told]
         return [one.session for one in told if one.answer()]
 
     def creation(self, place: Place, key: bytes) -> Creation:
@@ -187,15 +187,19 @@ class Partitions:
 
 
 def popping(parts: list[Part]) -> Steps:
-    """Q.POP: until one has a message; what a part says that cannot be asked now is told when none has."""
-    error: Reply = NULL_ARRAY
+    """Q.POP: until one has a message; that a part has no leader is told when none has."""
+    nothing: Reply = NULL_ARRAY
     for part in parts:
         reply = yield part
-        if type(reply) is list or (type(reply) is CommandError and reply.code == "UNCERTAIN"):
+        if _has_no_leader(reply):
+            nothing = reply
+        elif reply is not NULL_ARRAY:
             return reply
-        if type(reply) is CommandError:
-            error = reply
-    return error
+    return nothing
+
+
+def _has_no_leader(reply: Reply) -> bool:
+    return type(reply) is CommandError and reply.code == "CLUSTERDOWN"
 
 
 def redriving(parts: list[Part], count: int) -> Steps:

@@ -79,6 +79,18 @@ def test_messages_go_round_and_come_from_everywhere(three: SeveralNodes) -> None
     assert plain[plain.index(b"nodes") + 1] == 3
 
 
+def test_several_are_made_at_once(three: SeveralNodes) -> None:
+    """Each is answered when it is known, whatever became of others meanwhile."""
+    clients = [three.connect(f"n{number % 3 + 1}") for number in range(6)]
+    for number, client in enumerate(clients):
+        words = [b"Q.CREATE", b"q%d" % number, b"PARTITIONS", b"2"]
+        three.members[client.server.node.name].dispatcher.execute(client, [words, words])
+        three.pass_time(10)
+    three.pass_time(1_500)
+    for client in clients:
+        assert three.received(client) == b"+OK\r\n-BUSYKEY Target queue already exists.\r\n"
+
+
 def test_it_is_one_key(three: SeveralNodes) -> None:
     for number in range(12):
         call(three, "n1", f"Q.PUSH jobs m{number}")
