@@ -474,7 +474,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(forward_kept_from_earlier_term, ("never happened", "carried out once"), script=scripts.kept_forward),
     Mutation(forward_taken_twice, ("carried out once",), ("weather",)),
     Mutation(given_up_is_waited_for, ("progress",), script=scripts.given_up_forward),
-    Mutation(clusterdown_where_uncertain, ("never happened", "linearizability"), CUTS),
+    Mutation(clusterdown_where_uncertain, ("never happened", "linearizability", "progress"), CUTS),
     Mutation(lost_too_early, ("carried out once",), script=scripts.hurried_forward),
     Mutation(later_batch_first, ("order of replies",), SLOW),
     Mutation(changes_that_overlap, ("one change at a time",), script=scripts.hurried_changes),
