@@ -18,6 +18,7 @@ from tests.rings import ring_of
 from tests.servers import HOST
 
 VISIBILITY_S = 5.0
+ASK_AGAIN_S = 2.0  # so that nobody waits long for a node that is stopped
 GROUPS = 4
 
 
@@ -34,7 +35,10 @@ class Traffic:
         self._name = queue
         self._threads = Threads()
         self._enough = threading.Event()
-        self._queues = [Queues(self._urls[number:] + self._urls[:number]) for number in range(len(self._urls))]
+        self._queues = [
+            Queues(self._urls[number:] + self._urls[:number], ask_again=ASK_AGAIN_S)
+            for number in range(len(self._urls))
+        ]
         self._consuming = [queues.queue(queue) for queues in self._queues]
 
     def start(self) -> None:
@@ -77,6 +81,14 @@ class Traffic:
         before = len(self.deliveries.acked)
         self._cluster.wait_until(lambda: len(self.deliveries.acked) >= before + count or self._threads.failures)
 
+    def abandon(self) -> None:
+        """The test has failed: nothing goes on behind its back."""
+        self._enough.set()
+        for queue in self._consuming:
+            queue.stop()
+        for queues in self._queues:
+            queues.close()
+
     def finish(self) -> None:
         """No more is pushed; returns when everything that was is worked off."""
         self._enough.set()
@@ -111,10 +123,14 @@ def traffic(cluster: Cluster, queue: str) -> Iterator[Traffic]:
     """Traffic that must survive what the block does."""
     running = Traffic(cluster, queue)
     running.start()
-    running.goes_on()
-    yield running
-    running.goes_on()
-    running.finish()
+    try:
+        running.goes_on()
+        yield running
+        running.goes_on()
+        running.finish()
+    except BaseException:
+        running.abandon()
+        raise
     for node in cluster.serving:
         running.check(node)
 

@@ -132,7 +132,9 @@ class Group:
                 configs.append((index, config))
         begin = max(place for place, (index, _) in enumerate(configs) if index <= since)
         outside = any(process.name not in config for index, config in configs[begin:] if index)
-        outside = outside or all(process.name not in config.voters for _, config in configs)  # it was only about to come
+        outside = outside or all(
+            process.name not in config.voters for _, config in configs
+        )  # it was only about to come
         if not outside:
             raise Violation("a member keeps its replica", f"{process} gives up {shard_of(shard)}")
         if raft.log.saved_index < raft.log.last_index:
