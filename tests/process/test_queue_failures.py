@@ -18,6 +18,7 @@ from tests.rings import ring_of
 from tests.servers import HOST
 
 VISIBILITY_S = 5.0
+REST_S = 0.01  # so that four can work off what three push
 ASK_AGAIN_S = 2.0  # so that nobody waits long for a node that is stopped
 GROUPS = 4
 
@@ -51,7 +52,7 @@ class Traffic:
         """Messages of a group, in order; every other one of its own."""
         queue = self._queues[number % len(self._queues)].queue(self._name)
         sent = 0
-        while not self._enough.is_set():
+        while not self._enough.wait(REST_S):
             sent += 1
             group = f"{number}.{sent % GROUPS}" if sent % 2 else None
             payload = f"{group} {sent}" if group else f"alone {number}.{sent}"
