@@ -23,7 +23,7 @@ from tests.simulation.simulation import Simulation
 from tests.simulation.soak import SEEDS, Failure, Summary, attempt, shards_of
 from tests.simulation.trace import lines
 
-FRESH = 4
+FRESH = 1
 STEPS = 15_000
 
 
