@@ -32,10 +32,6 @@ def load_messages(endpoint: Endpoint, queue: str, messages: int, *, spread_ms: i
                     raise MeasureFailed(f"loading messages: Q.PUSH answered {header.strip()!r}")
 
 
-def _delay(number: int, spread_ms: int) -> tuple[str, ...]:
-    return ("DELAY", str(FIRST_DUE_MS + number * 7919 % spread_ms)) if spread_ms else ()
-
-
 def memory_per_message(spread_ms: int) -> Samples:
     """Growth of resident memory by each message beyond its payload, in bytes."""
 

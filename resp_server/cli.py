@@ -15,7 +15,7 @@ import click
 from resp_server import __version__, address, local, logs, settings
 from resp_server.address import Address
 from resp_server.ask import CHANGE_TIMEOUT_S, AskError, ask
-from resp_server.cli_asking import AS_JSON, of_a_node
+from resp_server.cli_asking import AS_JSON, of_a_node, of_those
 from resp_server.cli_queues import queue
 
 BAD_USAGE = 2
@@ -152,17 +152,7 @@ def status(host: str, port: int, password: str, all_shards: bool, as_json: bool)
 
 @sepakat.command("locks", short_help="Shows who holds which lock, and who waits for whom.")
 @of_a_node
-@click.option(
-    "--match", default="*", metavar="PATTERN", help="Only locks with such a name, as in KEYS.  [default: all]"
-)
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="How many locks are looked at, at most.",
-)
+@of_those("locks")
 @AS_JSON
 def show_locks(host: str, port: int, password: str, match: str, limit: int, as_json: bool) -> None:
     """Shows the locks of the whole cluster: their holders, those who wait, and who stands in whose way.

@@ -28,3 +28,26 @@ def of_a_node(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def of_those(things: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds the options that say which of the cluster's ``things`` are looked at, and how many."""
+
+    def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+        limit = click.option(
+            "--limit",
+            type=click.IntRange(1),
+            default=1000,
+            show_default=True,
+            metavar="N",
+            help=f"How many {things} are looked at, at most.",
+        )
+        match = click.option(
+            "--match",
+            default="*",
+            metavar="PATTERN",
+            help=f"Only {things} with such a name, as in KEYS.  [default: all]",
+        )
+        return match(limit(function))
+
+    return with_options

@@ -9,7 +9,7 @@ import click
 
 from resp_server import queue_overview
 from resp_server.address import Address
-from resp_server.cli_asking import AS_JSON, of_a_node
+from resp_server.cli_asking import AS_JSON, of_a_node, of_those
 from resp_server.tables import counted, printable
 
 MESSAGES_MAX = 10_000
@@ -32,17 +32,7 @@ def queue() -> None:
 
 @queue.command("list", short_help="Shows all queues.")
 @of_a_node
-@click.option(
-    "--match", default="*", metavar="PATTERN", help="Only queues with such a name, as in KEYS.  [default: all]"
-)
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="How many queues are looked at, at most.",
-)
+@of_those("queues")
 @AS_JSON
 def list_queues(host: str, port: int, password: str, match: str, limit: int, as_json: bool) -> None:
     """Shows the queues of the whole cluster: how many messages are ready, delayed, in flight and dead in each.

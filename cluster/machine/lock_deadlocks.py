@@ -58,9 +58,7 @@ def break_cycles(machine: Machine, owner: bytes) -> None:
 
 
 def _end(machine: Machine, victim: Waiter, error: CommandError) -> None:
-    machine.waiters.remove(victim)
-    for key in victim.keys:
-        machine.signal(key)
+    machine.end_wait(victim)
     machine.woken.append((victim.origin, victim.number, error))
 
 

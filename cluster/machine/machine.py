@@ -268,9 +268,7 @@ class Machine:
             return NULL_ARRAY if null_array else None
         former = self.waiters.of(self.origin)
         if former is not None:
-            self.waiters.remove(former)
-            for key in former.keys:
-                self.signal(key)
+            self.end_wait(former)
         if self.woken:  # the end of such a wait is not the end of this one
             self.woken = [woken for woken in self.woken if woken[0] != self.origin]
         deadline_ms = self.now_ms + block_ms if block_ms else None
@@ -279,6 +277,12 @@ class Machine:
             Waiter(self.origin, number, kind, list(keys), args, self.now_ms, deadline_ms, null_array, list(urgent))
         )
         return WAITING
+
+    def end_wait(self, waiter: Waiter) -> None:
+        """The wait is over without being served; whoever stood behind it may be served now."""
+        self.waiters.remove(waiter)
+        for key in waiter.keys:
+            self.signal(key)
 
     def signal(self, key: bytes) -> None:
         """Those who wait for ``key`` may be served now."""
@@ -347,9 +351,7 @@ class Machine:
         """The session is over: its wait, its watches and what it holds with SESSION end."""
         waiter = self.waiters.of(origin)
         if waiter is not None:
-            self.waiters.remove(waiter)
-            for key in waiter.keys:
-                self.signal(key)
+            self.end_wait(waiter)
         session = self.sessions.get(origin)
         if session is not None:
             self.unwatch(origin)
@@ -438,9 +440,7 @@ def _expired(machine: Machine, alarm: Alarm, due_ms: int) -> None:
 def _wait_over(machine: Machine, alarm: Alarm, due_ms: int) -> None:
     waiter = machine.waiters.of(alarm.detail)
     if waiter is not None and waiter.deadline_ms == due_ms:
-        machine.waiters.remove(waiter)
-        for key in waiter.keys:
-            machine.signal(key)  # whoever stood behind it may be served
+        machine.end_wait(waiter)
         machine.woken.append((waiter.origin, waiter.number, NULL_ARRAY if waiter.null_array else None))
 
 
@@ -465,9 +465,7 @@ def _unblock(machine: Machine, args: list[bytes]) -> Reply:
     waiter = machine.waiters.of(args[1])
     if waiter is None or (len(args) > 3 and waiter.number != int(args[3])):
         return 0
-    machine.waiters.remove(waiter)
-    for key in waiter.keys:
-        machine.signal(key)
+    machine.end_wait(waiter)
     error = CommandError("client unblocked via CLIENT UNBLOCK", "UNBLOCKED")
     null: Reply = NULL_ARRAY if waiter.null_array else None
     machine.woken.append((waiter.origin, waiter.number, error if args[2] == b"ERROR" else null))

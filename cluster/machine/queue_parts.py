@@ -19,7 +19,6 @@ import msgspec
 
 from cluster.machine import queue_lives, queues
 from cluster.machine.letters import post
-from cluster.machine.message import IN_FLIGHT
 from cluster.machine.queue import PARTS_MAX, Partition, Queue, Settings
 from cluster.machine.reply import CommandError, Reply
 
@@ -114,7 +113,7 @@ def _untake(machine: Machine, args: list[bytes]) -> Reply:
     count = 0
     for receipt in args[2:]:
         message = queue.delivery(receipt) if queue is not None else None
-        if queue is not None and message is not None and message.state is IN_FLIGHT:
+        if queue is not None and message is not None:
             queue_lives.untake(machine, args[1], queue, message)
             count += 1
     return count
