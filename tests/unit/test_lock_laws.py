@@ -118,7 +118,17 @@ class Model:
         return WAITING
 
     def leave(self, key: bytes, owner: bytes) -> None:
+        """What it waits for there is no upgrade any more."""
         self.held[key] = [hold for hold in self.held[key] if hold.owner != owner]
+        for wanted in self.waiting:
+            if (wanted.key, wanted.owner) == (key, owner):
+                wanted.urgent = False
+
+    def leave_all(self, key: bytes) -> int:
+        owners = [hold.owner for hold in self.held[key]]
+        for owner in owners:
+            self.leave(key, owner)
+        return len(owners)
 
     def serve(self) -> None:
         for key in KEYS:
@@ -169,8 +179,7 @@ class Model:
                 self.exclusive[key] = False
                 return mine.token
             case b"DEL" | b"LOCK.BREAK":
-                count = len(self.held[key])
-                self.held[key] = []
+                count = self.leave_all(key)
                 return min(count, 1) if name == b"DEL" else count
             case _:
                 self.end(owner)

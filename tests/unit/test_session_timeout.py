@@ -45,6 +45,15 @@ def granted_ms(nodes: SeveralNodes, client: Session) -> int:
     return nodes.now_ms
 
 
+def holding_unawares(nodes: SeveralNodes, cut: str) -> Session:
+    """A client that was granted a lock and not told so: its node is heard, and hears nobody."""
+    client = nodes.connect(cut)
+    nodes.cut_ways |= {(name, cut) for name in nodes.addresses}
+    nodes.send(client, "LOCK.ACQUIRE k ann SESSION")
+    nodes.until(lambda: client.out)
+    return client
+
+
 def holds(nodes: SeveralNodes, name: str, owner: str, key: str = "k") -> bool:
     """Whether an owner has a lock, as a node tells."""
     return nodes.ask(name, f"LOCK.OWNED {owner}") == f"*1\r\n${len(key)}\r\n{key}\r\n".encode()
@@ -238,10 +247,7 @@ def test_a_client_that_was_not_told_whether_it_holds_something_is_closed_too() -
     """Its node has not got the entry: only the leader knows that the lock was given."""
     nodes = three()
     cut, there = nodes.followers
-    client = nodes.connect(cut)
-    nodes.cut_ways |= {(name, cut) for name in nodes.addresses}
-    nodes.send(client, "LOCK.ACQUIRE k ann SESSION")
-    nodes.until(lambda: client.out)
+    client = holding_unawares(nodes, cut)
     assert nodes.received(client).startswith(b"-UNCERTAIN")
     assert holds(nodes, there, "ann")
     nodes.pass_time(TIMEOUT_MS)
@@ -254,10 +260,7 @@ def test_a_client_that_was_not_told_whether_it_holds_something_is_closed_too() -
 def test_a_client_that_was_not_told_whether_it_holds_something_gives_it_back_as_it_leaves() -> None:
     nodes = three()
     cut, there = nodes.followers
-    client = nodes.connect(cut)
-    nodes.cut_ways |= {(name, cut) for name in nodes.addresses}
-    nodes.send(client, "LOCK.ACQUIRE k ann SESSION")
-    nodes.until(lambda: client.out)
+    client = holding_unawares(nodes, cut)
     assert holds(nodes, there, "ann")
     nodes.members[cut].server.disconnect(client)
     nodes.cut_ways.clear()
