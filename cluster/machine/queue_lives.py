@@ -324,7 +324,8 @@ def placed(machine: Machine, key: bytes) -> None:
 
 def forget(machine: Machine, key: bytes, queue: Queue) -> None:
     """The queue is no key any more: nothing is left for its messages' alarms to do."""
-    machine.foreign.pop(key, None)
+    if key not in machine.keyspace.values:  # not one that was only emptied
+        machine.foreign.pop(key, None)
     for message in queue.living.values():
         _disarm(machine, key, message)
 

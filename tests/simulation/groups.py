@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from cluster import batch as batches
+from cluster.machine.machine import Machine
 from cluster.raft.membership import MARK, Config, config_in
 from cluster.raft.messages import Appended, Message, Vote, Voted
 from cluster.ring.slots import SYSTEM, slot_of
@@ -77,7 +78,11 @@ class Group:
         self._states: dict[int, dict[str, Any]] = {}
         self.leaders_us: list[tuple[int, int]] = []  # when one began to lead, and when its process had been started
         self._elected_us: deque[int] = deque(maxlen=ELECTIONS_MAX)
-        self.referee = None if number == SYSTEM else Referee(simulation.world, commands(), number, watch.standing)
+        self.referee = (
+            None
+            if number == SYSTEM
+            else Referee(simulation.world, commands(), number, simulation.shape.shards, watch.standing)
+        )
         self.compared = 0
         self.elections = 0
 
@@ -379,13 +384,13 @@ class Group:
         if self.referee is not None:
             self.referee.carry_out(entry)
             if entry.index % STATES_EVERY == 0:
-                self._states[entry.index] = found = state(self.referee.machine)
+                self._states[entry.index] = found = _state(self.referee.machine)
                 self._judge_keys(found)
 
     def _compare(self, process: Process, shard: Shard) -> None:
         """Whoever has carried out the same entries is in the same state, of keys that belong there."""
         index = shard.raft.applied
-        found: dict[str, Any] = state(shard.machine)
+        found = _state(shard.machine)
         known = self._states.setdefault(index, found)
         if known is not found:
             self.compared += 1
@@ -398,10 +403,18 @@ class Group:
     def _judge_keys(self, found: dict[str, Any]) -> None:
         slot_shard = self._simulation.slot_shard
         strangers = [key for key in found["values"] if slot_shard[slot_of(key)] != self.number]
-        if strangers:
-            raise Violation("every key in its shard", f"there are {strangers} in shard {self.number}")
+        if sorted(strangers) != found["foreign"]:
+            raise Violation(
+                "every key in its shard", f"{strangers} in shard {self.number}, {found['foreign']} are parts"
+            )
 
     pictured = _compare
+
+
+def _state(machine: Machine) -> dict[str, Any]:
+    """All that replicas must agree on."""
+    letters = {number: (letter.args, letter.back) for number, letter in machine.letters.items()}
+    return {**state(machine), "letters": letters, "foreign": sorted(machine.foreign)}
 
 
 def shard_of(shard: Shard) -> str:

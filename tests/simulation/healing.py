@@ -220,9 +220,10 @@ class Healing:
         """Who waits, and the shard as its leader has it."""
         for client in self._simulation.workload.clients:
             for op in client.unanswered():
-                leaders = self._simulation.leaders(op.shard) if op.waits else []
-                if leaders and leaders[0].node is not None:
-                    yield op, leaders[0].node.shards[op.shard]
+                for number in op.session.waits_in if op.waits else ():
+                    leaders = self._simulation.leaders(number)
+                    if leaders and leaders[0].node is not None:
+                        yield op, leaders[0].node.shards[number]
 
     def _lost_waits(self) -> Iterator[Op]:
         """Those who wait, and whose shard does not know of it."""

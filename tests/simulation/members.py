@@ -32,7 +32,7 @@ class Request:
         self._change = change
         self.answered = False
 
-    def answer(self, reply: Reply) -> None:
+    def fill(self, reply: Reply) -> None:
         """What the node says."""
         assert not self.answered, "a change is answered once"
         self.answered = True
@@ -44,7 +44,7 @@ class Request:
 class Told:
     """Somebody who does not care what it is told."""
 
-    def answer(self, reply: Reply) -> None:
+    def fill(self, reply: Reply) -> None:
         """What the node says."""
 
 

@@ -45,6 +45,8 @@ class Mutation:
                     simulation.run(self.steps)
             except Violation as found:
                 return found
+            except Exception as error:  # noqa: BLE001 - a crash of the product is as good a find as a violation
+                return Violation("no crash", repr(error))
         return None
 
     @property

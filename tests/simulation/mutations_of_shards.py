@@ -286,6 +286,7 @@ OF_SHARDS: tuple[Mutation, ...] = (
     Mutation(
         outcome_of_another_batch,
         (
+            "no crash",
             "linearizability",
             "its own outcome",
             "a watched key",

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from cluster import wire
 from cluster.machine.machine import Commands
-from cluster.machine.reply import CommandError
 from cluster.node import Answers, Node
 from cluster.raft.core import Raft, Timing
 from cluster.raft.membership import Config
@@ -25,6 +24,7 @@ from cluster.storage.contract import Identity
 from resp_server import peering
 from resp_server.commands.table import Table
 from resp_server.lapses import Lapses
+from resp_server.partitions import Partitions
 from resp_server.peering import Hello, Refused
 from tests.simulation.clocks import Clock
 from tests.simulation.disk import PROBE_US, Disk
@@ -191,6 +191,7 @@ class Process:
                 world.note(self.name, "recovers", (shard.number, found))
         self.node = node
         self._lapses = Lapses(self)  # type: ignore[arg-type]
+        self.partitions = Partitions(self)  # type: ignore[arg-type]
         self.started_us = world.now_us
         self._leaderless_us = None
         self._whole = True
@@ -425,13 +426,17 @@ class Process:
                 receiver.mail(self, data, arrival_us)
 
     def _deliver(self, node: Node, answers: Answers) -> None:
-        for op, reply in answers.replies:
-            if op is not None:
-                op.answer(reply)
+        for client, reply in answers.replies:
+            if client is not None:
+                client.fill(reply)
         for number, origin, reply in answers.woken:
             session = self.sessions.get(origin)
             if session is not None:
                 session.wake(number, reply)
+        self.partitions.known()
+        for session in list(self.sessions.values()):
+            if session.may_resume:
+                self.request(session.resume)
 
     def _mend(self, node: Node) -> None:
         """A disk that takes nothing is tried now and then."""
@@ -449,10 +454,9 @@ class Process:
         elif self.world.now_us - self._leaderless_us > LEADERLESS_US_MAX:
             self._leaderless_us = self.world.now_us
             for session in list(self.sessions.values()):
-                number = session.waits_in
-                if number is not None and not node.shards[number].has_leader and session.still_waits:
-                    self.shard(number).unblock(None, session.origin, b"TIMEOUT")
-                    session.end_wait(CommandError("no leader; it may still be served", "UNCERTAIN"))
+                for number in session.waits_in:
+                    if not node.shards[number].has_leader:
+                        session.give_up_wait(number)
 
     def _plan(self, node: Node) -> None:
         """When the next turn is."""

@@ -18,6 +18,7 @@ from cluster.machine.machine import END_SESSION, Call, Commands, Handler, Machin
 from cluster.machine.reply import WAITING, CommandError, Reply
 from cluster.machine.semaphore import Semaphore
 from cluster.machine.waiters import Waiter
+from cluster.ring.slots import ranges
 from tests.simulation.lines import judge_waits
 from tests.simulation.pictures import NOTHING, Had, Picture, Thing, picture
 from tests.simulation.waiting import (
@@ -90,9 +91,10 @@ class Referee:
     ``owners`` who was seen with them; ``ended`` the sessions that are over; ``victims`` counts waits that were failed.
     """
 
-    def __init__(self, world: World, commands: Commands, number: int, standing: Standing) -> None:
+    def __init__(self, world: World, commands: Commands, number: int, shards: int, standing: Standing) -> None:
         self.number = number
-        self.machine = Machine(commands)
+        first, last = ranges(shards)[number]
+        self.machine = Machine(commands, range(first, last + 1), shards)
         self.machine.issued = tokens = _Tokens()
         self.issued = tokens.by_key
         self.answers: Calls = {}

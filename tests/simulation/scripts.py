@@ -75,7 +75,7 @@ class Told:
     def __init__(self) -> None:
         self.replies: list[Reply] = []
 
-    def answer(self, reply: Reply) -> None:
+    def fill(self, reply: Reply) -> None:
         """An answer."""
         self.replies.append(reply)
 

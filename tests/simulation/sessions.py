@@ -1,7 +1,8 @@
 """Clients' connections as a node's process sees them: what was asked on each, in order, and what was answered.
 
 This is resp_server/dispatch.py's part: what is read at once, what takes its
-place in the log of its shard, what is refused while the disk takes nothing, and
+place in the log of its shard, what is refused while the disk takes nothing, what
+goes to several parts of a queue (resp_server/partitions.py says to which), and
 that answers of several shards come in the order in which they were asked for.
 """
 
@@ -10,11 +11,15 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cluster.machine import transactions
+from cluster.clients import no_leader
+from cluster.machine import queue_parts, transactions
+from cluster.machine.queue_parts import Shape
 from cluster.machine.reply import WAITING, CommandError, Reply, Status
 from cluster.ring.slots import slot_of
 from cluster.shard import Shard
 from resp_server.commands.table import Table
+from resp_server.partitions import Awaiting
+from resp_server.places import Gather, Place, Share, merged
 from tests.simulation.models import UNKNOWN, Call, Operation, Output, Unknown
 from tests.simulation.world import Violation
 
@@ -31,6 +36,9 @@ SESSION_COMMANDS = frozenset({b"EXEC", *(name for name, route in _ROUTES.items()
 KEY_AT = {b"LOCK.MACQUIRE": 2}
 """Where the first key stands, if it is not the second word."""
 
+WALKS = frozenset({b"Q.POP", b"Q.REDRIVE"})
+"""What asks the parts of a queue one after the other."""
+
 NEVER_HAPPENED = frozenset({"CLUSTERDOWN", "MISCONF"})
 """Errors that promise it."""
 
@@ -46,7 +54,8 @@ class Op:
     """One command of one client, from when it was sent until it is answered.
 
     ``void``: the answer promised that it never happened. ``reply`` is what a shard answered; it is `WAITING` as long
-    as none did, or as the command waits.
+    as none did, or as the command waits. ``parts`` is how many parts of a queue may be asked for it one after the
+    other, 0 where only one shard, that of the key, is.
     """
 
     __slots__ = (
@@ -57,12 +66,13 @@ class Op:
         "excused_us",
         "invoked",
         "output",
+        "parts",
         "reply",
         "returned",
         "session",
         "shard",
         "void",
-        "waits",
+        "waits_in_shard",
     )
 
     def __init__(self, session: Session, call: Call, shard: int, invoked: int, asked_us: int, excused_us: int) -> None:
@@ -78,16 +88,27 @@ class Op:
         self.output: Seen = UNKNOWN
         self.done = False
         self.void = False
-        self.waits = False
+        self.waits_in_shard = False
+        self.parts = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a wake-up, wherever that is to come from."""
+        return self.waits_in_shard or (self.parts > 0 and not self.answered and self.session.awaiting is not None)
 
     @property
     def may_wait(self) -> bool:
         """Whether nothing is carried out behind it until it is answered."""
         return b"BLOCK" in self.call
 
-    def answer(self, reply: Reply) -> None:
-        """What its node says to it."""
+    def fill(self, reply: Reply) -> None:
+        """What its shard says to it."""
         self.session.answer(self, reply)
+
+    def finish(self, reply: Reply) -> Reply:
+        """What the parts of a queue say to it, all together."""
+        self.session.fill(self, reply)
+        return reply
 
     def operation(self) -> Operation:
         """As a history has it."""
@@ -101,10 +122,25 @@ class Session:
     """One connection of one client to one run of one process.
 
     ``shards`` are those that may hold something of it, with since when at the earliest on its node's monotonic clock;
-    ``unsure``: it was not told what became of something it asked.
+    ``unsure``: it was not told what became of something it asked. ``awaiting`` are the parts of a queue in which it
+    waits: what it asks meanwhile, as it was answered by one of them and the others have not ended yet, is held back.
     """
 
-    __slots__ = ("client", "closed", "direct", "number", "origin", "process", "queue", "shards", "unsure", "written")
+    __slots__ = (
+        "_held",
+        "awaiting",
+        "client",
+        "closed",
+        "direct",
+        "number",
+        "origin",
+        "process",
+        "queue",
+        "shards",
+        "unsure",
+        "written",
+        "wrote",
+    )
 
     def __init__(self, client: Client, process: Process, number: int) -> None:
         self.client = client
@@ -116,7 +152,10 @@ class Session:
         self.closed = False
         self.shards: dict[int, float] = {}
         self.unsure = False
-        self.written: dict[bytes, bytes] = {}  # the values it wrote, by key
+        self.awaiting: Awaiting | None = None
+        self.written: Shard | None = None
+        self.wrote: dict[bytes, bytes] = {}  # the values it wrote, by key
+        self._held: list[Op] = []
         self.direct: list[tuple[Op, Reply]] = []  # answered in this turn by a look at the state, not sent yet
 
     def __str__(self) -> str:
@@ -127,39 +166,105 @@ class Session:
     def execute(self, call: Call) -> None:
         """One command: now, or in its place behind what is unanswered."""
         process = self.process
-        node, disk, world = process.node, process.disk, process.world
+        node, world = process.node, process.world
         assert node is not None
         number = node.slot_shard[slot_of(key_of(call))]
-        shard = process.shard(number)
         op = Op(self, call, number, world.tick(), world.now_us, process.excused_us)
         self.client.asked(op)
-        args = list(call)
-        name = args[0]
-        if name in READS:
-            handler = shard.machine.handler(name)
-            in_vain = shard.due and disk.refusal is not None
-            if self._pending or (shard.reads_wait and not in_vain):
-                self.queue.append(op)
-                shard.submit_read(op, handler, args)
-            else:
-                self._now(op, shard.read(handler, args))
-            return
-        if disk.refusal is not None:
-            if self._pending:
-                self.queue.append(op)
-                self._fill(op, disk.refusal)
-            else:
-                self._now(op, disk.refusal)
-            return
         self.queue.append(op)
+        if self.awaiting is not None:
+            self._held.append(op)
+        else:
+            self._begin(op)
+
+    def resume(self) -> None:
+        """What was held back until all waits had ended."""
+        held, self._held = self._held, []
+        for op in held:
+            self._begin(op)
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether something is held back that need not be any more."""
+        return bool(self._held) and self.awaiting is None and not self.closed
+
+    def _begin(self, op: Op) -> None:
+        process = self.process
+        args, name = list(op.call), op.call[0]
+        refusal = process.disk.refusal
+        if refusal is not None and name not in READS:
+            self._reply(op, refusal)
+            return
+        shard, route = process.shard(op.shard), _ROUTES[name]
+        try:
+            shape = process.partitions.shape_of(route, args)
+            if shape is not None:
+                self._to_parts(op, args, shape)
+                return
+        except CommandError as error:
+            self._reply(op, error)
+            return
+        if name in READS:
+            self._look(op, shard, args)
+            return
+        node = process.node
+        assert node is not None
         if name in SESSION_COMMANDS:
-            self.shards.setdefault(number, node.monotonic_ms)
+            self.shards.setdefault(op.shard, node.monotonic_ms)
         if name == b"EXEC":
             self._execute_transaction(op, shard)
+        elif process.partitions.are_made_by(route, args):
+            op.parts = 1
+            place = Place(self, op.finish)  # type: ignore[arg-type]
+            shard.submit(process.partitions.creation(place, args[1]), shard.machine.handler(name), args)
         elif name in SESSION_COMMANDS:
             shard.submit(op, shard.machine.handler(name), args, origin=self.origin)
         else:
             shard.clients.submit_writes(op, [(shard.machine.handler(name), args, b"")])
+
+    def _look(self, op: Op, shard: Shard, args: list[bytes]) -> None:
+        handler = shard.machine.handler(args[0])
+        if self._pending(op) or self._reads_wait(shard):
+            shard.submit_read(op, handler, args)
+        else:
+            self._now(op, shard.read(handler, args))
+
+    def _reads_wait(self, shard: Shard) -> bool:
+        return shard.reads_wait and not (shard.due and self.process.disk.refusal is not None)
+
+    def _reply(self, op: Op, reply: Reply) -> None:
+        if self._pending(op):
+            self.fill(op, reply)
+        else:
+            self._now(op, reply)
+
+    # Queues with parts
+
+    def _to_parts(self, op: Op, args: list[bytes], shape: Shape) -> None:
+        """Gives a command to the parts of its queue that are concerned."""
+        process = self.process
+        op.parts = shape.count
+        if args[0] in WALKS:
+            process.partitions.walk(self, args, shape, lambda session: Place(session, op.finish))  # type: ignore[arg-type]
+            return
+        shares = process.partitions.shares(args, shape)
+        assert shares.merge is not None
+        logged = args[0] not in READS
+        merge = merged(shares.merge, logged=logged)
+        parts = [(process.shard(number), call) for number, call in shares.parts]
+        if not logged and not self._pending(op) and not any(self._reads_wait(shard) for shard, _ in parts):
+            self._now(op, merge([shard.read(queue_parts.call, call) for shard, call in parts]))
+            return
+        gather = Gather(Place(self, op.finish), merge, len(parts))  # type: ignore[arg-type]
+        for number, (shard, call) in enumerate(parts):
+            submit = shard.submit if logged else shard.submit_read
+            submit(Share(gather, number), queue_parts.call, call)
+
+    def known_to(self, shard: Shard) -> bytes:
+        """Its name in the log of a shard that may hold something of it from now on."""
+        assert self.process.node is not None
+        self.shards.setdefault(shard.number, self.process.node.monotonic_ms)
+        return self.origin
 
     def _execute_transaction(self, op: Op, shard: Shard) -> None:
         """What was watched is replaced if it is what it was: EXEC key expected value."""
@@ -174,13 +279,11 @@ class Session:
             origin=self.origin,
         )
 
-    @property
-    def _pending(self) -> bool:
-        """Whether something waits for the log, so that nothing may be answered before it."""
-        return len(self.queue) > len(self.direct)
+    def _pending(self, op: Op) -> bool:
+        """Whether something before it waits for the log, so that it may not be answered yet."""
+        return self.queue[len(self.direct)] is not op
 
     def _now(self, op: Op, reply: Reply) -> None:
-        self.queue.append(op)
         if not self.direct:
             self.process.direct.append(self)
         self.direct.append((op, reply))
@@ -196,7 +299,7 @@ class Session:
                 self.queue.remove(op)
             return
         for op, reply in direct:
-            self.answer(op, reply)
+            self.fill(op, reply)
 
     # Out
 
@@ -204,36 +307,36 @@ class Session:
         """The answer of its shard to one command, or that it waits."""
         if op.answered:
             raise Violation("one answer", f"a second answer to {op}: {reply!r}")
-        first = next((one for one in self.queue if one.shard == op.shard and not one.answered), None)
+        first = next((one for one in self.queue if one.shard == op.shard and not (one.answered or one.parts)), None)
         if first is not op:
             raise Violation("order of replies", f"{op} is answered before {first}")
         if reply is WAITING:
-            op.answered = op.waits = True
+            op.answered = op.waits_in_shard = True
             return
-        self._fill(op, reply)
+        self.fill(op, reply)
 
-    def _fill(self, op: Op, reply: Reply) -> None:
+    def fill(self, op: Op, reply: Reply) -> None:
         """There is an answer, which goes out as soon as all before it have one."""
-        op.answered, op.waits, op.reply = True, False, reply
+        op.answered, op.waits_in_shard, op.reply = True, False, reply
         while self.queue and self.queue[0].reply is not WAITING:
             self._end(self.queue.popleft())
 
     @property
     def _waiting(self) -> Op | None:
-        """Its command that waits for a wake-up."""
-        return self.queue[-1] if self.queue and self.queue[-1].waits else None
+        """Its command that waits in one shard."""
+        return self.queue[-1] if self.queue and self.queue[-1].waits_in_shard else None
 
     @property
-    def waits_in(self) -> int | None:
-        """The shard in which it waits, None if it does not."""
+    def waits_in(self) -> list[int]:
+        """The shards in which it waits, none if it does not."""
+        if self.awaiting is not None:
+            return list(self.awaiting.open)
         op = self._waiting
-        return None if op is None else op.shard
+        return [] if op is None else [op.shard]
 
-    @property
-    def still_waits(self) -> bool:
+    def _still_waits(self, op: Op) -> bool:
         """Whether a session that was told to wait still does, as far as its node can tell."""
-        op, node = self._waiting, self.process.node
-        assert op is not None
+        node = self.process.node
         assert node is not None
         shard = node.shards[op.shard]
         return not shard.here or shard.machine.waiters.of(self.origin) is not None
@@ -241,17 +344,23 @@ class Session:
     def wake(self, number: int, reply: Reply) -> None:
         """A wait of this session in that shard ended."""
         op = self._waiting
-        if op is None or op.shard != number:
-            return
-        if op.call[0] == b"Q.POP":
-            self._check_message(op, reply)
-        self.end_wait(reply)
+        if op is not None and op.shard == number:
+            if op.call[0] == b"Q.POP":
+                self._check_message(op, reply)
+            self.fill(op, reply)
+        elif self.awaiting is not None and number in self.awaiting.open:
+            self.awaiting.ended(number, reply)
 
-    def end_wait(self, reply: Reply) -> None:
-        """It waits no longer."""
-        op = self._waiting
-        assert op is not None
-        self._fill(op, reply)
+    def give_up_wait(self, number: int) -> None:
+        """A shard in which it waits has had no leader for long."""
+        shard, op = self.process.shard(number), self._waiting
+        if op is None:
+            assert self.awaiting is not None
+            shard.unblock(None, self.origin, b"TIMEOUT")
+            self.awaiting.ended(number, no_leader(number))
+        elif self._still_waits(op):
+            shard.unblock(None, self.origin, b"TIMEOUT")
+            self.fill(op, CommandError("no leader; it may still be served", "UNCERTAIN"))
 
     def _end(self, op: Op) -> None:
         op.done = True
@@ -272,15 +381,15 @@ class Session:
             return
         queue, pushed = op.call[1], self.client.workload.pushed
         values = [value for value in _values_in(reply) if value in pushed]
-        if not values or any(pushed[value] != queue for value in values):
+        if queue[:1] == b"q" and (not values or any(pushed[value] != queue for value in values)):
             raise Violation("its own outcome", f"{op} ended with {reply!r}")
 
     def _check_own_writes(self, op: Op) -> None:
         """Whoever wrote a value sees it afterwards, or a later one."""
         if op.output == "OK" and op.call[0] in (b"SET", b"EXEC"):
-            self.written[op.call[1]] = op.call[2 if op.call[0] == b"SET" else 3]
-        elif op.call[0] == b"GET" and isinstance(op.output, bytes) and op.call[1] in self.written:
-            own = self.written[op.call[1]]
+            self.wrote[op.call[1]] = op.call[2 if op.call[0] == b"SET" else 3]
+        elif op.call[0] == b"GET" and isinstance(op.output, bytes) and op.call[1] in self.wrote:
+            own = self.wrote[op.call[1]]
             if self.process.simulation.watch.older(op.output, own):
                 raise Violation("own writes", f"{op} got {op.output!r} after it had written {own!r}")
 

@@ -18,6 +18,7 @@ from tests.simulation.limits import small_limits
 from tests.simulation.network import Network
 from tests.simulation.owners import lockers
 from tests.simulation.process import Process
+from tests.simulation.queue_clients import queue_users
 from tests.simulation.told import judge_told
 from tests.simulation.watch import Watch
 from tests.simulation.world import MS, SECOND, Violation, World
@@ -121,7 +122,7 @@ class Simulation:
             process.founders = self.founding
             self.world.at(chance.randrange(300 * MS), lambda process=process: self.start(process))  # type: ignore[misc]
         self.workload = Workload(self)
-        self.workload.join(*lockers(self.workload))
+        self.workload.join(*lockers(self.workload), *queue_users(self.workload))
         self.faults = Faults(self, self.profile)
 
     def run(self, steps: int) -> Result:

@@ -157,6 +157,7 @@ def test_dead_letters_are_seen_driven_back_and_purged(three: SeveralNodes) -> No
     assert len(call(three, "n2", "Q.PEEK jobs COUNT 20")) == 8
     assert call(three, "n1", "Q.PURGE jobs") == 8
     assert info(three)[b"ready"] == 0
+    assert call(three, "n1", "DBSIZE") == 1  # an empty part is still no key
 
 
 def test_settings_reach_every_part(three: SeveralNodes) -> None:
