@@ -64,17 +64,27 @@ def inspect(name: str, host: str, port: int, password: str, as_json: bool) -> No
         queue_overview.show_one(name, told)
 
 
-@queue.command(short_help="Shows the messages that are handed out next.")
+@queue.command(short_help="Shows the messages that are handed out next, or with --dead the dead letters.")
 @click.argument("name", metavar="QUEUE")
 @of_a_node
 @COUNT
+@click.option("--dead", "only_dead", is_flag=True, help="The dead letters instead, as 'sepakat queue dead' does.")
 @AS_JSON
-def peek(name: str, host: str, port: int, password: str, count: int, as_json: bool) -> None:
+def peek(name: str, host: str, port: int, password: str, count: int, only_dead: bool, as_json: bool) -> None:
     """Shows the messages of QUEUE that are ready, in the order they would be handed out, without taking them.
 
     Exit code 1 when there is no such queue.
     """
-    _show_messages(Address(host, port), password, name, count, dead=False, as_json=as_json)
+    if only_dead:
+        _show_dead_letters(Address(host, port), password, name, count, as_json=as_json)
+        return
+    messages = queue_overview.messages(Address(host, port), password, name, count)
+    if messages is None:
+        raise _no_queue(name)
+    if as_json:
+        click.echo(json.dumps({"queue": name, "messages": messages}, indent=2))
+    else:
+        queue_overview.show_messages(messages)
 
 
 @queue.command(short_help="Shows the dead letters of a queue.")
@@ -83,21 +93,23 @@ def peek(name: str, host: str, port: int, password: str, count: int, as_json: bo
 @COUNT
 @AS_JSON
 def dead(name: str, host: str, port: int, password: str, count: int, as_json: bool) -> None:
-    """Shows the dead letters that are kept in QUEUE, oldest first. Those of a queue with a DLQ are in that queue.
+    """Shows the dead letters that are in QUEUE, oldest first: whose they are, how often each was delivered, and why
+    it died.
 
-    Exit code 1 when there is no such queue.
+    Those of a queue with a DLQ are in that queue, until they are acknowledged there. Exit code 1 when there is no such
+    queue.
     """
-    _show_messages(Address(host, port), password, name, count, dead=True, as_json=as_json)
+    _show_dead_letters(Address(host, port), password, name, count, as_json=as_json)
 
 
-def _show_messages(where: Address, password: str, name: str, count: int, *, dead: bool, as_json: bool) -> None:
-    messages = queue_overview.messages(where, password, name, count, dead=dead)
-    if messages is None:
+def _show_dead_letters(where: Address, password: str, name: str, count: int, *, as_json: bool) -> None:
+    letters = queue_overview.dead_letters(where, password, name, count)
+    if letters is None:
         raise _no_queue(name)
     if as_json:
-        click.echo(json.dumps({"queue": name, "messages": messages}, indent=2))
+        click.echo(json.dumps({"queue": name, "messages": letters}, indent=2))
     else:
-        queue_overview.show_messages(messages, "dead letter" if dead else "message")
+        queue_overview.show_dead_letters(letters)
 
 
 @queue.command(short_help="Sends dead letters back to their queue.")

@@ -127,12 +127,12 @@ class Message(_Received):
         """It is done with: nobody gets it any more. Raises `MessageLost` when that is not certain."""
         self._end(self._delivery.acknowledging())
 
-    def refuse(self, *, delay: float | None = None, dead: bool = False) -> None:
+    def refuse(self, reason: str = "", *, delay: float | None = None, dead: bool = False) -> None:
         """It comes back after its back-off, or ``delay`` seconds; ``dead``: it does not come back but is kept apart.
 
-        Raises `MessageLost` when that is not certain.
+        ``reason`` is what ``Q.DEAD`` shows if it dies of this. Raises `MessageLost` when that is not certain.
         """
-        self._end(self._delivery.refusing(delay, dead=dead))
+        self._end(self._delivery.refusing(delay, dead=dead, reason=reason))
 
     def _end(self, steps: Steps) -> None:
         self._queue.carry_out(steps)
@@ -308,9 +308,9 @@ class AsyncMessage(_Received):
         """As `Message.ack`."""
         await self._end(self._delivery.acknowledging())
 
-    async def refuse(self, *, delay: float | None = None, dead: bool = False) -> None:
+    async def refuse(self, reason: str = "", *, delay: float | None = None, dead: bool = False) -> None:
         """As `Message.refuse`."""
-        await self._end(self._delivery.refusing(delay, dead=dead))
+        await self._end(self._delivery.refusing(delay, dead=dead, reason=reason))
 
     async def _end(self, steps: Steps) -> None:
         await self._queue.carry_out(steps)
@@ -454,9 +454,10 @@ def _refusing(delivery: Delivery, error: BaseException) -> Steps:
     """The end of a message of a block left by ``error``; what was interrupted did not fail, and goes back at once."""
     if not isinstance(error, Exception):
         return delivery.refusing(0.0)
+    reason = f"{type(error).__name__}: {error}"
     if delivery.is_open:
-        _log.warning("message %r is refused: %s: %s", delivery.id, type(error).__name__, error)
-    return delivery.refusing()
+        _log.warning("message %r is refused: %s", delivery.id, reason)
+    return delivery.refusing(reason=reason)
 
 
 @contextlib.contextmanager

@@ -50,6 +50,9 @@ from resp_server.steps import (
     written,
 )
 
+REASON_BYTES_MAX = 4096
+"""A queue takes no longer reason."""
+
 
 class QueueError(Exception):
     """A message could not be pushed, taken or settled; the message says why."""
@@ -251,11 +254,16 @@ class Delivery:
         """The message is done with. It is tried until nobody else can have it any more."""
         return self._ending(("Q.ACK", written(self._wanted.queue), self.receipt), self.until_s)
 
-    def refusing(self, delay_s: float | None = None, *, dead: bool = False) -> Steps:
-        """It comes back after its back-off, or ``delay_s``; or it is a ``dead`` letter."""
-        delay: Words = () if delay_s is None else ("DELAY", _ms(delay_s))
-        words = ("Q.NACK", written(self._wanted.queue), self.receipt, *delay, *(("DEAD",) if dead else ()))
-        return self._ending(words, min(self.until_s, self._clock() + GIVE_BACK_S))
+    def refusing(self, delay_s: float | None = None, *, dead: bool = False, reason: str = "") -> Steps:
+        """It comes back after its back-off, or ``delay_s``; or it is a ``dead`` letter, and ``reason`` tells why."""
+        words: list[str | bytes] = ["Q.NACK", written(self._wanted.queue), self.receipt]
+        if delay_s is not None:
+            words += ["DELAY", _ms(delay_s)]
+        if dead:
+            words.append("DEAD")
+        if reason:
+            words += ["REASON", written(reason)[:REASON_BYTES_MAX]]
+        return self._ending(tuple(words), min(self.until_s, self._clock() + GIVE_BACK_S))
 
     def _ending(self, words: Words, give_up_s: float) -> Steps:
         if not self.is_open:

@@ -13,10 +13,19 @@ from __future__ import annotations
 from binascii import crc_hqx
 from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import chain, zip_longest
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cluster.machine import queue_parts
-from cluster.machine.queue_options import PLAIN_POP, PLAIN_PUSH, read_peek, read_pop, read_push, read_redrive
+from cluster.machine.queue_options import (
+    PLAIN_POP,
+    PLAIN_PUSH,
+    read_dead,
+    read_peek,
+    read_pop,
+    read_push,
+    read_redrive,
+)
 from cluster.machine.queue_parts import CONSUMERS, UNTAKE, Shape, part_call, part_of
 from cluster.machine.reply import NULL_ARRAY, OK, WAITING, CommandError, Reply
 from cluster.ring.slots import slot_of
@@ -97,7 +106,9 @@ class Partitions:
             case b"Q.CONFIG":
                 return Shares(parts([0]), only)
             case b"Q.PEEK":
-                return Shares(parts(every), peeked(args))
+                return Shares(parts(every), in_rounds(read_peek(args)[0]))
+            case b"Q.DEAD":
+                return Shares(parts(every), by_age(read_dead(args)))
             case b"Q.INFO":
                 return Shares(parts(every), self._described(where))
         return Shares(parts(every), total)  # Q.LEN, Q.PURGE
@@ -355,9 +366,8 @@ def only(replies: list[Any]) -> Reply:
     return reply
 
 
-def peeked(args: list[bytes]) -> Merge:
+def in_rounds(count: int) -> Merge:
     """Q.PEEK: the first of each, then the second of each …"""
-    count, _ = read_peek(args)
 
     def merge(replies: list[list[Reply] | None]) -> Reply:
         lists = [reply for reply in replies if isinstance(reply, list)]
@@ -365,5 +375,17 @@ def peeked(args: list[bytes]) -> Merge:
             return NULL_ARRAY
         rounds = chain.from_iterable(zip_longest(*lists))
         return [message for message in rounds if message is not None][:count]
+
+    return merge
+
+
+def by_age(count: int) -> Merge:
+    """Q.DEAD: in the order they were pushed in."""
+
+    def merge(replies: list[list[dict[bytes, Any]] | None]) -> Reply:
+        lists = [reply for reply in replies if isinstance(reply, list)]
+        if not lists:
+            return NULL_ARRAY
+        return sorted(chain.from_iterable(lists), key=itemgetter(b"pushed-ms"))[:count]
 
     return merge

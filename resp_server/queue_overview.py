@@ -16,11 +16,11 @@ from rich.text import Text
 
 from resp_server.address import Address
 from resp_server.ask import CHANGE_TIMEOUT_S, AskError, ask, ask_owner
-from resp_server.tables import bytes_of, counted, duration, new_table, print_table, printable
+from resp_server.tables import bytes_of, counted, duration, moment, new_table, print_table, printable
 
 ASKED_AT_ONCE = 100
 QUEUES_SHOWN_MAX = 100
-PAYLOAD_SHOWN_MAX = 100  # characters
+TEXT_SHOWN_MAX = 100  # characters
 
 NOT_ALONE = frozenset({"MOVED", "WRONGTYPE"})
 """Errors of one key among those that were asked about together: another node has it, or it is no queue any more."""
@@ -85,13 +85,20 @@ def inspect(where: Address, password: str, name: str) -> Told | None:
     return told
 
 
-def messages(where: Address, password: str, name: str, count: int, *, dead: bool) -> list[dict[str, Any]] | None:
-    """Up to ``count`` messages that are ready, or dead letters; None when there is no such queue."""
-    words = ("Q.PEEK", bytes_of(name), "COUNT", str(count), *(("DEAD",) if dead else ()))
-    found = ask_owner(where, words, password=password)
+def messages(where: Address, password: str, name: str, count: int) -> list[dict[str, Any]] | None:
+    """Up to ``count`` messages that are ready; None when there is no such queue."""
+    found = ask_owner(where, ("Q.PEEK", bytes_of(name), "COUNT", str(count)), password=password)
     if found is None:
         return None
     return [{"id": own, "deliveries": deliveries, "payload": payload} for _, payload, deliveries, own in found]
+
+
+def dead_letters(where: Address, password: str, name: str, count: int) -> list[dict[str, Any]] | None:
+    """Up to ``count`` of Q.DEAD; None when there is no such queue."""
+    found: list[dict[str, Any]] | None = ask_owner(
+        where, ("Q.DEAD", bytes_of(name), "COUNT", str(count)), password=password
+    )
+    return found
 
 
 def change(where: Address, password: str, command: str, name: str, *words: str) -> int:
@@ -145,16 +152,37 @@ def _setting(name: str, value: Any) -> str:
     return duration(value) if name in TIMES_MS else printable(str(value))
 
 
-def show_messages(found: list[dict[str, Any]], noun: str) -> None:
+def show_messages(found: list[dict[str, Any]]) -> None:
     """Prints messages for people; of a long payload only the beginning."""
     console = Console()
-    console.print(Text(counted(len(found), noun)))
+    console.print(Text(counted(len(found), "message")))
     if found:
         table = new_table(("id",), ("deliveries", "bytes"))
         table.add_column("payload", no_wrap=True)
         for message in found:
-            payload = message["payload"]
-            shown = printable(payload[:PAYLOAD_SHOWN_MAX]) + ("…" if len(payload) > PAYLOAD_SHOWN_MAX else "")
-            numbers = (str(message["deliveries"]), str(len(bytes_of(payload))))
-            table.add_row(*map(Text, (printable(message["id"]), *numbers, shown)))
+            table.add_row(*map(Text, (printable(message["id"]), *_numbers(message), _begin(message["payload"]))))
         print_table(console, table)
+
+
+def show_dead_letters(found: list[dict[str, Any]]) -> None:
+    """Prints dead letters for people; of a long payload or reason only the beginning."""
+    console = Console()
+    console.print(Text(counted(len(found), "dead letter")))
+    if found:
+        table = new_table(("id", "queue", "pushed", "died"), ("deliveries", "bytes"))
+        table.add_column("reason", no_wrap=True)
+        table.add_column("payload", no_wrap=True)
+        for letter in found:
+            names = (printable(letter["id"]), printable(letter["queue"]))
+            times = (moment(letter["pushed-ms"]), moment(letter["died-ms"]))
+            texts = (_begin(letter["reason"]), _begin(letter["payload"]))
+            table.add_row(*map(Text, (*names, *times, *_numbers(letter), *texts)))
+        print_table(console, table)
+
+
+def _numbers(message: dict[str, Any]) -> tuple[str, str]:
+    return str(message["deliveries"]), str(len(bytes_of(message["payload"])))
+
+
+def _begin(text: str) -> str:
+    return printable(text[:TEXT_SHOWN_MAX]) + ("…" if len(text) > TEXT_SHOWN_MAX else "")

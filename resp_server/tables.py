@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +35,11 @@ def duration(duration_ms: int) -> str:
     if duration_ms < 10_000:
         return f"{duration_ms / 1000:.1f} s"
     return f"{duration_ms // 1000} s" if duration_ms < 600_000 else f"{duration_ms // 60_000} min"
+
+
+def moment(unix_ms: int) -> str:
+    """A time of day, in UTC to the second."""
+    return f"{datetime.fromtimestamp(unix_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def bytes_of(text: str) -> bytes:

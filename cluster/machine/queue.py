@@ -18,7 +18,7 @@ held for ever stay in the group's heap (50 bytes each) until that head goes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush
+from heapq import heappop, heappush, merge
 from itertools import chain, islice
 from typing import ClassVar
 
@@ -29,6 +29,9 @@ from cluster.machine.message import DEAD, GONE, IN_FLIGHT, MOVES, READY, Message
 
 SIGHTING = b"="
 """What the name of a sighting's part begins with; a message's part is its number, which never does."""
+
+ORIGIN = b"<"
+"""What the name of an origin's part begins with: it is restored after the message it is about."""
 
 PARTS_MAX = 1024
 """Of a queue: as many as there may be shards. A number in a part is a multiple of this, and the part's index."""
@@ -89,13 +92,24 @@ class Sighting(msgspec.Struct, array_like=True, frozen=True, gc=False):
     at_ms: int
 
 
+class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where a message came from that is a dead letter of another queue: what was known of it when it died there."""
+
+    queue: bytes
+    deliveries: int
+    pushed_ms: int
+    died_ms: int
+    reason: bytes
+
+
 class Queue:
     """The messages of one queue. Each verb of `MOVES` is a method of that name.
 
     Whoever calls a verb has announced the change to the keyspace before, and
     keeps the alarms. ``partition`` is there when others of this name are in other
     shards. ``living`` holds every message that is not dead, oldest
-    first; ``counts`` has one number for each `State`.
+    first; ``counts`` has one number for each `State`; ``origins`` are of those that
+    are dead letters of other queues.
     """
 
     kind: ClassVar[bytes] = b"queue"
@@ -114,6 +128,7 @@ class Queue:
         "counts",
         "dead",
         "living",
+        "origins",
         "partition",
         "settings",
     )
@@ -127,6 +142,7 @@ class Queue:
         self.counts = [0] * len(State)
         self.living: dict[Number, Message] = {}
         self.dead: dict[Number, Message] = {}
+        self.origins: dict[Number, Origin] = {}
         self.consumers: dict[bytes, int] = {}  # who has how many in flight
         self._lines: dict[int, Line] = {}  # by priority, highest first
         self._groups: dict[bytes, list[Number]] = {}  # heaps
@@ -218,6 +234,7 @@ class Queue:
         self.counters.acked += 1
         self._count_consumer(message.note, -1)
         self._remove(message)
+        self.origins.pop(message.number, None)
 
     def bury(self, message: Message, now_ms: int, reason: bytes) -> None:
         """It is a dead letter of this queue now."""
@@ -226,6 +243,7 @@ class Queue:
         self._remove(message)
         message.at_ms = now_ms
         message.note = reason
+        self.origins.pop(message.number, None)  # where it died last is what counts
         self.dead[message.number] = message
         self._payload_bytes += len(message.payload)
         self._burials.add(message.number)
@@ -236,6 +254,7 @@ class Queue:
         self.counters.sent += 1
         self._count_consumer(message.note, -1)
         self._remove(message)
+        self.origins.pop(message.number, None)
 
     def expire(self, message: Message) -> None:
         """It is past its age."""
@@ -243,6 +262,7 @@ class Queue:
         self._move(message, "expire")
         self.counters.expired += 1
         self._remove(message)
+        self.origins.pop(message.number, None)
         if in_line:
             self._lines[message.priority].leave(message.number, self.living)
 
@@ -361,6 +381,13 @@ class Queue:
         """The dead letters kept here, oldest first."""
         return (self.dead[number] for number in self._burials.walk())
 
+    def deaths(self) -> Iterator[Message]:
+        """The dead letters that are here, oldest first: those kept, and those of other queues that live here."""
+        return map(self._at, merge(self._burials.walk(), self.origins))
+
+    def _at(self, number: Number) -> Message:
+        return self.dead.get(number) or self.living[number]
+
     def oldest_ms(self) -> int | None:
         """When the oldest living message was pushed."""
         oldest = next(iter(self.living.values()), None)
@@ -379,6 +406,8 @@ class Queue:
         assert all(self._is_head(message) for message in grouped if message.state is IN_FLIGHT)
         assert {message.group for message in grouped} == set(self._groups)
         assert self._sightings.keys() >= set(self._seen.values())
+        assert self.origins.keys() <= self.living.keys()
+        assert list(self.origins) == sorted(self.origins)
 
     # Remembered ids
 
@@ -413,14 +442,18 @@ class Queue:
         return msgspec.msgpack.encode(Header(self.settings, self.counters, self.partition))
 
     def parts(self) -> Iterable[bytes]:
-        """Every message's number and every sighting's name."""
-        return chain(self.living, self.dead, (SIGHTING + number for number in self._sightings))
+        """Every message's number and the names of all origins and sightings."""
+        more = chain(map(ORIGIN.__add__, self.origins), map(SIGHTING.__add__, self._sightings))
+        return chain(self.living, self.dead, more)
 
     def part(self, part: bytes) -> bytes | None:
-        """One message or one sighting."""
+        """One message, one origin or one sighting."""
         if part.startswith(SIGHTING):
             sighting = self._sightings.get(part[1:])
             return None if sighting is None else msgspec.msgpack.encode(sighting)
+        if part.startswith(ORIGIN):
+            origin = self.origins.get(part[1:])
+            return None if origin is None else msgspec.msgpack.encode(origin)
         message = self.living.get(part) or self.dead.get(part)
         return None if message is None else msgspec.msgpack.encode(message)
 
@@ -428,6 +461,9 @@ class Queue:
         """Takes back what `part` gave; the message, if it was one."""
         if part.startswith(SIGHTING):
             self.remember(part[1:], msgspec.msgpack.decode(body, type=Sighting))
+            return None
+        if part.startswith(ORIGIN):
+            self.origins[part[1:]] = msgspec.msgpack.decode(body, type=Origin)
             return None
         message = msgspec.msgpack.decode(body, type=Message)
         self.add(message)
@@ -438,6 +474,7 @@ class Queue:
         queue = self.emptied()
         for message in chain(self.living.values(), self.dead.values()):
             queue.add(msgspec.structs.replace(message))
+        queue.origins.update(self.origins)
         return queue
 
     def size_bytes(self) -> int:

@@ -14,7 +14,7 @@ from cluster.machine.clockwork import Alarm
 from cluster.machine.letters import post
 from cluster.machine.line import Number
 from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY, Message
-from cluster.machine.queue import PARTS_MAX, SIGHTING, Header, Queue, Settings
+from cluster.machine.queue import ORIGIN, PARTS_MAX, SIGHTING, Header, Origin, Queue, Settings
 from cluster.machine.queue_options import PopOptions, PushOptions
 from cluster.machine.reply import OK, Reply, wrong_type
 
@@ -101,6 +101,7 @@ def take(machine: Machine, key: bytes, queue: Queue, options: PopOptions) -> lis
 def acknowledge(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:
     """A delivery succeeded."""
     _touch_both(machine, key, message)
+    _touch_origin(machine, key, queue, message)
     _disarm(machine, key, message)
     queue.acknowledge(message)
     _wake_group(machine, key, message)
@@ -171,19 +172,21 @@ def give_back(
 def give_up(machine: Machine, key: bytes, queue: Queue, message: Message, reason: bytes) -> None:
     """The message is a dead letter: of this queue, or of its DLQ where that is a queue or can become one."""
     _touch_both(machine, key, message)
+    _touch_origin(machine, key, queue, message)
     _disarm(machine, key, message)
     dlq = queue.settings.dlq
+    origin = Origin(key, message.deliveries, message.pushed_ms, machine.now_ms, reason)
     if dlq is None or dlq == key:
         queue.bury(message, machine.now_ms, reason)
     elif not machine.holds(dlq):
         body = msgspec.msgpack.encode(message)
         queue.send_away(message)
-        post(machine, [ARRIVE, dlq, body], [COME_BACK, key, body, reason])
+        post(machine, [ARRIVE, dlq, body, msgspec.msgpack.encode(origin)], [COME_BACK, key, body, reason])
     elif (target := _found(machine, dlq)) is None:
         queue.bury(message, machine.now_ms, reason)
     else:
         queue.send_away(message)
-        _take_in(machine, dlq, target, message)
+        _take_in(machine, dlq, target, message, origin)
     _wake_group(machine, key, message)
 
 
@@ -196,9 +199,12 @@ def _found(machine: Machine, key: bytes) -> Queue | None:
     return value if isinstance(value, Queue) else None
 
 
-def _take_in(machine: Machine, key: bytes, queue: Queue, dead: Message) -> None:
-    """A dead letter of another queue becomes a message of this one, with its id."""
-    push(machine, key, queue, dead.payload, PushOptions(given_id=dead.id, priority=dead.priority, group=dead.group))
+def _take_in(machine: Machine, key: bytes, queue: Queue, dead: Message, origin: Origin) -> None:
+    """A dead letter of another queue becomes a message of this one, with its id, and what is known of its death."""
+    options = PushOptions(given_id=dead.id, priority=dead.priority, group=dead.group)
+    message = push(machine, key, queue, dead.payload, options)
+    machine.keyspace.touch(key, ORIGIN + message.number)
+    queue.origins[message.number] = origin
 
 
 # Dead letters for a queue in another shard
@@ -207,6 +213,7 @@ ARRIVE = b"_Q.ARRIVE"
 COME_BACK = b"_Q.COMEBACK"
 
 _decode_message = msgspec.msgpack.Decoder(Message).decode
+_decode_origin = msgspec.msgpack.Decoder(Origin).decode
 
 
 def arrive(machine: Machine, args: list[bytes]) -> Reply:
@@ -214,7 +221,7 @@ def arrive(machine: Machine, args: list[bytes]) -> Reply:
     queue = _found(machine, args[1])
     if queue is None:
         raise wrong_type()
-    _take_in(machine, args[1], queue, _decode_message(args[2]))
+    _take_in(machine, args[1], queue, _decode_message(args[2]), _decode_origin(args[3]))
     return OK
 
 
@@ -244,6 +251,7 @@ def _wake(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:
 
 def _expire(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:
     _touch_both(machine, key, message)
+    _touch_origin(machine, key, queue, message)
     _disarm(machine, key, message)
     queue.expire(message)
     _wake_group(machine, key, message)
@@ -257,6 +265,12 @@ def _touch_both(machine: Machine, key: bytes, message: Message) -> None:
     """The message and the queue's counters are about to change."""
     machine.keyspace.touch(key)
     machine.keyspace.touch(key, message.number)
+
+
+def _touch_origin(machine: Machine, key: bytes, queue: Queue, message: Message) -> None:
+    """The message is about to leave the living, and where it came from is forgotten with it."""
+    if message.number in queue.origins:
+        machine.keyspace.touch(key, ORIGIN + message.number)
 
 
 def _wake_group(machine: Machine, key: bytes, message: Message) -> None:

@@ -13,6 +13,7 @@ from cluster.machine.reply import CommandError, Reply, syntax_error
 MS_MAX = 2**48  # any time a client may name; far beyond that is a mistake
 PARTITIONS_MAX = 16384
 PEEK_COUNT = 10
+REASON_BYTES_MAX = 4096
 
 
 class Limits(NamedTuple):
@@ -41,6 +42,14 @@ class PushOptions(NamedTuple):
     priority: int = 0
     group: bytes | None = None
     px_ms: int = 0
+
+
+class NackOptions(NamedTuple):
+    """The options of Q.NACK; ``delay_ms`` None means the back-off, ``reason`` None the usual one."""
+
+    delay_ms: int | None = None
+    is_dead: bool = False
+    reason: bytes | None = None
 
 
 class PopOptions(NamedTuple):
@@ -142,6 +151,31 @@ def read_pop(args: list[bytes]) -> PopOptions:
     return PopOptions(count, block_ms, visibility_ms, consumer)
 
 
+def read_nack(args: list[bytes]) -> NackOptions:
+    """What follows the receipt of Q.NACK."""
+    delay_ms: int | None = None
+    is_dead = False
+    reason: bytes | None = None
+    options = Options(args, 3)
+    for word in options:
+        if word == b"DELAY":
+            delay_ms = bounded(options.value(), 0, MS_MAX)
+        elif word == b"DEAD":
+            is_dead = True
+        elif word == b"REASON":
+            reason = options.value()
+            if len(reason) > REASON_BYTES_MAX:
+                raise CommandError(f"REASON must be at most {REASON_BYTES_MAX} bytes long")
+        else:
+            raise syntax_error()
+    return NackOptions(delay_ms, is_dead, reason)
+
+
+def read_dead(args: list[bytes]) -> int:
+    """What follows the key of Q.DEAD: how many."""
+    return _read_only_count(args, PEEK_COUNT)
+
+
 def read_peek(args: list[bytes]) -> tuple[int, bool]:
     """What follows the key of Q.PEEK: how many, and whether dead letters."""
     count, is_dead = PEEK_COUNT, False
@@ -158,7 +192,10 @@ def read_peek(args: list[bytes]) -> tuple[int, bool]:
 
 def read_redrive(args: list[bytes]) -> int:
     """What follows the key of Q.REDRIVE: how many."""
-    count = MS_MAX
+    return _read_only_count(args, MS_MAX)
+
+
+def _read_only_count(args: list[bytes], count: int) -> int:
     options = Options(args, 2)
     for word in options:
         if word != b"COUNT":

@@ -29,7 +29,7 @@ CALL = b"_Q.PART"
 SHAPED = b"_SYSTEM.QUEUE"
 UNTAKE = b"_Q.UNTAKE"
 
-READS = frozenset({b"Q.LEN", b"Q.INFO", b"Q.PEEK"})
+READS = frozenset({b"Q.LEN", b"Q.INFO", b"Q.PEEK", b"Q.DEAD"})
 MAKES = frozenset({b"Q.PUSH", b"Q.MPUSH"})
 CONSUMERS = b"consumer-names"
 

@@ -20,14 +20,17 @@ import msgspec
 from cluster.machine import queue_lives, queue_parts
 from cluster.machine.arguments import Options, bounded
 from cluster.machine.glob import matcher
-from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY
-from cluster.machine.queue import SIGHTING, Queue, Settings, Sighting
+from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY, Message
+from cluster.machine.queue import SIGHTING, Origin, Queue, Settings, Sighting
 from cluster.machine.queue_lives import RINGS, forget, placed, restore, restore_part
 from cluster.machine.queue_options import (
     MS_MAX,
     PLAIN_POP,
     PLAIN_PUSH,
+    NackOptions,
     describe,
+    read_dead,
+    read_nack,
     read_peek,
     read_pop,
     read_push,
@@ -164,27 +167,22 @@ def ack(machine: Machine, args: list[bytes]) -> Reply:
 
 
 def nack(machine: Machine, args: list[bytes]) -> Reply:
-    """Q.NACK queue receipt [DELAY ms] [DEAD]"""
+    """Q.NACK queue receipt [DELAY ms] [DEAD] [REASON text]"""
     key = args[1]
-    delay_ms: int | None = None
-    is_dead = False
-    options = Options(args, 3)
-    for word in options:
-        if word == b"DELAY":
-            delay_ms = bounded(options.value(), 0, MS_MAX)
-        elif word == b"DEAD":
-            is_dead = True
-        else:
-            raise syntax_error()
+    options = read_nack(args)
     queue = find(machine, key)
     message = queue.delivery(args[2]) if queue is not None else None
     if queue is None or message is None:
         return 0
-    if is_dead:
-        queue_lives.give_up(machine, key, queue, message, REFUSED_FOR_GOOD)
+    if options.is_dead:
+        queue_lives.give_up(machine, key, queue, message, _reason(options, REFUSED_FOR_GOOD))
     else:
-        queue_lives.give_back(machine, key, queue, message, REFUSED, delay_ms)
+        queue_lives.give_back(machine, key, queue, message, _reason(options, REFUSED), options.delay_ms)
     return 1
+
+
+def _reason(options: NackOptions, usual: bytes) -> bytes:
+    return usual if options.reason is None else options.reason
 
 
 def extend(machine: Machine, args: list[bytes]) -> Reply:
@@ -245,6 +243,30 @@ def peek(machine: Machine, args: list[bytes]) -> Reply:
         return NULL_ARRAY
     messages = queue.buried() if is_dead else queue.waiting()
     return [[None, message.payload, message.deliveries, message.id] for message in islice(messages, count)]
+
+
+def dead(machine: Machine, args: list[bytes]) -> Reply:
+    """Q.DEAD queue [COUNT n]: without COUNT, up to `PEEK_COUNT`. Times are of the log they died in."""
+    key, count = args[1], read_dead(args)
+    queue = find(machine, key)
+    if queue is None:
+        return NULL_ARRAY
+    return [_death(key, queue, message) for message in islice(queue.deaths(), count)]
+
+
+def _death(key: bytes, queue: Queue, message: Message) -> Reply:
+    origin = queue.origins.get(message.number)
+    if origin is None:
+        origin = Origin(key, message.deliveries, message.pushed_ms, message.at_ms, message.note or b"")
+    return {
+        b"id": message.id,
+        b"payload": message.payload,
+        b"queue": origin.queue,
+        b"deliveries": origin.deliveries,
+        b"pushed-ms": origin.pushed_ms,
+        b"died-ms": origin.died_ms,
+        b"reason": origin.reason,
+    }
 
 
 def list_(machine: Machine, args: list[bytes]) -> Reply:

@@ -104,8 +104,11 @@ COMMANDS = (
         arity=-3,
         group="queue",
         summary="Refuses a delivery: the message comes back after its back-off, or dies.",
-        syntax="queue receipt [DELAY ms] [DEAD]",
-        reply="1, or 0 for a stale receipt. `DELAY` replaces the back-off; `DEAD` makes it a dead letter at once.",
+        syntax="queue receipt [DELAY ms] [DEAD] [REASON text]",
+        reply=(
+            "1, or 0 for a stale receipt. `DELAY` replaces the back-off; `DEAD` makes it a dead letter at once. "
+            "`REASON` (4096 bytes at most) is what `Q.DEAD` shows should the message die of this."
+        ),
         flags=("write", "fast"),
         keys=ONE_KEY,
         example="Q.NACK mail 17-1 DELAY 1000",
@@ -138,6 +141,24 @@ COMMANDS = (
         keys=ONE_KEY,
         example="Q.PEEK mail COUNT 3",
         run=queues.peek,
+    ),
+    Command(
+        name="Q.DEAD",
+        arity=-2,
+        group="queue",
+        summary="Shows dead letters: how often they were delivered, when they died and why.",
+        syntax="queue [COUNT n]",
+        reply=(
+            "Array of up to `COUNT` (10) maps `id payload queue deliveries pushed-ms died-ms reason`, oldest first; "
+            "null for no such queue. `queue` is whose dead letter it is: this one's, or that of a queue with this one "
+            "as its `DLQ`, until it is acknowledged here. Times are Unix milliseconds. `reason` is that of `Q.NACK`, "
+            "else `refused`, `refused for good`, or `timed out` when the last visibility passed."
+        ),
+        complexity="O(N log M) where N is the number of letters shown and M of all there are.",
+        flags=("readonly",),
+        keys=ONE_KEY,
+        example="Q.DEAD mail COUNT 3",
+        run=queues.dead,
     ),
     Command(
         name="Q.LEN",

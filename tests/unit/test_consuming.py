@@ -348,6 +348,8 @@ def test_an_extension_that_comes_too_late_for_an_acknowledgement_says_nothing() 
         (lambda one: one.refusing(0.0), "Q.NACK jobs 1-1 DELAY 0"),
         (lambda one: one.refusing(2.5), "Q.NACK jobs 1-1 DELAY 2500"),
         (lambda one: one.refusing(dead=True), "Q.NACK jobs 1-1 DEAD"),
+        (lambda one: one.refusing(1.0, reason="torn"), "Q.NACK jobs 1-1 DELAY 1000 REASON torn"),
+        (lambda one: one.refusing(reason="x" * 5000), f"Q.NACK jobs 1-1 REASON {'x' * 4096}"),
     ],
 )
 def test_how_a_message_ends(end: Callable[[Delivery], Steps], asked: str) -> None:

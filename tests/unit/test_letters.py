@@ -38,6 +38,9 @@ def test_a_dead_letter_goes_to_the_queue_it_is_for(three: SeveralNodes, queues: 
     source, dlq = queues
     die(three, source, "payload", at="n2")
     three.until(lambda: three.ask("n3", f"Q.LEN {dlq}") == b":1\r\n")
+    told = three.ask("n2", f"Q.DEAD {dlq}").split(b"\r\n")
+    assert told[told.index(b"queue") + 2] == source.encode()
+    assert told[told.index(b"reason") + 2] == b"refused for good"
     assert b"payload" in three.ask("n1", f"Q.POP {dlq}")
     assert b"dead\r\n$1\r\n1\r\n" in three.ask("n1", f"Q.INFO {source}").replace(b":1\r\n", b"$1\r\n1\r\n")
     three.until(lambda: not any(letters(three)))

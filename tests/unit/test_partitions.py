@@ -148,9 +148,15 @@ def test_dead_letters_are_seen_driven_back_and_purged(three: SeveralNodes) -> No
         call(three, "n1", f"Q.PUSH jobs m{number}")
     for _ in range(8):
         [message] = call(three, "n2", "Q.POP jobs")
-        assert call(three, "n1", f"Q.NACK jobs {message[0].decode()} DEAD") == 1
+        assert call(three, "n1", f"Q.NACK jobs {message[0].decode()} DEAD REASON torn") == 1
     assert len(call(three, "n1", "Q.PEEK jobs DEAD COUNT 5")) == 5
     assert len(call(three, "n1", "Q.PEEK jobs DEAD")) == 8
+    told = [dict(zip(one[::2], one[1::2], strict=True)) for one in call(three, "n3", "Q.DEAD jobs COUNT 7")]
+    assert len(told) == 7
+    assert {(one[b"queue"], one[b"deliveries"], one[b"reason"]) for one in told} == {(b"jobs", 1, b"torn")}
+    pushed = [one[b"pushed-ms"] for one in told]
+    assert pushed == sorted(pushed)
+    assert call(three, "n3", "Q.DEAD none") is None
     assert call(three, "n3", "Q.REDRIVE jobs COUNT 3") == 3
     assert call(three, "n3", "Q.LEN jobs") == 3
     assert call(three, "n3", "Q.REDRIVE jobs") == 5

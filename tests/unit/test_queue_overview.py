@@ -1,4 +1,4 @@
-"""`sepakat queue`: what is made of Q.LIST, Q.INFO, Q.PEEK, Q.REDRIVE and Q.PURGE."""
+"""`sepakat queue`: what is made of Q.LIST, Q.INFO, Q.PEEK, Q.DEAD, Q.REDRIVE and Q.PURGE."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Node:
 
     def __init__(self) -> None:
         self.queues: dict[str, dict[str, Any]] = {}
-        self.messages: list[list[Any]] = []
+        self.messages: list[Any] = []
         self.moved: set[str] = set()
         self.overwritten: set[str] = set()
         self.gone: set[str] = set()
@@ -61,7 +61,7 @@ class Node:
         match command:
             case "Q.INFO":
                 return self.queues[name] if exists and name is not None else None
-            case "Q.PEEK":
+            case "Q.PEEK" | "Q.DEAD":
                 return self.messages if exists else None
         return 3 if exists else 0
 
@@ -165,14 +165,14 @@ def test_one_queue(node: Node, run: Run) -> None:
     assert all(f"{name} none" in shown for name in ("maxlen", "px", "dlq"))
 
 
-@pytest.mark.parametrize(("command", "noun", "word"), [("peek", "message", ()), ("dead", "dead letter", ("DEAD",))])
-def test_messages(node: Node, run: Run, command: str, noun: str, word: tuple[str, ...]) -> None:
+def test_messages(node: Node, run: Run) -> None:
+    command, noun = "peek", "message"
     node.queues = {"jobs": info()}
     assert run(command, "jobs") == (0, f"0 {noun}s\n", "")
     node.messages = [[None, "hello", 1, "17-1"], [None, "\udcff\x1b[2J" + "x" * 500, 3, "own id"]]
     code, output, _ = run(command, "jobs", "--count", "7")
     assert code == 0
-    assert node.asked[-1] == ("Q.PEEK", b"jobs", "COUNT", "7", *word)
+    assert node.asked[-1] == ("Q.PEEK", b"jobs", "COUNT", "7")
     assert lines(output)[:3] == [f"2 {noun}s", "id deliveries bytes payload", "17-1 1 5 hello"]
     assert lines(output)[3].startswith("own id 3 505 \\xff\\x1b[2Jxxx")
     assert lines(output)[3].endswith("x…")
@@ -180,6 +180,25 @@ def test_messages(node: Node, run: Run, command: str, noun: str, word: tuple[str
         {"id": "17-1", "deliveries": 1, "payload": "hello"},
         {"id": "own id", "deliveries": 3, "payload": "\udcff\x1b[2J" + "x" * 500},
     ]
+
+
+@pytest.mark.parametrize("words", [("dead",), ("peek", "--dead")])
+def test_dead_letters(node: Node, run: Run, words: tuple[str, ...]) -> None:
+    node.queues = {"jobs": info()}
+    assert run(*words, "jobs") == (0, "0 dead letters\n", "")
+    letter = {
+        "id": "17-1", "payload": "hello", "queue": "mail", "deliveries": 3, "pushed-ms": 1_700_000_000_000,
+        "died-ms": 1_700_000_061_999, "reason": "torn\n" + "x" * 500,
+    }  # fmt: skip
+    node.messages = [letter]
+    code, output, _ = run(*words, "jobs", "--count", "7")
+    assert code == 0
+    assert node.asked[-1] == ("Q.DEAD", b"jobs", "COUNT", "7")
+    title, head, row = lines(output)
+    assert (title, head) == ("1 dead letter", "id queue pushed died deliveries bytes reason payload")
+    assert row.startswith("17-1 mail 2023-11-14 22:13:20Z 2023-11-14 22:14:21Z 3 5 torn\\nxxx")
+    assert row.endswith("x… hello")
+    assert json.loads(run(*words, "jobs", "--json")[1])["messages"] == [letter]
 
 
 def test_dead_letters_are_sent_back(node: Node, run: Run) -> None:

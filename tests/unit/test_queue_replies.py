@@ -114,6 +114,13 @@ def test_dead_letters(client: Client) -> None:
     assert client("Q.POP q") == NO_ARRAY[client.protocol]
     assert client("Q.PEEK q") == client.wire([])
     assert client("Q.PEEK q DEAD") == client.wire([[None, b"x", 1, b"a"]])
+    assert client("Q.DEAD none") == NO_ARRAY[client.protocol]
+    shown = re.sub(rb":1\d{12}\r\n", b":0\r\n", client("Q.DEAD q"))
+    letter = {
+        b"id": b"a", b"payload": b"x", b"queue": b"q", b"deliveries": 1, b"pushed-ms": 0, b"died-ms": 0,
+        b"reason": b"refused for good",
+    }  # fmt: skip
+    assert shown == client.wire([letter])
     assert client("Q.REDRIVE q COUNT 5") == b":1\r\n"
     assert client("Q.REDRIVE q") == client("Q.REDRIVE none") == client("Q.PURGE none DEAD") == b":0\r\n"
     assert client("Q.PEEK q") == client.wire([[None, b"x", 0, b"a"]])

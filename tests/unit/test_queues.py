@@ -487,6 +487,81 @@ class TestDeadLetters:
         (dead,) = shard.queue().dead.values()
         assert (dead.pushed_ms, dead.at_ms, dead.note) == (START_MS, START_MS + 1000, b"timed out")
 
+    def test_it_is_shown_with_its_story(self, shard: Shard) -> None:
+        shard.call("Q.CREATE q MAXDELIVERIES 2 VISIBILITY 1000 BACKOFF 0 0")
+        ids = shard.call("Q.MPUSH q a b c d")
+        receipts = [message[0] for message in shard.call("Q.POP q COUNT 4")]
+        shard.later(10)
+        shard.call("Q.NACK q", receipts[1], b"REASON", b"no ink", b"DEAD")
+        shard.call("Q.NACK q", receipts[0], b"DEAD")
+        shard.call("Q.NACK q", receipts[2], b"REASON", b"forgotten: it goes on")
+        shard.call("Q.NACK q", shard.pop(), b"REASON", b"")
+        shard.later(1000)
+        shard.call("Q.NACK q", shard.pop())
+        expected = [(b"refused for good", 1, 10), (b"no ink", 1, 10), (b"", 2, 10), (b"refused", 2, 1010)]
+        assert shard.call("Q.DEAD q") == [
+            {
+                b"id": ids[number],
+                b"payload": b"abcd"[number : number + 1],
+                b"queue": b"q",
+                b"deliveries": deliveries,
+                b"pushed-ms": START_MS,
+                b"died-ms": START_MS + died_ms,
+                b"reason": reason,
+            }
+            for number, (reason, deliveries, died_ms) in enumerate(expected)
+        ]
+        assert [letter[b"payload"] for letter in shard.call("Q.DEAD q COUNT 2")] == [b"a", b"b"]
+        assert shard.call("Q.DEAD none") is NULL_ARRAY
+
+    @pytest.mark.parametrize("restored", [False, True])
+    def test_a_dlq_shows_whose_they_are(self, shard: Shard, restored: bool) -> None:
+        shard.call("Q.CREATE q DLQ d")
+        shard.call("Q.PUSH d own")
+        shard.call("Q.NACK d", shard.pop("d"), b"DEAD")
+        for payload in (b"x", b"y", b"z"):
+            shard.call("Q.PUSH q", payload)
+            shard.later(5)
+            shard.call("Q.NACK q", shard.pop(), b"DEAD", b"REASON", b"torn " + payload)
+        shard.call("Q.PUSH d ordinary")
+        if restored:
+            shard = again(shard)
+
+        def shown(key: str) -> list[tuple[bytes, bytes, int, int, bytes]]:
+            shard.queue(key.encode())
+            names = (b"queue", b"payload", b"pushed-ms", b"died-ms", b"reason")
+            return [tuple(one[name] for name in names) for one in shard.call(f"Q.DEAD {key}")]
+
+        sent = [
+            (b"q", bytes([letter]), START_MS + 5 * number, START_MS + 5 * number + 5, b"torn " + bytes([letter]))
+            for number, letter in enumerate(b"xyz")
+        ]
+        own = (b"d", b"own", START_MS, START_MS, b"refused for good")
+        assert shown("q") == []
+        assert shown("d") == [own, *sent]
+        assert shard.payloads("Q.PEEK d") == [b"x", b"y", b"z", b"ordinary"]
+        shard.call("Q.ACK d", shard.pop("d"))
+        assert shown("d") == [own, *sent[1:]]
+        shard.call("Q.NACK d", shard.pop("d"), b"DEAD", b"REASON", b"again")
+        assert shown("d") == [own, (b"d", b"y", START_MS + 10, START_MS + 15, b"again"), sent[2]]
+        shard.call("Q.PURGE d DEAD")
+        assert shown("d") == sent[2:]
+        shard.call("Q.PURGE d")
+        assert shown("d") == []
+
+    def test_two_that_are_each_others_dlq_do_nothing_by_themselves(self, shard: Shard) -> None:
+        shard.call("Q.CREATE a DLQ b")
+        shard.call("Q.CREATE b DLQ a MAXDELIVERIES 1 VISIBILITY 10")
+        shard.call("Q.PUSH a x ID one")
+        shard.call("Q.NACK a", shard.pop("a"), b"DEAD", b"REASON", b"first")
+        assert [letter[b"reason"] for letter in shard.call("Q.DEAD b")] == [b"first"]
+        shard.pop("b")
+        shard.later(10)
+        assert (shard.info("a")["ready"], shard.info("b")["ready"]) == (1, 0)
+        assert [(one[b"queue"], one[b"reason"]) for one in shard.call("Q.DEAD a")] == [(b"b", b"timed out")]
+        assert shard.call("Q.POP a")[0][1:] == [b"x", 1, b"one"]
+        assert not shard.queue(b"b").origins
+
     def test_redrive_begins_afresh_at_the_end(self, shard: Shard) -> None:
         shard.call("Q.CREATE q PX 1000")
         shard.call("Q.MPUSH q a b c")
@@ -611,6 +686,17 @@ def rows_of(shard: Shard, checkpoint: Checkpoint) -> dict[bytes, Row]:
         rows |= {row.part: row for row in drawn}
     shard.machine.keyspace.end_checkpoint(durable=True)
     return rows
+
+
+def again(shard: Shard) -> Shard:
+    """Another one, from a checkpoint of this one."""
+    checkpoint, ledger = shard.machine.begin_checkpoint()
+    rows: list[Row] = []
+    while more := checkpoint.slice(10):
+        rows += more
+    other = Shard()
+    other.machine.restore(ledger, sorted(rows, key=lambda row: (row.key, row.part)))
+    return other
 
 
 def restored(rows: dict[bytes, Row], ledger: bytes) -> Machine:
