@@ -117,7 +117,7 @@ class Cluster:
 
     def processor_seconds(self) -> dict[str, float]:
         """The processor time each node has used so far."""
-        return {name: _processor_seconds(self._nodes[name].server.process.pid) for name in self.running}
+        return {name: processor_seconds(self._nodes[name].server.process.pid) for name in self.running}
 
     def followers(self) -> list[str]:
         """All nodes that run but the leader."""
@@ -139,7 +139,7 @@ class Cluster:
                 raise MeasureFailed(f"{node.name} wrote a traceback: {error}")
 
 
-def _processor_seconds(process: int) -> float:
+def processor_seconds(process: int) -> float:
     """User and system time of a process."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

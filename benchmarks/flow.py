@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import select
-import socket
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import count
+from dataclasses import dataclass
+from itertools import count as numbers
 from typing import Any, TypeAlias
 
 import hiredis
@@ -25,6 +24,7 @@ from benchmarks.probes import (
     info,
     request,
 )
+from benchmarks.wires import carry
 
 PAYLOAD = b"x" * 100
 CLIENTS = 50
@@ -35,7 +35,7 @@ WAKES = 1_000
 Talk: TypeAlias = "Generator[bytes, Any, None]"
 """What a client sends, given the reply to what it sent before; it ends with the client's work."""
 
-_names = count()
+_names = numbers()
 
 
 def _queue() -> str:
@@ -65,53 +65,71 @@ def consumer(queue: str, left: list[int], batch: int = 1) -> Talk:
             left[0] -= acknowledged
 
 
+class Resp:
+    """A client's connection: its talk in RESP, one command under way."""
+
+    def __init__(self, talk: Talk, open_talks: list[int]) -> None:
+        self._talk = talk
+        self._open = open_talks
+        self._reader = hiredis.Reader(replyError=hiredis.ReplyError)
+
+    def start(self) -> bytes:
+        """The first command."""
+        return next(self._talk)
+
+    def receive(self, data: bytes) -> bytes:
+        """The next command once the reply is whole; counts itself out with the last."""
+        self._reader.feed(data)
+        reply = self._reader.gets()
+        if isinstance(reply, hiredis.ReplyError):
+            raise MeasureFailed(f"a client was told -{reply}")
+        if reply is False:
+            return b""
+        try:
+            return self._talk.send(reply)
+        except StopIteration:
+            self._open[0] -= 1
+            return b""
+
+
 def talk(endpoints: Sequence[Endpoint], talks: Sequence[Talk]) -> Pace:
     """Lets each client talk through a connection of its own, to a node of its turn, until all are done."""
+    open_talks = [len(talks)]
     with ExitStack() as until:
-        epoll = until.enter_context(select.epoll())
-        clients: dict[int, tuple[socket.socket, hiredis.Reader, Talk]] = {}
-        for number, one in enumerate(talks):
-            connection = until.enter_context(endpoints[number % len(endpoints)].connect(SILENCE_SECONDS))
-            epoll.register(connection, select.EPOLLIN)
-            clients[connection.fileno()] = connection, hiredis.Reader(replyError=hiredis.ReplyError), one
-        pace = Pace()
-        for connection, _, one in clients.values():
-            connection.sendall(next(one))
-        while clients:
-            ready = epoll.poll(SILENCE_SECONDS)
-            if not ready:
-                raise MeasureFailed(f"nothing came for {SILENCE_SECONDS:g} s")
-            for descriptor, _ in ready:
-                connection, reader, one = clients[descriptor]
-                reader.feed(connection.recv(RECEIVE_BYTES))
-                reply = reader.gets()
-                if isinstance(reply, hiredis.ReplyError):
-                    raise MeasureFailed(f"a client was told -{reply}")
-                if reply is False:
-                    continue
-                try:
-                    connection.sendall(one.send(reply))
-                except StopIteration:
-                    epoll.unregister(connection)
-                    del clients[descriptor]
-        pace.stop()
-    return pace
+        links = [
+            (until.enter_context(endpoints[number % len(endpoints)].connect(SILENCE_SECONDS)), Resp(one, open_talks))
+            for number, one in enumerate(talks)
+        ]
+        return carry(links, lambda: open_talks[0] == 0)
 
 
-def pushed(endpoints: Sequence[Endpoint], messages: int) -> float:
-    """Messages a second that so many producers push."""
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """So many messages (or keys), and how long they took."""
+
+    messages: int
+    pace: Pace
+
+    @property
+    def per_second(self) -> float:
+        """The rate."""
+        return self.messages / self.pace.seconds
+
+
+def pushed(endpoints: Sequence[Endpoint], messages: int) -> Carried:
+    """What so many producers push."""
     queue, each = _queue(), messages // CLIENTS
-    return each * CLIENTS / talk(endpoints, [producer(queue, each) for _ in range(CLIENTS)]).seconds
+    return Carried(each * CLIENTS, talk(endpoints, [producer(queue, each) for _ in range(CLIENTS)]))
 
 
-def were_set(endpoints: Sequence[Endpoint], messages: int) -> float:
-    """Keys a second that as many clients set."""
+def were_set(endpoints: Sequence[Endpoint], messages: int) -> Carried:
+    """Keys that as many clients set."""
     each = messages // CLIENTS
-    return each * CLIENTS / talk(endpoints, [setter(each) for _ in range(CLIENTS)]).seconds
+    return Carried(each * CLIENTS, talk(endpoints, [setter(each) for _ in range(CLIENTS)]))
 
 
-def worked_off(endpoints: Sequence[Endpoint], messages: int, batch: int, partitions: int = 1) -> float:
-    """Messages a second from half of the clients to the other half, acknowledged."""
+def worked_off(endpoints: Sequence[Endpoint], messages: int, batch: int, partitions: int = 1) -> Carried:
+    """Messages from half of the clients to the other half, acknowledged."""
     queue, half = _queue(), CLIENTS // 2
     if partitions > 1:
         ask(endpoints[0], "Q.CREATE", queue, "PARTITIONS", str(partitions))
@@ -120,7 +138,7 @@ def worked_off(endpoints: Sequence[Endpoint], messages: int, batch: int, partiti
     each = messages // half // batch * batch
     left = [each * half]
     talks = [producer(queue, each, batch) for _ in range(half)] + [consumer(queue, left, batch) for _ in range(half)]
-    return each * half / talk(endpoints, talks).seconds
+    return Carried(each * half, talk(endpoints, talks))
 
 
 def _wait_until_known(endpoint: Endpoint, queue: str) -> None:
@@ -134,7 +152,7 @@ def _wait_until_known(endpoint: Endpoint, queue: str) -> None:
     raise MeasureFailed(f"the partitions are not known after {SILENCE_SECONDS:g} s")
 
 
-Rate: TypeAlias = "Callable[[Sequence[Endpoint], int], float]"
+Rate: TypeAlias = "Callable[[Sequence[Endpoint], int], Carried]"
 
 
 def _against_set(rate: Rate, *flags: str, batch: int = 1) -> Callable[[Bench], Any]:
@@ -145,7 +163,7 @@ def _against_set(rate: Rate, *flags: str, batch: int = 1) -> Callable[[Bench], A
         messages = max(CLIENTS * batch, MESSAGES // bench.divisor)
         with bench.cluster(3, *flags) as nodes:
             endpoints = [nodes.endpoint(name) for name in nodes.running]
-            yield lambda: rate(endpoints, messages), lambda: were_set(endpoints, messages)
+            yield lambda: rate(endpoints, messages).per_second, lambda: were_set(endpoints, messages).per_second
 
     return samplers
 
@@ -157,14 +175,15 @@ def woken(bench: Bench) -> Samplers:
         endpoints = [nodes.endpoint(name) for name in nodes.running]
 
         def sample() -> float:
-            seconds = sorted(_wakes(endpoints, WAKES // bench.divisor))
+            seconds = sorted(wakes(endpoints, WAKES // bench.divisor))
             bench.notes.append(f"median {1000 * quantile(seconds, 0.5):.3g} ms, worst {1000 * seconds[-1]:.3g} ms")
             return 1000 * quantile(seconds, 0.99)
 
         yield sample, None
 
 
-def _wakes(endpoints: Sequence[Endpoint], wakes: int) -> list[float]:
+def wakes(endpoints: Sequence[Endpoint], count: int) -> list[float]:
+    """Seconds from sending a push to one node to the reply of a consumer that waits at another, each time."""
     queue = _queue()
     found = []
     with ExitStack() as until:
@@ -176,7 +195,7 @@ def _wakes(endpoints: Sequence[Endpoint], wakes: int) -> list[float]:
                 readers[number].feed(connections[number].recv(RECEIVE_BYTES))
             return reply
 
-        for wake in range(wakes):
+        for wake in range(count):
             waits, pushes = wake % len(endpoints), (wake + 1) % len(endpoints)
             connections[waits].sendall(request("Q.POP", queue, "BLOCK", "0"))
             while info(endpoints[pushes], "sepakat")["waiting_commands"] == "0":

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import mean
 
-from benchmarks import clustered, flow, locking, memtier, queueing, sharded
+from benchmarks import brokers, clustered, flow, locking, memtier, queueing, sharded
 from benchmarks.bench import Bench, Measure, Sampler, Samplers
 from benchmarks.probes import (
     Endpoint,
@@ -167,4 +167,5 @@ MEASURES = (
     *locking.MEASURES,
     *queueing.MEASURES,
     *flow.MEASURES,
+    *brokers.MEASURES,
 )

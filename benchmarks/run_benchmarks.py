@@ -158,7 +158,7 @@ def main(
     measures = [measure for measure in MEASURES if not only or measure.name in only]
     if list_only:
         for measure in measures:
-            click.echo(f"{measure.name:16} {measure.title}")
+            click.echo(f"{measure.name:28} {measure.title}")
         return
     try:
         about = machine()
