@@ -806,10 +806,13 @@ class Shard:
     def _after_answers(self, woken: list[Woken]) -> list[Woken]:
         """Keeps back the ends of waits whose clients do not know yet that they wait: their batch waits for its turn.
 
-        Of those, one whose client has begun to wait anew since was given up, and its end is nobody's.
+        Of those, one whose client has begun to wait anew since was given up, and its end is nobody's. A replica
+        that is behind may come by the end of a wait long past in the turn in which another node tells the latest's.
         """
         untold = {origin for batch in self.clients.outstanding for origin in batch.origins.values()}
-        last = {origin: number for origin, number, _ in woken}  # in the order of the log
+        last: dict[bytes, int] = {}
+        for origin, number, _ in woken:
+            last[origin] = max(number, last.get(origin, 0))
         current = [ended for ended in woken if ended[1] == last[ended[0]] and not self._waits_anew(ended)]
         self._woken = [ended for ended in current if ended[0] in untold]
         return [ended for ended in current if ended[0] not in untold] if self._woken else current

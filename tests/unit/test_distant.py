@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.outcomes import encode
 from cluster.raft.messages import (
     Append,
     Appended,
@@ -398,6 +399,18 @@ def test_nobody_is_told_that_a_wait_is_over_before_that_it_waits(far: Far) -> No
     assert far.answers(120) == []
     far.fates.mend()
     assert far.answers(PATIENCE_MS) == ["nil", "waits", "Signal.NULL_ARRAY"]
+
+
+def test_a_wait_long_past_that_a_replica_comes_by_is_not_the_one_that_ends_now(far: Far) -> None:
+    """Both in one turn: this node gets its replica back and carries out what it was told before."""
+    for _ in range(2):
+        far.write("Q.POP mail BLOCK 0")
+    assert far.answers(20) == ["waits", "waits"]
+    origin, number = max(far.shard._carrying.waits.items(), key=lambda wait: wait[1])
+    far.shard.receive(far.leader, Ended(far.shard.term, origin, number, encode([b"second"])))
+    far.shard.machine.woken.append((origin, number - 1, b"first"))
+    far.cluster.turn(far.distant)
+    assert far.answers(20) == ['"second"']
 
 
 def test_a_wait_that_began_after_it_was_given_up_is_ended(far: Far) -> None:
