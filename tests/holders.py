@@ -76,9 +76,14 @@ class Threads:
         except BaseException as failure:  # noqa: BLE001 - `join` raises it
             self.failures.append(failure)
 
-    def join(self) -> None:
+    def wait(self) -> None:
+        """Until all have ended, or for long enough."""
+        give_up_s = time.monotonic() + START_SECONDS
         for thread in self._threads:
-            thread.join(START_SECONDS)
+            thread.join(max(0.0, give_up_s - time.monotonic()))
+
+    def join(self) -> None:
+        self.wait()
         assert not any(thread.is_alive() for thread in self._threads), "a thread is stuck"
         if self.failures:
             raise self.failures[0]

@@ -31,6 +31,9 @@ CHUNK_BYTES = 256 * 1024
 PENDING_BYTES_MAX = 1024 * 1024  # what is not passed on yet; the rest waits in the sender's socket
 CONNECT_SECONDS = 1.0
 SETTLE_SECONDS = 10.0  # how long the proxy's thread may take to do as it is told
+NETWORK: Final = "network"
+"""The name of the proxies' threads, which live as long as their clusters."""
+
 RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -159,7 +162,7 @@ class Network:
         self._bell.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=NETWORK, daemon=True)
         self._thread.start()
 
     def add(self, node: str, port: int) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,9 +13,22 @@ import redis
 from resp_server.client import Locks
 from tests.clusters import UNHURRIED, Cluster, running_cluster
 from tests.holders import url
+from tests.proxy import NETWORK
 from tests.rings import running_ring
-from tests.servers import Server, sepakat_server
+from tests.servers import START_SECONDS, Server, sepakat_server
 from tests.stages import CHANGES, Stage
+
+
+@pytest.fixture(autouse=True)
+def _nobody_lives_on() -> Iterator[None]:
+    """What a test started in threads has ended when it has, also when it failed: others are not disturbed by it."""
+    before = set(threading.enumerate())
+    yield
+    started = [one for one in threading.enumerate() if one not in before and one.name != NETWORK]
+    give_up_s = time.monotonic() + START_SECONDS
+    for thread in started:
+        thread.join(max(0.0, give_up_s - time.monotonic()))
+    assert [thread for thread in started if thread.is_alive()] == []
 
 
 @pytest.fixture(scope="module")

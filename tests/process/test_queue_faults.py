@@ -1,0 +1,114 @@
+"""Queues of one part and of eight, and dead letters for another shard, while everything happens to real nodes."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clusters import UNHURRIED, Cluster, new_cluster, sepakat
+from tests.queue_traffic import Plan, traffic
+from tests.rings import REPLICAS, Ring, ring_of, wait_for_ring
+from tests.troubles import (
+    Trouble,
+    deafen,
+    hand_over,
+    isolate,
+    kill_a_leader,
+    kill_all,
+    mute,
+    slow_links,
+    stop_a_leader,
+)
+
+SHARDS = 16
+_runs = itertools.count(1)
+
+
+def ring_cluster(tmp_path_factory: pytest.TempPathFactory, size: int) -> Iterator[Cluster]:
+    """Nodes with links that can be cut, of many shards."""
+    shape = ("--shards", str(SHARDS), "--replicas", str(REPLICAS))
+    with new_cluster(tmp_path_factory.mktemp("queues"), size, *UNHURRIED, shape=shape) as cluster:
+        cluster.start()
+        wait_for_ring(cluster)
+        yield cluster
+
+
+@pytest.fixture(scope="module", params=[3, 5])
+def one_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    yield from ring_cluster(tmp_path_factory, request.param)
+
+
+@pytest.fixture
+def cluster(one_cluster: Cluster) -> Iterator[Cluster]:
+    """Nodes that run, whole, whatever the test before did to them."""
+    one_cluster.network.heal()
+    for node in one_cluster.nodes.values():
+        node.resume()
+    one_cluster.start()
+    wait_for_ring(one_cluster)
+    yield one_cluster
+    one_cluster.hang_up()
+    one_cluster.check_output()
+
+
+def plans(ring: Ring) -> list[Plan]:
+    """A queue of one part, one of eight, and one whose dead letters go to a queue of another shard."""
+    run = next(_runs)
+    dying = f"dying {run}"
+    there = (ring.of(dying).shard + 1) % SHARDS
+    grave = ring.key_in(there, f"grave {run}")
+    return [
+        Plan(f"one {run}", ()),
+        Plan(f"eight {run}", ("PARTITIONS", 8)),
+        Plan(dying, ("DLQ", grave, "MAXDELIVERIES", 3, "BACKOFF", 5, 50), groups=False, dlq=grave),
+    ]
+
+
+def test_in_peace_nothing_comes_twice(cluster: Cluster) -> None:
+    with traffic(cluster, plans(ring_of(cluster["n1"])), seed=1) as running:
+        running.goes_on(200)
+        running.finish()
+        running.check(calm=True)
+
+
+@pytest.mark.parametrize(
+    "trouble", [kill_a_leader, kill_all, stop_a_leader, isolate, deafen, mute, slow_links, hand_over]
+)
+def test_nothing_is_lost_or_out_of_order(cluster: Cluster, trouble: Trouble) -> None:
+    chance = random.Random(trouble.__name__)
+    with traffic(cluster, plans(ring_of(cluster["n1"])), seed=2) as running:
+        running.goes_on()
+        for _ in range(2):
+            running.fault(f"begin of {trouble.__name__}")
+            running.fault(trouble(cluster, chance))
+            running.goes_on()
+        running.finish()
+        running.check()
+
+
+def test_shards_move_under_queues(cluster: Cluster) -> None:
+    """A node joins, and is removed again."""
+    members = cluster.serving
+    name = f"n{len(members) + 1}"
+    with traffic(cluster, plans(ring_of(cluster["n1"])), seed=3) as running:
+        running.goes_on()
+        new = cluster.newcomer(name, cluster["n1"])
+        running.fault(f"{name} joins")
+        new.start()
+        new.wait_until_ready()
+        running.joined_by(new)
+        assert wait_for_ring(cluster).replicas()[name]
+        running.goes_on()
+        running.fault(f"{name} leaves")
+        running.left_by(new)
+        done = sepakat("remove", name, "--port", str(cluster["n2"].port))
+        assert done.returncode == 0, done.stderr
+        wait_for_ring(cluster, members)
+        running.goes_on()
+        new.stop()
+        running.finish()
+        running.check()
+    del cluster.nodes[name]
