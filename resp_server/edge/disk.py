@@ -21,6 +21,7 @@ import trio
 from cluster.machine.reply import CommandError
 from cluster.node import Node, Work
 from cluster.storage import Storage, StorageError, SyncPolicy
+from resp_server.edge import spare_memory
 from resp_server.logs import LOGGER
 from resp_server.server import Server
 
@@ -209,6 +210,7 @@ class Disk:
                 async with self.keyspace:
                     if not await self._checkpoint(shard):
                         return False
+            await trio.to_thread.run_sync(spare_memory.give_back)
             done = True
         finally:
             saving.end(ok=done)
