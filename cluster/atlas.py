@@ -72,8 +72,8 @@ class Atlas:
             tuple(node for node, mark in marked if mark == LOST.encode()),
         )
         self.paused = _PAUSED in values
-        shaped = {key[len(_QUEUE) :]: values[key] for key in values if key.startswith(_QUEUE)}
-        self.queues = {key: queue_parts.decode(shape) for key, shape in shaped.items()}
+        shaped = {key[len(_QUEUE) :]: queue_parts.decode(values[key]) for key in values if key.startswith(_QUEUE)}
+        self.queues = {key: shape for key, shape in shaped.items() if shape.count}
 
     def place(self, shard: int) -> Place:
         """Where a shard was last reported to be."""
@@ -128,11 +128,23 @@ def _on_pause(machine: Machine, args: list[bytes]) -> Reply:
 
 
 def _on_queue(machine: Machine, args: list[bytes]) -> Reply:
-    key = _QUEUE + args[1]
+    """That a queue is gone is kept for a while: what is older may still come."""
+    key, shape = _QUEUE + args[1], queue_parts.decode(args[2])
     known = machine.keyspace.string(key)
-    if known is None or queue_parts.decode(known).version < queue_parts.decode(args[2]).version:
-        machine.keyspace.put(key, args[2])
+    if known is None or queue_parts.decode(known).version < shape.version:
+        if not shape.count:
+            _forget_gone(machine)
+            shape = msgspec.structs.replace(shape, gone_ms=machine.now_ms)
+        machine.keyspace.put(key, _encode(shape))
     return OK
+
+
+def _forget_gone(machine: Machine) -> None:
+    for key, value in list(machine.keyspace.values.items()):
+        if key.startswith(_QUEUE) and type(value) is bytes:
+            shape = queue_parts.decode(value)
+            if not shape.count and shape.gone_ms + queue_parts.REMEMBERED_MS < machine.now_ms:
+                machine.keyspace.remove(key)
 
 
 COMMANDS = Commands(

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from cluster.machine import letters
+from cluster.machine import letters, queue_parts
 from cluster.machine.letters import Letter
 from cluster.machine.reply import CommandError, Reply
 from cluster.ring.slots import slot_of
@@ -72,7 +72,10 @@ class Courier:
         node = self._node
         if letter.args[0] in node.system.machine.commands.handlers:
             return node.system
-        return node.shards[node.slot_shard[slot_of(letter.args[1])]]
+        home = node.slot_shard[slot_of(letter.args[1])]
+        if letter.args[0] == queue_parts.DROP:
+            return node.shards[queue_parts.shard_of(*queue_parts.dropped_part(letter.args), home, len(node.shards))]
+        return node.shards[home]
 
     def _answered(self, shard: Shard, number: int, reply: Reply) -> None:
         self._answers.append((shard, number, reply))

@@ -37,7 +37,7 @@ from cluster.shard import Shard
 from resp_server.calls import Calls
 from resp_server.commands.spreading import Shares, cross_slot
 from resp_server.commands.table import Route
-from resp_server.partitions import Awaiting, Partitions
+from resp_server.partitions import Awaiting, News, Partitions
 from resp_server.places import Finish, Gather, Place, Share, merged
 from resp_server.protocol.replies import BULK_HEADERS, SHORT_BYTES
 from resp_server.session import Session, Transaction
@@ -412,8 +412,9 @@ class Dispatcher:
             self._to_parts(session, route, args, shape)
             return
         parts, merge = self._targets.of(session, route, args)
+        news = self._partitions.news_of(route, args)
         if merge is not None:
-            self._spread(session, route, Shares(parts, merge))
+            self._spread(session, route, Shares(parts, merge), news)
             return
         number, args = parts[0]
         shard = self._server.shard(number)
@@ -425,8 +426,8 @@ class Dispatcher:
             if session.watched not in (None, shard):
                 raise cross_slot()
             session.watched = shard
-        if self._partitions.are_made_by(route, args):
-            shard.submit(self._partitions.creation(self._place(session), args[1]), handler, args)
+        if news is not None:
+            shard.submit(self._partitions.hearing(self._place(session), news), handler, args)
             return
         client = self._claim(
             session, shard, None if route.command.follow is None else route.command.follow(session, args)
@@ -461,7 +462,7 @@ class Dispatcher:
             session.held = True  # what it reads may be large: see first what that comes to
             session.settle()
 
-    def _spread(self, session: Session, route: Route, shares: Shares) -> None:
+    def _spread(self, session: Session, route: Route, shares: Shares, news: News | None = None) -> None:
         """Hands every shard its share at once; the answers are one when all are there."""
         assert shares.merge is not None
         parts = [(self._server.shard(number), args) for number, args in shares.parts]
@@ -472,7 +473,7 @@ class Dispatcher:
             self._reply(session, self._calls.affordable(session, merge(replies)))
             return
         place = self._place(session, lambda reply: self._calls.affordable(session, reply))
-        gather = Gather(place, merge, len(parts))
+        gather = Gather(place if news is None else self._partitions.hearing(place, news), merge, len(parts))
         for number, (handler, (shard, args)) in enumerate(zip(handlers, parts, strict=True)):
             if route.logged:
                 session.written = shard

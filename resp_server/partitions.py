@@ -27,7 +27,7 @@ from cluster.machine.queue_options import (
     read_redrive,
 )
 from cluster.machine.queue_parts import CONSUMERS, UNTAKE, Shape, part_call, part_of
-from cluster.machine.reply import NULL_ARRAY, OK, WAITING, CommandError, Reply
+from cluster.machine.reply import NULL_ARRAY, WAITING, CommandError, Reply
 from cluster.ring.slots import slot_of
 from resp_server.commands.spreading import Merge, Shares, total
 from resp_server.places import NOBODY, Place
@@ -41,7 +41,10 @@ TURN_EVERY = 8
 """Of so many calls of Q.POP one does not begin with the nearest part."""
 
 KNOWN_MS = 1_000.0
-"""How long a Q.CREATE waits at most for this node to know of what it made."""
+"""How long a Q.CREATE waits at most for this node to know of what it made, and DEL for the news of what it deleted."""
+
+FLUSHING = frozenset({"FLUSHALL", "FLUSHDB"})
+DELETING = FLUSHING | {"DEL", "UNLINK"}
 
 ADDED = (b"ready", b"delayed", b"in-flight", b"dead", b"pushed", b"acked", b"redelivered", b"expired")
 
@@ -62,27 +65,32 @@ class Partitions:
         self._server = server
         self._node = server.node
         self._turn = 0
-        self.made: list[Creation] = []  # queues of which nobody may know yet
+        self.made: list[Hearing] = []
 
     def shape_of(self, route: Route, args: Sequence[bytes]) -> Shape | None:
         """The shape of the queue a command is for; None when that is in one shard, or it is none for a queue."""
         queues, command = self._node.atlas.queues, route.command
         if not queues or command.group != "queue" or not command.keys.first:
             return None
-        shape = queues.get(args[1])
-        if shape is not None and command.name == "Q.CREATE":
-            raise CommandError("Target queue already exists.", "BUSYKEY")
-        return shape
+        return None if command.name == "Q.CREATE" else queues.get(args[1])
 
-    def are_made_by(self, route: Route, args: Sequence[bytes]) -> bool:
-        """Whether a command makes a queue with parts."""
-        several = len(self._node.shards) > 1
-        return several and route.command.name == "Q.CREATE" and b"PARTITIONS" in map(bytes.upper, args[2:])
+    def news_of(self, route: Route, args: Sequence[bytes]) -> News | None:
+        """What this node has to hear before a command that makes or deletes queues with parts is answered."""
+        queues, name = self._node.atlas.queues, route.command.name
+        if name == "Q.CREATE" and len(self._node.shards) > 1:
+            known = {key: queues[key] for key in args[1:2] if key in queues}
+            made = args[1] if b"PARTITIONS" in map(bytes.upper, args[2:]) else None
+            return None if made is None and not known else News(known, made)
+        if name in DELETING:
+            keys = queues if name in FLUSHING else dict.fromkeys(args[1:])
+            known = {key: queues[key] for key in keys if key in queues}
+            return News(known) if known else None
+        return None
 
     def shards_of(self, key: bytes, shape: Shape) -> list[int]:
         """Where each part is: evenly spaced from the shard of the key on."""
         home, shards = self._node.slot_shard[slot_of(key)], len(self._node.shards)
-        return [(home + index * shards // shape.count) % shards for index in range(shape.count)]
+        return [queue_parts.shard_of(index, shape.count, home, shards) for index in range(shape.count)]
 
     def shares(self, args: list[bytes], shape: Shape) -> Shares:
         """What each part has to do for any of the commands but Q.POP and Q.REDRIVE."""
@@ -180,18 +188,18 @@ class Partitions:
 
         return sorted(range(len(where)), key=far)
 
-    # Making one
+    # Making and deleting them
 
     def known(self) -> list[Session]:
         """Answers those whose queues this node knows of by now, or who have waited long enough; whom."""
         queues, now_ms = self._node.atlas.queues, self._node.monotonic_ms
-        told = [one for one in self.made if one.key in queues or now_ms >= one.until_ms]
+        told = [one for one in self.made if one.news.is_heard(queues) or now_ms >= one.until_ms]
         self.made[:] = [one for one in self.made if one not in told]
         return [one.session for one in told if one.answer()]
 
-    def creation(self, place: Place, key: bytes) -> Creation:
-        """The client of a Q.CREATE."""
-        return Creation(place, key, self.made, self._node.monotonic_ms + KNOWN_MS)
+    def hearing(self, place: Place, news: News) -> Hearing:
+        """The client of a command that is answered once this node has heard."""
+        return Hearing(place, news, self.made, self._node.monotonic_ms + KNOWN_MS)
 
 
 # One part after the other
@@ -323,26 +331,44 @@ def give_back(server: Server, part: Part, reply: Reply) -> None:
         server.shard(number).submit(NOBODY, queue_parts.call, args)
 
 
-class Creation:
-    """The client of a Q.CREATE with partitions: answered once its node knows of them."""
+class News:
+    """That queues which are ``known`` are gone, and one is ``made``."""
 
-    def __init__(self, place: Place, key: bytes, made: list[Creation], until_ms: float) -> None:
+    def __init__(self, known: dict[bytes, Shape], made: bytes | None = None) -> None:
+        self._known = known
+        self._made = made
+
+    def is_heard(self, queues: dict[bytes, Shape]) -> bool:
+        """Whether it is, where these are the queues."""
+        old = any(key in queues and queues[key].born == shape.born for key, shape in self._known.items())
+        return not old and (self._made is None or self._made in queues)
+
+
+class Hearing:
+    """The client of a command that made or deleted a queue with parts: answered once its node has heard of that.
+
+    When it has, all that is sent to what is gone is refused.
+    """
+
+    def __init__(self, place: Place, news: News, made: list[Hearing], until_ms: float) -> None:
         self.session = place.session
-        self.key = key
+        self.news = news
         self.until_ms = until_ms
         self._place = place
         self._made = made
+        self._reply: Reply = None
 
     def fill(self, reply: Reply) -> bool:
         """As for a `Place`."""
-        if reply is not OK:
+        if type(reply) is CommandError:
             return self._place.fill(reply)
+        self._reply = reply
         self._made.append(self)
         return False
 
     def answer(self) -> bool:
         """It is known."""
-        return self._place.fill(OK)
+        return self._place.fill(self._reply)
 
 
 def without_block(args: list[bytes]) -> list[bytes]:

@@ -10,7 +10,7 @@ places as they come, and leave from the front.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from cluster.machine.reply import WAITING, CommandError, Reply
 from resp_server.commands.spreading import Merge
@@ -58,12 +58,25 @@ class Nobody:
 NOBODY = Nobody()
 
 
+class Filled(Protocol):
+    """A `Place`, or what stands before one."""
+
+    @property
+    def session(self) -> Session:
+        """Whose it is."""
+        ...
+
+    def fill(self, reply: Reply) -> bool:
+        """As for a `Place`."""
+        ...
+
+
 class Gather:
     """The answers of several shards to the shares of one command, which fill one place together."""
 
     __slots__ = ("_merge", "_missing", "_replies", "place")
 
-    def __init__(self, place: Place, merge: Merge, shares: int) -> None:
+    def __init__(self, place: Filled, merge: Merge, shares: int) -> None:
         self.place = place
         self._merge = merge
         self._replies: list[Reply] = [None] * shares

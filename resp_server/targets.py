@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from resp_server.server import Server
 
 
+OF_ANY_QUEUE = frozenset({"Q.CREATE", "DEL", "UNLINK", "EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT", "PERSIST"})
+"""Writes of keys that a queue with partitions may be: what becomes of its first part becomes of the others."""
+
+
 class Targets:
     """The shards of one node's calls; ``redirecting`` says that clients are to find leaders themselves (-MOVED)."""
 
@@ -34,8 +38,10 @@ class Targets:
             return Shares([(0, args)])
         slot_shard, queues = self._node.slot_shard, self._node.atlas.queues
         keys = self._table.keys_of(route, args)
-        if queues and route.logged and not queues.keys().isdisjoint(keys):
-            raise CommandError(f"a queue with partitions cannot be a key of '{route.name}': empty it with Q.PURGE")
+        is_apart = session.transaction is None and route.command.name in OF_ANY_QUEUE
+        if queues and route.logged and not is_apart and not queues.keys().isdisjoint(keys):
+            where = "" if session.transaction is None else " in a transaction"
+            raise CommandError(f"a queue with partitions cannot be a key of '{route.name}'{where}")
         if route.command.spread is not None and self._several:
             shares = route.command.spread(route.command.keys, args, slot_shard)
         else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster.machine.arguments import Options, integer
 from cluster.machine.keyspace import STRING, Held
+from cluster.machine.queue import Queue
 from cluster.machine.reply import OK, CommandError, Reply, Status, syntax_error
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def kind_of(value: Held) -> bytes:
 
 def rename(machine: Machine, args: list[bytes]) -> Reply:
     """RENAME key newkey"""
-    _present(machine, args[1])
+    _check_movable(machine, args[1])
     if args[1] != args[2]:
         machine.keyspace.move(args[1], args[2])
         machine.place(args[2])
@@ -54,7 +55,7 @@ def rename(machine: Machine, args: list[bytes]) -> Reply:
 
 def renamenx(machine: Machine, args: list[bytes]) -> Reply:
     """RENAMENX key newkey"""
-    _present(machine, args[1])
+    _check_movable(machine, args[1])
     if args[2] in machine.keyspace.values:
         return 0
     machine.keyspace.move(args[1], args[2])
@@ -62,9 +63,16 @@ def renamenx(machine: Machine, args: list[bytes]) -> Reply:
     return 1
 
 
-def _present(machine: Machine, key: bytes) -> None:
-    if key not in machine.keyspace.values:
+def _check_movable(machine: Machine, key: bytes) -> None:
+    value = machine.keyspace.values.get(key)
+    if value is None:
         raise CommandError("no such key")
+    _check_whole(value)
+
+
+def _check_whole(value: Held) -> None:
+    if isinstance(value, Queue) and value.partition is not None:
+        raise CommandError("a queue with partitions stays where it is: it cannot be renamed or copied")
 
 
 def copy(machine: Machine, args: list[bytes]) -> Reply:
@@ -84,6 +92,7 @@ def copy(machine: Machine, args: list[bytes]) -> Reply:
     value = keyspace.values.get(key)
     if value is None or (to in keyspace.values and not replace):
         return 0
+    _check_whole(value)
     keyspace.put(to, value if isinstance(value, bytes) else value.copy())
     keyspace.set_deadline(to, keyspace.deadlines.get(key))
     machine.place(to)

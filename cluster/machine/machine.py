@@ -35,6 +35,7 @@ from cluster.machine.letters import Letter
 from cluster.machine.lock import Lock
 from cluster.machine.lock_deadlocks import Broken
 from cluster.machine.lock_waits import LockWaits
+from cluster.machine.queue_parts import Dropped
 from cluster.machine.reply import NULL_ARRAY, WAITING, CommandError, Reply
 from cluster.machine.semaphore import Semaphore
 from cluster.machine.sessions import Session, Sessions
@@ -78,6 +79,7 @@ class Ledger(msgspec.Struct, array_like=True):
     waits: int = 0
     deadlocks: Broken = msgspec.field(default_factory=Broken)
     letters: dict[int, Letter] = {}
+    dropped: dict[bytes, Dropped] = {}
 
 
 class Machine:
@@ -91,7 +93,8 @@ class Machine:
     ``slots`` are those whose keys are in this shard, one of ``shards``; ``letters``
     what is for others. ``foreign`` are keys of other shards' slots: parts of queues
     (`cluster.machine.queue_parts`), which nobody sees by their keys; ``in_part``
-    while a command is carried out for such a part. ``nodes`` is how many have the shard.
+    while a command is carried out for such a part; ``dropped`` are queues whose parts
+    are gone from here. ``nodes`` is how many have the shard.
     """
 
     def __init__(self, commands: Commands, slots: range = range(SLOTS), shards: int = 1) -> None:
@@ -99,6 +102,7 @@ class Machine:
         self.slots = slots
         self.shards = shards
         self.letters: dict[int, Letter] = {}
+        self.dropped: dict[bytes, Dropped] = {}
         self.foreign: dict[bytes, None] = {}
         self.in_part = False
         self.nodes = 1
@@ -126,6 +130,7 @@ class Machine:
             letters.DELIVERED: letters.delivered,
             letters.REFUSED: letters.refused,
             queue_parts.CALL: queue_parts.call,
+            queue_parts.DROP: queue_parts.drop,
             queue_lives.ARRIVE: queue_lives.arrive,
             queue_lives.COME_BACK: queue_lives.come_back,
         }
@@ -383,6 +388,7 @@ class Machine:
             waiters.begun,
             self.deadlocks,
             self.letters,
+            self.dropped,
         )
         return self.keyspace.begin_checkpoint(), msgspec.msgpack.encode(ledger)
 
@@ -393,7 +399,7 @@ class Machine:
             self.now_ms = self.log_ms = known.now_ms
             self.counter, self.issued, self.deadlocks = known.counter, known.issued, known.deadlocks
             self.waiters.begun = known.waits
-            self.letters = known.letters
+            self.letters, self.dropped = known.letters, known.dropped
             for waiter in known.waiters:
                 self.waiters.add(waiter)
             for key in self.sessions.restore(known.sessions):

@@ -60,11 +60,15 @@ class Settings(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Partition(msgspec.Struct, array_like=True, frozen=True):
-    """Which part of a queue this is that is spread over ``count`` shards; ``version`` grows with its settings'."""
+    """Which part of a queue this is that is spread over ``count`` shards.
+
+    ``version`` grows with its settings'; ``born`` was that of the queue when it was made.
+    """
 
     index: int
     count: int
     version: int
+    born: int = 0
 
 
 class Counters(msgspec.Struct, array_like=True):

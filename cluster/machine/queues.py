@@ -22,7 +22,7 @@ from cluster.machine.arguments import Options, bounded
 from cluster.machine.glob import matcher
 from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY, Message
 from cluster.machine.queue import SIGHTING, Origin, Queue, Settings, Sighting
-from cluster.machine.queue_lives import RINGS, forget, placed, restore, restore_part
+from cluster.machine.queue_lives import RINGS, placed, restore, restore_part
 from cluster.machine.queue_options import (
     MS_MAX,
     PLAIN_POP,
@@ -320,6 +320,12 @@ def purge(machine: Machine, args: list[bytes]) -> Reply:
         return dropped
     queue_lives.empty(machine, key, queue)
     return dropped + len(queue.living)
+
+
+def forget(machine: Machine, key: bytes, queue: Queue) -> None:
+    """The queue is not at ``key`` any more."""
+    queue_lives.forget(machine, key, queue)
+    queue_parts.left(machine, key, queue)
 
 
 def find(machine: Machine, key: bytes) -> Queue | None:

@@ -19,7 +19,7 @@ COMMANDS = (
         reply=(
             "`OK`; `-BUSYKEY` when it exists. `PARTITIONS` spreads it over so many shards, all at most: a message goes "
             "to one by its `GROUP`, else its `ID`, else in turn, and higher priority goes first within each. `MAXLEN` "
-            "is shared out evenly. Such a queue stays for good, and takes part in no transaction; `Q.PURGE` empties it."
+            "is shared out evenly. Such a queue takes part in no transaction, and cannot be renamed or copied."
         ),
         flags=("write", "denyoom", "fast"),
         keys=ONE_KEY,

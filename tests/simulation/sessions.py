@@ -213,10 +213,10 @@ class Session:
             self.shards.setdefault(op.shard, node.monotonic_ms)
         if name == b"EXEC":
             self._execute_transaction(op, shard)
-        elif process.partitions.are_made_by(route, args):
+        elif (news := process.partitions.news_of(route, args)) is not None:
             op.parts = 1
             place = Place(self, op.finish)  # type: ignore[arg-type]
-            shard.submit(process.partitions.creation(place, args[1]), shard.machine.handler(name), args)
+            shard.submit(process.partitions.hearing(place, news), shard.machine.handler(name), args)
         elif name in SESSION_COMMANDS:
             shard.submit(op, shard.machine.handler(name), args, origin=self.origin)
         else:

@@ -6,8 +6,14 @@ from collections import Counter
 from typing import Any
 
 import hiredis
+import msgspec
 import pytest
 
+from cluster.machine import queue_parts
+from cluster.machine.machine import Machine
+from cluster.machine.queue import Settings
+from cluster.machine.queue_parts import Shape
+from cluster.ring.slots import slot_of
 from resp_server.session import Session
 from tests.unit.several_nodes import SeveralNodes
 
@@ -101,7 +107,9 @@ def test_it_is_one_key(three: SeveralNodes) -> None:
     assert call(three, "n1", "TYPE jobs") == b"queue"
 
 
-@pytest.mark.parametrize("line", ["DEL jobs", "SET jobs x", "RENAME jobs jobs", "EXPIRE jobs 1", "LOCK.ACQUIRE jobs a"])
+@pytest.mark.parametrize(
+    "line", ["SET jobs x", "RENAME jobs jobs", "RENAME other jobs", "COPY jobs j", "LOCK.ACQUIRE jobs a"]
+)
 def test_nothing_else_touches_it(three: SeveralNodes, line: str) -> None:
     call(three, "n1", "Q.PUSH jobs m")
     assert "queue with partitions" in str(call(three, "n2", line))
@@ -110,9 +118,10 @@ def test_nothing_else_touches_it(three: SeveralNodes, line: str) -> None:
 
 def test_it_takes_part_in_no_transaction(three: SeveralNodes) -> None:
     client = three.connect("n1")
-    replies = parsed(three.send(client, "MULTI", "Q.PUSH jobs m", "EXEC"))
-    assert "queue with partitions" in str(replies[1])
-    assert str(replies[2]).startswith("EXECABORT")
+    for line in ("Q.PUSH jobs m", "DEL jobs"):
+        replies = parsed(three.send(client, "MULTI", line, "EXEC"))
+        assert "queue with partitions" in str(replies[1])
+        assert str(replies[2]).startswith("EXECABORT")
     assert call(three, "n1", "Q.LEN jobs") == 0
 
 
@@ -262,12 +271,153 @@ def test_a_node_that_has_not_heard_of_it_says_so(three: SeveralNodes) -> None:
     assert str(call(three, "n2", "Q.POP jobs")).startswith("TRYAGAIN")
 
 
-def test_flushall_empties_it(three: SeveralNodes) -> None:
+# Its end
+
+
+def late(nodes: SeveralNodes, client: Session | str, line: str) -> Any:
+    """One call, and its answer once there is one."""
+    session = nodes.connect(client) if isinstance(client, str) else client
+    received = [nodes.send(session, line)]
+
+    def came() -> bool:
+        received.append(nodes.received(session))
+        return any(received)
+
+    nodes.until(came)
+    [reply] = parsed(b"".join(received))
+    return reply
+
+
+def kept(nodes: SeveralNodes) -> int:
+    """How many replicas hold anything of the queue."""
+    return sum(
+        b"jobs" in shard.machine.keyspace.values for member in nodes.members.values() for shard in member.node.shards
+    )
+
+
+def settled(nodes: SeveralNodes) -> None:
+    """Waits until nothing has to be told to anybody any more."""
+    shards = [shard for member in nodes.members.values() for shard in member.node.shards]
+    nodes.until(lambda: not any(shard.machine.letters for shard in shards))
+    nodes.pass_time(200)
+
+
+@pytest.mark.parametrize("end", ["DEL jobs", "UNLINK other jobs", "FLUSHALL", "FLUSHDB", "PEXPIRE jobs 50"])
+@pytest.mark.parametrize("parts", [2, PARTS, SHARDS, 1])
+def test_it_ends_and_another_begins(three: SeveralNodes, end: str, parts: int) -> None:
+    """With another number of parts, or one; nothing of the first comes back."""
     for number in range(8):
+        call(three, "n1", f"Q.PUSH jobs old{number}")
+    assert late(three, "n2", end) in (1, b"OK")
+    if end.startswith("PEXPIRE"):
+        three.until(lambda: not any(member.node.atlas.queues for member in three.members.values()))
+    else:
+        assert not three.members["n2"].node.atlas.queues
+    assert call(three, "n2", "EXISTS jobs") == 0
+    assert late(three, "n2", f"Q.CREATE jobs PARTITIONS {parts} MAXLEN 1000") == b"OK"
+    for number in range(8):
+        assert isinstance(late(three, "n2", f"Q.PUSH jobs new{number}"), bytes)
+    settled(three)
+    assert call(three, "n3", "Q.LEN jobs") == 8
+    assert info(three)[b"partitions"] == parts
+    taken = [late(three, "n1", "Q.POP jobs")[0][1] for _ in range(8)]
+    assert sorted(taken) == [b"new%d" % number for number in range(8)]
+    assert late(three, "n1", "Q.POP jobs") is None
+    assert late(three, "n1", "DEL jobs") == 1
+    settled(three)
+    assert kept(three) == 0
+    assert call(three, "n3", "DBSIZE") == 0
+
+
+def test_who_has_not_heard_of_its_end_puts_nothing_where_nobody_looks(three: SeveralNodes) -> None:
+    old = dict(three.members["n3"].node.atlas.queues)
+    for number in range(8):
+        call(three, "n1", f"Q.PUSH jobs old{number}")
+    assert late(three, "n1", "DEL jobs") == 1
+    settled(three)
+    atlas = three.members["n3"].node.atlas
+    for line in ("Q.PUSH jobs m", "Q.MPUSH jobs m n", "Q.PUSH jobs m GROUP g"):
+        for _ in range(PARTS):
+            atlas.queues = dict(old)
+            assert str(call(three, "n3", line)).startswith("TRYAGAIN"), line
+    for line in ("Q.POP jobs", "Q.POP jobs BLOCK 0", "Q.ACK jobs 1-1", "Q.PURGE jobs"):
+        atlas.queues = dict(old)
+        assert str(call(three, "n3", line)).startswith("TRYAGAIN"), line
+    for line, nothing in (("Q.LEN jobs", 0), ("Q.PEEK jobs", None)):
+        atlas.queues = dict(old)
+        assert call(three, "n3", line) == nothing, line
+    assert kept(three) == 0
+    assert late(three, "n1", f"Q.CREATE jobs PARTITIONS {PARTS}") == b"OK"
+    atlas.queues = dict(old)
+    for _ in range(PARTS):
+        call(three, "n3", "Q.PUSH jobs m")
+    settled(three)
+    seen = call(three, "n1", "Q.LEN jobs")
+    assert isinstance(seen, int)
+    assert len([1 for _ in range(seen) if call(three, "n1", "Q.POP jobs") is not None]) == seen
+    assert call(three, "n1", "Q.POP jobs") is None
+
+
+def test_a_part_that_could_not_be_dropped_yet_does_not_come_back(three: SeveralNodes) -> None:
+    """The news of the end is held up, and the next queue of that name is there before it."""
+    for number in range(16):
+        call(three, "n1", f"Q.PUSH jobs old{number}")
+    home = three.members["n1"].node.shards[three.members["n1"].node.slot_shard[slot_of(b"jobs")]]
+    leader = three.members[home.leader or ""].node.shards[home.number]
+    version = leader.machine.next_id()
+    for member in three.members.values():
+        member.node.atlas.queues[b"jobs"] = Shape(version + 9, PARTS, Settings(), version + 9)
+    assert [call(three, name, "Q.LEN jobs") for name in three.members] == [0, 0, 0]
+    assert call(three, "n1", "Q.PEEK jobs COUNT 20") is None
+    for number in range(8):
+        call(three, "n1", f"Q.PUSH jobs new{number}")
+        for member in three.members.values():
+            member.node.atlas.queues[b"jobs"] = Shape(version + 9, PARTS, Settings(), version + 9)
+    found = [message[1] for message in call(three, "n1", "Q.PEEK jobs COUNT 20")]
+    assert sorted(found) == [b"new%d" % number for number in range(8)]
+
+
+def test_a_leader_is_lost_while_it_ends(three: SeveralNodes) -> None:
+    for number in range(16):
         call(three, "n1", f"Q.PUSH jobs m{number}")
-    assert call(three, "n1", "FLUSHALL") == b"OK"
-    assert call(three, "n2", "DBSIZE") == 0
+    client = three.connect("n1")
+    three.members["n1"].dispatcher.execute(client, [[b"DEL", b"jobs"]])
+    shards = [shard for member in three.members.values() for shard in member.node.shards]
+    three.until(lambda: any(shard.machine.letters for shard in shards))
+    three.cut.add("n3")
+    three.pass_time(3_000)
+    three.cut.clear()
+    three.until(lambda: kept(three) == 0 and not any(member.node.atlas.queues for member in three.members.values()))
+    settled(three)
+    assert late(three, "n2", "Q.CREATE jobs PARTITIONS 2") == b"OK"
     assert call(three, "n2", "Q.LEN jobs") == 0
-    for number in range(8):
-        call(three, "n1", f"Q.PUSH jobs m{number}")
-    assert call(three, "n2", "Q.LEN jobs") == 8
+
+
+def test_those_who_wait_for_it_are_told(three: SeveralNodes) -> None:
+    waiters = [three.connect(name) for name in three.members]
+    for client in waiters:
+        assert three.send(client, "Q.POP jobs BLOCK 0") == b""
+    assert late(three, "n1", "DEL jobs") == 1
+    settled(three)
+    for client in waiters:
+        assert three.received(client) == b"*-1\r\n"
+        assert three.send(client, "PING") == b"+PONG\r\n"
+
+
+def test_that_it_is_gone_is_forgotten_in_the_end(three: SeveralNodes) -> None:
+    assert late(three, "n1", "DEL jobs") == 1
+    settled(three)
+    system = three.members["n1"].node.system.machine
+    shard = next(shard.machine for shard in three.members["n1"].node.shards if shard.machine.dropped)
+    assert list(shard.dropped) == [b"jobs"]
+    again = Machine(shard.commands)
+    again.restore(shard.begin_checkpoint()[1], [])
+    assert again.dropped == shard.dropped
+    for one in (system, shard):
+        one.now_ms += 2 * queue_parts.REMEMBERED_MS
+    encode = msgspec.msgpack.encode
+    queue_parts.drop(shard, [queue_parts.DROP, b"other", encode((1, 2, 7))])
+    assert list(shard.dropped) == [b"other"]
+    assert [key for key in system.keyspace.values if key.startswith(b"queue:")] == [b"queue:jobs"]
+    system.handler(queue_parts.SHAPED)(system, [queue_parts.SHAPED, b"other", encode(Shape(7, 0, Settings()))])
+    assert [key for key in system.keyspace.values if key.startswith(b"queue:")] == [b"queue:other"]
