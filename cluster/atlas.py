@@ -1,5 +1,5 @@
-"""What the system group knows of the cluster beside its members: where shards are, who leaves or is lost, which queues
-are spread over shards.
+"""What the system group knows of the cluster beside its members: where shards are, who leaves or is lost or has no
+memory left, which queues are spread over shards.
 
 It is kept like any other data, as keys of the system's shard, written by
 commands of its own. A shard's place is reported by its leader whenever its
@@ -20,8 +20,8 @@ from cluster.machine.reply import OK, Reply
 
 LEAVING, LOST, UP = "leaving", "lost", "up"
 
-_PLACE, _MARK, _PAUSED, _QUEUE = b"place:", b"mark:", b"paused", b"queue:"
-_PLACED, _MARKED, _PAUSE = b"_SYSTEM.PLACED", b"_SYSTEM.MARKED", b"_SYSTEM.PAUSE"
+_PLACE, _MARK, _PAUSED, _QUEUE, _FULL = b"place:", b"mark:", b"paused", b"queue:", b"full:"
+_PLACED, _MARKED, _PAUSE, _FILLED = b"_SYSTEM.PLACED", b"_SYSTEM.MARKED", b"_SYSTEM.PAUSE", b"_SYSTEM.FILLED"
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
@@ -56,6 +56,9 @@ class Atlas:
         self.places: dict[int, Place] = {}
         self.marks = Marks((), ())
         self.paused = False
+        self.full: tuple[
+            str, ...
+        ] = ()  # the nodes that said they have no memory left; the same object until it changes
         self.queues: dict[bytes, Shape] = {}  # those that are spread over shards
         self._read_at = -1
 
@@ -72,6 +75,9 @@ class Atlas:
             tuple(node for node, mark in marked if mark == LOST.encode()),
         )
         self.paused = _PAUSED in values
+        full = tuple(sorted(key[len(_FULL) :].decode() for key in values if key.startswith(_FULL)))
+        if full != self.full:
+            self.full = full
         shaped = {key[len(_QUEUE) :]: queue_parts.decode(values[key]) for key in values if key.startswith(_QUEUE)}
         self.queues = {key: shape for key, shape in shaped.items() if shape.count}
 
@@ -93,6 +99,11 @@ def placed(machine: Machine, shard: int, place: Place) -> Call:
 def marked(machine: Machine, node: str, mark: str) -> Call:
     """The call that marks a node as `LEAVING`, `LOST` or `UP`; one that is to leave stays so until it is gone."""
     return machine.handler(_MARKED), [_MARKED, node.encode(), mark.encode()], b""
+
+
+def filled(machine: Machine, node: str, *, is_full: bool) -> Call:
+    """The call by which a node says that it has no memory left, or has again."""
+    return machine.handler(_FILLED), [_FILLED, node.encode(), b"1" if is_full else b"0"], b""
 
 
 def paused(machine: Machine, *, pause: bool) -> Call:
@@ -127,6 +138,15 @@ def _on_pause(machine: Machine, args: list[bytes]) -> Reply:
     return OK
 
 
+def _on_filled(machine: Machine, args: list[bytes]) -> Reply:
+    key = _FULL + args[1]
+    if args[2] == b"1":
+        machine.keyspace.put(key, b"1")
+    else:
+        machine.keyspace.remove(key)
+    return OK
+
+
 def _on_queue(machine: Machine, args: list[bytes]) -> Reply:
     """That a queue is gone is kept for a while: what is older may still come."""
     key, shape = _QUEUE + args[1], queue_parts.decode(args[2])
@@ -148,6 +168,13 @@ def _forget_gone(machine: Machine) -> None:
 
 
 COMMANDS = Commands(
-    handlers={queue_parts.SHAPED: _on_queue, _PLACED: _on_placed, _MARKED: _on_marked, _PAUSE: _on_pause}, retries={}
+    handlers={
+        queue_parts.SHAPED: _on_queue,
+        _PLACED: _on_placed,
+        _MARKED: _on_marked,
+        _PAUSE: _on_pause,
+        _FILLED: _on_filled,
+    },
+    retries={},
 )
 """What the system's shard can carry out."""

@@ -801,6 +801,12 @@ class Node:
             rows.append(RingRow(shard.number, first, last, voters, shard.leader, preferred, tuple(moving)))
         return tuple(rows)
 
+    def nodes_of(self, number: int) -> tuple[str, ...]:
+        """Every node with a replica of the shard, as far as is known here."""
+        shard = self.shards[number]
+        config = shard.raft.config
+        return (*config.voters, *config.learners) if shard.here else self.atlas.place(number).nodes
+
     def _counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """How many shards each node leads, and has a part in."""
         led: dict[str, int] = {}

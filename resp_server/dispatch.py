@@ -24,6 +24,7 @@ it is in one file.
 from __future__ import annotations
 
 from binascii import crc_hqx
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cluster.clients import no_leader
@@ -89,7 +90,12 @@ class Dispatcher:
 
     def hurry(self) -> None:
         """Takes up the fast way, unless all must be looked at: no writes now, or a slow log of microseconds."""
-        careful = self._server.refusal is not None or self._server.slowlog.watches_everything
+        self._full = self._node.atlas.full
+        careful = (
+            self._server.refusal is not None
+            or self._server.fullness.somewhere
+            or self._server.slowlog.watches_everything
+        )
         self._targets.redirecting = self._server.settings.routing is Routing.REDIRECT
         shards = self._node.shards
         self._only = None if len(shards) > 1 or self._targets.redirecting else shards[0]
@@ -248,6 +254,8 @@ class Dispatcher:
                 self._deliver_carefully(client, reply)
         for number, origin, reply in answers.woken:
             self._wake(number, origin, reply)
+        if self._full is not self._node.atlas.full:
+            self.hurry()
         if self._partitions.made:
             for session in self._partitions.known():
                 self._clear(session)
@@ -412,6 +420,7 @@ class Dispatcher:
             self._to_parts(session, route, args, shape)
             return
         parts, merge = self._targets.of(session, route, args)
+        self._check_room(route, args, [number for number, _ in parts])
         news = self._partitions.news_of(route, args)
         if merge is not None:
             self._spread(session, route, Shares(parts, merge), news)
@@ -483,14 +492,24 @@ class Dispatcher:
         if not route.logged:
             self._hold_readers(session)
 
+    def _check_room(self, route: Route, args: list[bytes], numbers: Sequence[int]) -> None:
+        """Raises ``-OOM`` where a command would take memory that one of these shards has not."""
+        fullness = self._server.fullness
+        if fullness.somewhere:
+            inner_at = route.command.inner_at
+            fullness.check(self._table.find(args[inner_at:]).command if inner_at else route.command, numbers)
+
     def _handler(self, session: Session, route: Route, shard: Shard, args: list[bytes]) -> Handler:
         return queue_parts.call if args[0] == queue_parts.CALL else self._calls.handler(session, route, shard)
 
     def _to_parts(self, session: Session, route: Route, args: list[bytes], shape: Shape) -> None:
         """Gives a command to the parts of its queue that are concerned."""
         if route.command.name not in ("Q.POP", "Q.REDRIVE"):
-            self._spread(session, route, self._partitions.shares(args, shape))
+            shares = self._partitions.shares(args, shape)
+            self._check_room(route, args, [number for number, _ in shares.parts])
+            self._spread(session, route, shares)
             return
+        self._check_room(route, args, self._partitions.shards_of(args[1], shape))
         self._partitions.walk(session, args, shape, self._place)
         if b"BLOCK" in map(bytes.upper, args):
             session.held = True
@@ -517,6 +536,7 @@ class Dispatcher:
         if merge is not None:
             raise cross_slot(f"'{route.name}' concerns several shards, and a transaction is in one")
         number = parts[0][0]
+        self._check_room(route, args, [number])
         known = transaction.shard
         if known is None and session.watched is not None:
             known = session.watched.number
@@ -550,6 +570,12 @@ class Dispatcher:
         number = transaction.shard
         if number is None:
             number = 0 if session.watched is None else session.watched.number
+        try:
+            for route, args in transaction.commands:
+                self._check_room(route, args, [number])
+        except CommandError as error:
+            self._server.unwatch(session)
+            raise CommandError(f"Transaction discarded because of: {error.code} {error.message}", "EXECABORT") from None
         watched, session.watched = session.watched is not None, None
         shard = session.written = self._server.shard(number)
         steps = transaction.in_shard

@@ -20,6 +20,7 @@ from cluster.ring.slots import slot_of
 from cluster.shard import Shard
 from resp_server.acknowledgements import Acknowledgements
 from resp_server.commands.table import Table
+from resp_server.fullness import Fullness
 from resp_server.observers import Observers
 from resp_server.peering import Listener, Sayings
 from resp_server.session import Session
@@ -168,6 +169,7 @@ class Server:
         self.edge = edge
         self.run_id = run_id
         self.acknowledgements = Acknowledgements(node)
+        self.fullness = Fullness(node)
         self.lines = Lines(settings.cache_max_bytes)
         self.observers = Observers(self)
         self.clients: dict[int, Session] = {}

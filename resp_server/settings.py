@@ -197,6 +197,13 @@ class Settings:
         size("64kb"), "32mb", SHARDS, "Bytes a second this node may send to bring new replicas up to date.", live=True
     )
 
+    maxmemory: int = setting(
+        size("0"),
+        "0",
+        LIMITS,
+        "Memory of the process past which writes that may take more get -OOM; 0 is no limit.",
+        live=True,
+    )
     maxclients: int = setting(integer(1, 2**32 - 1), "10000", LIMITS, "Clients connected at once.", live=True)
     proto_max_bulk_len: int = setting(size("1mb"), "512mb", LIMITS, "Longest argument or value.", live=True)
     client_query_buffer_limit: int = setting(

@@ -14,7 +14,6 @@ from resp_server.settings import SettingError, Settings
 FIXED = {
     "appendonly": "yes",
     "databases": "1",
-    "maxmemory": "0",
     "maxmemory-policy": "noeviction",
     "notify-keyspace-events": "",
     "replicaof": "",

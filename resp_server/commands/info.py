@@ -89,8 +89,8 @@ def _memory(server: Server) -> Fields:
         "number_of_cached_scripts": 0,
         "number_of_functions": 0,
         "number_of_libraries": 0,
-        "maxmemory": 0,
-        "maxmemory_human": "0B",
+        "maxmemory": server.settings.maxmemory,
+        "maxmemory_human": memory.human(server.settings.maxmemory),
         "maxmemory_policy": "noeviction",
     }
 

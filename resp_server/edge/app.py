@@ -37,12 +37,15 @@ from resp_server.edge.peers import Peers
 from resp_server.edge.reactor import Reactor
 from resp_server.edge.snapshots import Snapshots
 from resp_server.logs import LOGGER
+from resp_server.memory import measure
 from resp_server.protocol.requests import Limits
 from resp_server.server import Server
 from resp_server.session import Session
 from resp_server.settings import ReadMode, Settings
 
 SWEEP_S = 1.0
+WEIGH_S = 0.1
+"""How often it is looked whether ``maxmemory`` is reached."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 DESCRIPTORS_KEPT = 96
 """For the data folder, the log, the listening sockets and the other nodes."""
@@ -150,6 +153,7 @@ class App:
             nursery.start_soon(self._peers.run)
             nursery.start_soon(self._mend)
             nursery.start_soon(self._sweep)
+            nursery.start_soon(self._weigh)
             await self._stop.wait()
             await self._hand_leadership_over()
             nursery.cancel_scope.cancel()
@@ -180,6 +184,13 @@ class App:
     async def _mend(self) -> None:
         while True:
             await self._disk.mend()
+
+    async def _weigh(self) -> None:
+        while True:
+            limit_bytes = self._server.settings.maxmemory
+            if self._server.fullness.weigh(measure().used_bytes if limit_bytes else 0, limit_bytes):
+                self._dispatcher.hurry()
+            await trio.sleep(WEIGH_S)
 
     async def _sweep(self) -> None:
         while True:
