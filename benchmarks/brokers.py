@@ -2,18 +2,18 @@
 
 Each is three nodes on this machine, with 50 clients on connections of their
 own, spread over the nodes, in one loop (`wires`) of one thread, and messages of
-100 bytes. What is awaited is the same: a producer waits until its message is
-confirmed, a consumer has as many messages under way as it takes at once.
-What the protocols leave different is in their favour:
+100 bytes. What is awaited is the same:
+a producer waits until its message is confirmed; a consumer has as many messages
+under way as it takes at once, and either waits until its acknowledgement is
+answered or takes more along with it, on both sides.
 
-- RabbitMQ does not confirm acknowledgements, so nobody waits for one (32 are
-  acknowledged with one), and pushes messages without being asked.
-- NATS is measured both with acknowledgements that are answered, as ours are
-  (``AckSync``), and without (``-ack``). It is asked for every message.
+- RabbitMQ confirms no acknowledgement, so nobody waits for one there, nor does our
+  consumer. It pushes messages without being asked, and 32 are acknowledged with one.
+- NATS is measured both ways, waiting (``AckSync``) and not (``-ack``). It is asked for every message.
 - NATS syncs its files every two minutes unless told otherwise. What it has
-  confirmed by then is in the memory of three systems, which is not what ours and RabbitMQ
-  mean by durable: only the measures named ``synced`` are (``sync_interval:
-  always``, which Debian's 2.9 does not know).
+  confirmed is until then in the memory of three systems, which is not what
+  RabbitMQ and we mean by durable: only the measures named ``synced`` are
+  comparable (``sync_interval: always``, which Debian's 2.9 does not know yet).
 
 Their own client libraries are what programs would use, but on a machine of few
 processors whatever they use is taken from the servers. So both protocols are
@@ -125,8 +125,8 @@ def woken(name: str, cluster: Callable[[], AbstractContextManager[Broker]]) -> S
     return samplers
 
 
-def _worked_off(batch: int, endpoints: Sequence[Endpoint], messages: int) -> Carried:
-    return flow.worked_off(endpoints, messages, batch)
+def _worked_off(take: flow.Consumer, batch: int, endpoints: Sequence[Endpoint], messages: int) -> Carried:
+    return flow.worked_off(endpoints, messages, batch, take=take)
 
 
 def _rabbit_works_off(batch: int, rabbit: Rabbit, messages: int) -> Pace:
@@ -146,7 +146,7 @@ def _wake(name: str, beside: str, cluster: Callable[[], AbstractContextManager[B
 
 
 def _against_rabbit() -> list[Measure]:
-    name, cluster = "RabbitMQ", rabbit_cluster
+    name, cluster, not_waiting = "RabbitMQ", rabbit_cluster, flow.pipelined_consumer
     return [
         _rate(
             "queue-rabbit-push", "50 push", name,
@@ -154,10 +154,10 @@ def _against_rabbit() -> list[Measure]:
         ),
         *(
             _rate(
-                f"queue-rabbit-flow{end}", f"25 push, 25 pop and ack{what}", name,
-                rates(name, cluster, partial(_worked_off, batch), partial(_rabbit_works_off, batch)),
+                f"queue-rabbit-flow{end}", f"25 push, 25 take{what}", name,
+                rates(name, cluster, partial(_worked_off, not_waiting, batch), partial(_rabbit_works_off, batch)),
             )
-            for end, what, batch in (("", "", 1), ("-32", ", 32 at a time", BATCH))
+            for end, what, batch in (("", ", not waiting", 1), ("-32", ", 32, not waiting", BATCH))
         ),
         _wake("queue-rabbit-wake", name, cluster),
     ]  # fmt: skip
@@ -165,11 +165,13 @@ def _against_rabbit() -> list[Measure]:
 
 def _against_nats(prefix: str, name: str, *, synced: bool) -> list[Measure]:
     cluster = partial(jetstream_cluster, synced=synced)
+    waiting = flow.consumer, jetstream.double_consumer
+    not_waiting = flow.pipelined_consumer, jetstream.consumer
     loads = [
-        ("flow", "", 1, jetstream.double_consumer),
-        ("flow-ack", ", theirs unanswered", 1, jetstream.consumer),
-        ("flow-32", ", 32 at a time", BATCH, jetstream.double_consumer),
-        ("flow-32-ack", ", 32 at a time, theirs unanswered", BATCH, jetstream.consumer),
+        ("flow", "", 1, *waiting),
+        ("flow-ack", ", not waiting", 1, *not_waiting),
+        ("flow-32", ", 32 at a time", BATCH, *waiting),
+        ("flow-32-ack", ", 32, not waiting", BATCH, *not_waiting),
     ]
     return [
         _rate(
@@ -178,10 +180,10 @@ def _against_nats(prefix: str, name: str, *, synced: bool) -> list[Measure]:
         ),
         *(
             _rate(
-                f"{prefix}-{load}", f"25 push, 25 pop and ack{what}", name,
-                rates(name, cluster, partial(_worked_off, batch), partial(_nats_works_off, take, batch)),
+                f"{prefix}-{load}", f"25 push, 25 take{what}", name,
+                rates(name, cluster, partial(_worked_off, ours, batch), partial(_nats_works_off, theirs, batch)),
             )
-            for load, what, batch, take in loads
+            for load, what, batch, ours, theirs in loads
         ),
         _wake(f"{prefix}-wake", name, cluster),
     ]  # fmt: skip

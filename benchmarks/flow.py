@@ -42,35 +42,50 @@ def _queue() -> str:
     return f"flow:{next(_names)}"
 
 
-def setter(messages: int) -> Talk:
-    """Sets a key, again and again."""
+def setter(messages: int, left: list[int]) -> Talk:
+    """Sets a key, again and again; what is done is counted in ``left``, which all share."""
     for _ in range(messages):
         yield request("SET", f"key:{next(_names) % 1000}", PAYLOAD)
+        left[0] -= 1
 
 
-def producer(queue: str, messages: int, batch: int = 1) -> Talk:
+def producer(queue: str, messages: int, left: list[int], batch: int = 1) -> Talk:
     """Pushes so many messages, ``batch`` with each command."""
     one = request("Q.PUSH", queue, PAYLOAD) if batch == 1 else request("Q.MPUSH", queue, *[PAYLOAD] * batch)
     for _ in range(messages // batch):
         yield one
+        left[0] -= batch
 
 
 def consumer(queue: str, left: list[int], batch: int = 1) -> Talk:
-    """Takes up to ``batch`` messages and acknowledges them, until ``left[0]``, which all share, is none."""
-    pop = request("Q.POP", queue, "COUNT", str(batch), "BLOCK", "50")
-    while left[0] > 0:
+    """Takes up to ``batch`` messages and acknowledges them, and takes more once it knows that this was in time."""
+    pop = request("Q.POP", queue, "COUNT", str(batch), "BLOCK", "0")
+    while True:
         messages = yield pop
-        if messages:
-            acknowledged = yield request("Q.ACK", queue, *(message[0] for message in messages))
-            left[0] -= acknowledged
+        acknowledged = yield request("Q.ACK", queue, *(message[0] for message in messages))
+        left[0] -= acknowledged
+
+
+def pipelined_consumer(queue: str, left: list[int], batch: int = 1) -> Talk:
+    """The same, but takes more along with the acknowledgement, whose answer comes first."""
+    pop = request("Q.POP", queue, "COUNT", str(batch), "BLOCK", "0")
+    sent = pop
+    while True:
+        messages = yield sent
+        acknowledged = yield request("Q.ACK", queue, *(message[0] for message in messages)) + pop
+        left[0] -= acknowledged
+        sent = b""
+
+
+Consumer: TypeAlias = "Callable[[str, list[int], int], Talk]"
+"""Of a queue, counting in what all share, so many at a time."""
 
 
 class Resp:
-    """A client's connection: its talk in RESP, one command under way."""
+    """A client's connection: its talk in RESP, which is sent each reply."""
 
-    def __init__(self, talk: Talk, open_talks: list[int]) -> None:
+    def __init__(self, talk: Talk) -> None:
         self._talk = talk
-        self._open = open_talks
         self._reader = hiredis.Reader(replyError=hiredis.ReplyError)
 
     def start(self) -> bytes:
@@ -78,29 +93,25 @@ class Resp:
         return next(self._talk)
 
     def receive(self, data: bytes) -> bytes:
-        """The next command once the reply is whole; counts itself out with the last."""
+        """What is sent upon the replies that are whole now; nothing when the talk has ended."""
         self._reader.feed(data)
-        reply = self._reader.gets()
-        if isinstance(reply, hiredis.ReplyError):
-            raise MeasureFailed(f"a client was told -{reply}")
-        if reply is False:
-            return b""
-        try:
-            return self._talk.send(reply)
-        except StopIteration:
-            self._open[0] -= 1
-            return b""
+        sent = b""
+        while (reply := self._reader.gets()) is not False:
+            if isinstance(reply, hiredis.ReplyError):
+                raise MeasureFailed(f"a client was told -{reply}")
+            with suppress(StopIteration):  # whose client has done its part
+                sent += self._talk.send(reply)
+        return sent
 
 
-def talk(endpoints: Sequence[Endpoint], talks: Sequence[Talk]) -> Pace:
-    """Lets each client talk through a connection of its own, to a node of its turn, until all are done."""
-    open_talks = [len(talks)]
+def talk(endpoints: Sequence[Endpoint], talks: Sequence[Talk], left: list[int]) -> Pace:
+    """Lets each client talk through a connection of its own, to a node of its turn, until nothing is left to do."""
     with ExitStack() as until:
         links = [
-            (until.enter_context(endpoints[number % len(endpoints)].connect(SILENCE_SECONDS)), Resp(one, open_talks))
+            (until.enter_context(endpoints[number % len(endpoints)].connect(SILENCE_SECONDS)), Resp(one))
             for number, one in enumerate(talks)
         ]
-        return carry(links, lambda: open_talks[0] == 0)
+        return carry(links, lambda: left[0] <= 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,26 +130,33 @@ class Carried:
 def pushed(endpoints: Sequence[Endpoint], messages: int) -> Carried:
     """What so many producers push."""
     queue, each = _queue(), messages // CLIENTS
-    return Carried(each * CLIENTS, talk(endpoints, [producer(queue, each) for _ in range(CLIENTS)]))
+    left = [each * CLIENTS]
+    return Carried(left[0], talk(endpoints, [producer(queue, each, left) for _ in range(CLIENTS)], left))
 
 
 def were_set(endpoints: Sequence[Endpoint], messages: int) -> Carried:
     """Keys that as many clients set."""
     each = messages // CLIENTS
-    return Carried(each * CLIENTS, talk(endpoints, [setter(each) for _ in range(CLIENTS)]))
+    left = [each * CLIENTS]
+    return Carried(left[0], talk(endpoints, [setter(each, left) for _ in range(CLIENTS)], left))
 
 
-def worked_off(endpoints: Sequence[Endpoint], messages: int, batch: int, partitions: int = 1) -> Carried:
-    """Messages from half of the clients to the other half, acknowledged."""
+def worked_off(
+    endpoints: Sequence[Endpoint], messages: int, batch: int, *, partitions: int = 1, take: Consumer = consumer
+) -> Carried:
+    """Messages from half of the clients to the other half, which ``take`` and acknowledge them."""
     queue, half = _queue(), CLIENTS // 2
     if partitions > 1:
         ask(endpoints[0], "Q.CREATE", queue, "PARTITIONS", str(partitions))
         for endpoint in endpoints:
             _wait_until_known(endpoint, queue)
     each = messages // half // batch * batch
-    left = [each * half]
-    talks = [producer(queue, each, batch) for _ in range(half)] + [consumer(queue, left, batch) for _ in range(half)]
-    return Carried(each * half, talk(endpoints, talks))
+    left = [2 * each * half]
+    talks = [
+        *(producer(queue, each, left, batch) for _ in range(half)),
+        *(take(queue, left, batch) for _ in range(half)),
+    ]
+    return Carried(each * half, talk(endpoints, talks, left))
 
 
 def _wait_until_known(endpoint: Endpoint, queue: str) -> None:
@@ -222,7 +240,7 @@ MEASURES = (
     ),
     Measure(
         "queue-flow-parts", "16 shards, 8 partitions: push, pop, ack", "/s", "our SET", 0.2, True,
-        _against_set(lambda endpoints, messages: worked_off(endpoints, messages, 1, 8), "--shards", "16"),
+        _against_set(lambda endpoints, messages: worked_off(endpoints, messages, 1, partitions=8), "--shards", "16"),
     ),
     Measure("queue-wake", "push to a waiting consumer: p99", "ms", "", 5.0, False, woken),
 )  # fmt: skip

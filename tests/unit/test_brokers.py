@@ -12,13 +12,13 @@ from functools import partial
 
 import pytest
 
-from benchmarks import amqp, jetstream, nats, rabbit
+from benchmarks import amqp, flow, jetstream, nats, rabbit
 from benchmarks.amqp import BODY, DELIVER, HEADER, METHOD, Amqp, Confirmed, Delivered, ack, frame, method, publish
 from benchmarks.bench import Bench
 from benchmarks.brokers import MEASURES, QUANTUM, Side
 from benchmarks.flow import Carried
 from benchmarks.nats import Message, Nats
-from benchmarks.probes import Endpoint, MeasureFailed, Pace
+from benchmarks.probes import Endpoint, MeasureFailed, Pace, request
 from benchmarks.run_benchmarks import take
 from benchmarks.wires import carry
 from tests.servers import HOST
@@ -201,6 +201,19 @@ def test_a_consumer_that_wants_answers_pulls_again_after_the_last_of_them() -> N
     assert (talk.send(Message(b"", b"")), left) == (b"", [1])
     assert talk.send(Message(b"back2", b"x")) == b"PUB back2 in 4\r\n+ACK\r\n"
     assert (talk.send(Message(b"", b"")), left) == (PULLED, [0])
+
+
+def test_what_all_have_left_to_do_is_counted_together() -> None:
+    left = [5]
+    one, other = flow.consumer("q", left), flow.pipelined_consumer("q", left, batch=2)
+    pop = {size: request("Q.POP", "q", "COUNT", str(size), "BLOCK", "0") for size in (1, 2)}
+    assert (next(one), next(other)) == (pop[1], pop[2])
+    assert one.send([[b"a", b"x"]]) == request("Q.ACK", "q", "a")
+    assert other.send([[b"b", b"x"], [b"c", b"x"]]) == request("Q.ACK", "q", "b", "c") + pop[2]
+    assert (other.send(2), one.send(1), left) == (b"", pop[1], [2])
+    sender = flow.producer("q", 2, left, batch=2)
+    assert next(sender) == request("Q.MPUSH", "q", flow.PAYLOAD, flow.PAYLOAD)
+    assert (flow.Resp(sender).receive(b"*2\r\n$1\r\nd\r\n$1\r\ne\r\n"), left) == (b"", [0])
 
 
 def test_a_server_that_leaves_ends_the_loop() -> None:
