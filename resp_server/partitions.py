@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cluster.machine import queue_parts
+from cluster.machine.queue import Settings
 from cluster.machine.queue_options import (
     PLAIN_POP,
     PLAIN_PUSH,
@@ -25,6 +26,7 @@ from cluster.machine.queue_options import (
     read_pop,
     read_push,
     read_redrive,
+    read_settings,
 )
 from cluster.machine.queue_parts import CONSUMERS, UNTAKE, Shape, part_call, part_of
 from cluster.machine.reply import NULL_ARRAY, WAITING, CommandError, Reply
@@ -33,6 +35,7 @@ from resp_server.commands.spreading import Merge, Shares, total
 from resp_server.places import NOBODY, Place
 
 if TYPE_CHECKING:
+    from cluster.node import Node
     from resp_server.commands.table import Route
     from resp_server.server import Server
     from resp_server.session import Session
@@ -41,7 +44,7 @@ TURN_EVERY = 8
 """Of so many calls of Q.POP one does not begin with the nearest part."""
 
 KNOWN_MS = 1_000.0
-"""How long a Q.CREATE waits at most for this node to know of what it made, and DEL for the news of what it deleted."""
+"""How long a Q.CREATE waits at most for all nodes to know of what it made, and DEL for the news of what it deleted."""
 
 FLUSHING = frozenset({"FLUSHALL", "FLUSHDB"})
 DELETING = FLUSHING | {"DEL", "UNLINK"}
@@ -79,7 +82,7 @@ class Partitions:
         queues, name = self._node.atlas.queues, route.command.name
         if name == "Q.CREATE" and len(self._node.shards) > 1:
             known = {key: queues[key] for key in args[1:2] if key in queues}
-            made = args[1] if b"PARTITIONS" in map(bytes.upper, args[2:]) else None
+            made = args[1] if _is_spread(args) else None
             return None if made is None and not known else News(known, made)
         if name in DELETING:
             keys = queues if name in FLUSHING else dict.fromkeys(args[1:])
@@ -191,15 +194,14 @@ class Partitions:
     # Making and deleting them
 
     def known(self) -> list[Session]:
-        """Answers those whose queues this node knows of by now, or who have waited long enough; whom."""
-        queues, now_ms = self._node.atlas.queues, self._node.monotonic_ms
-        told = [one for one in self.made if one.news.is_heard(queues) or now_ms >= one.until_ms]
+        """Answers those whose news are known by now, or who have waited long enough; whom."""
+        told = [one for one in self.made if one.is_over()]
         self.made[:] = [one for one in self.made if one not in told]
         return [one.session for one in told if one.answer()]
 
     def hearing(self, place: Place, news: News) -> Hearing:
-        """The client of a command that is answered once this node has heard."""
-        return Hearing(place, news, self.made, self._node.monotonic_ms + KNOWN_MS)
+        """The client of a command that is answered once that is known."""
+        return Hearing(self._node, place, news, self.made)
 
 
 # One part after the other
@@ -335,28 +337,33 @@ class News:
     """That queues which are ``known`` are gone, and one is ``made``."""
 
     def __init__(self, known: dict[bytes, Shape], made: bytes | None = None) -> None:
+        self.made = made
         self._known = known
-        self._made = made
 
     def is_heard(self, queues: dict[bytes, Shape]) -> bool:
         """Whether it is, where these are the queues."""
         old = any(key in queues and queues[key].born == shape.born for key, shape in self._known.items())
-        return not old and (self._made is None or self._made in queues)
+        return not old and (self.made is None or self.made in queues)
 
 
 class Hearing:
     """The client of a command that made or deleted a queue with parts: answered once its node has heard of that.
 
-    When it has, all that is sent to what is gone is refused.
+    When it has, all that is sent to what is gone is refused. Of what is made every node that is in touch with this
+    one has to know. So the shape is logged in the system group once more, which changes nothing: who has that entry
+    on its disk was told with it that the one before is committed.
     """
 
-    def __init__(self, place: Place, news: News, made: list[Hearing], until_ms: float) -> None:
+    def __init__(self, node: Node, place: Place, news: News, made: list[Hearing]) -> None:
         self.session = place.session
-        self.news = news
-        self.until_ms = until_ms
+        self._node = node
         self._place = place
+        self._news = news
         self._made = made
+        self._until_ms = node.monotonic_ms + KNOWN_MS
         self._reply: Reply = None
+        self._asks = False
+        self._index: int | None = None  # in the system's log, not before the second entry
 
     def fill(self, reply: Reply) -> bool:
         """As for a `Place`."""
@@ -366,9 +373,41 @@ class Hearing:
         self._made.append(self)
         return False
 
+    def is_over(self) -> bool:
+        """Whether it is known, or was waited for long enough."""
+        queues, made = self._node.atlas.queues, self._news.made
+        if self._node.monotonic_ms >= self._until_ms:
+            return True
+        return self._news.is_heard(queues) and (made is None or self._is_everywhere(made, queues[made]))
+
+    def _is_everywhere(self, made: bytes, shape: Shape) -> bool:
+        node = self._node
+        others = [name for name in node.members.members if name != node.name and node.reachable(name)]
+        if not others or self._index is not None:
+            matches, index = node.system.matches(), self._index or 0
+            return all(matches.get(name, 0) >= index for name in others)
+        if not self._asks:
+            self._asks = True
+            machine, args = node.system.machine, queue_parts.published(made, shape)
+            node.ask(node.system, machine.handler(args[0]), args, self._logged, logged=True)
+        return False
+
+    def _logged(self, reply: Reply) -> None:
+        self._asks = False
+        if type(reply) is not CommandError:
+            self._index = self._node.system.last_index
+
     def answer(self) -> bool:
         """It is known."""
         return self._place.fill(self._reply)
+
+
+def _is_spread(args: Sequence[bytes]) -> bool:
+    """Whether a Q.CREATE makes parts; what is wrong with it the queue's shard will say."""
+    try:
+        return read_settings(list(args), args[1], Settings()).partitions > 1
+    except CommandError:
+        return False
 
 
 def without_block(args: list[bytes]) -> list[bytes]:

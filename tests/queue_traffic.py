@@ -22,6 +22,7 @@ from tests.callers import DID_NOT_HAPPEN, MAY_HAVE_HAPPENED, NotDone, Unsure
 from tests.clusters import Cluster, Node, text_of
 from tests.queue_history import CLOCKS_DIFFER_S, Delivery, Ending, Item, QueueHistory, account
 from tests.raw_client import Word, packed
+from tests.rings import Ring
 from tests.servers import HOST, wait_until
 
 REPLY_SECONDS = 3.0
@@ -50,6 +51,17 @@ class Plan:
     @property
     def is_spread(self) -> bool:
         return "PARTITIONS" in self.options
+
+
+def three_queues(ring: Ring, run: str) -> list[Plan]:
+    """A queue of one part, one of eight, and one whose dead letters go to a queue of another shard."""
+    dying = f"dying {run}"
+    grave = ring.key_in((ring.of(dying).shard + 1) % len(ring.rows), f"grave {run}")
+    return [
+        Plan(f"one {run}", ()),
+        Plan(f"eight {run}", ("PARTITIONS", 8)),
+        Plan(dying, ("DLQ", grave, "MAXDELIVERIES", 3, "BACKOFF", 5, 50), groups=False, dlq=grave),
+    ]
 
 
 class Visitor:

@@ -144,8 +144,12 @@ def publish(machine: Machine, key: bytes, queue: Queue) -> None:
     """Lets every node know of the shape of a queue of which this is the first part, if it is."""
     part = queue.partition
     if part is not None:
-        shape = Shape(part.version, part.count, queue.settings, part.born)
-        post(machine, [SHAPED, key, _encode(shape)], [])
+        post(machine, published(key, Shape(part.version, part.count, queue.settings, part.born)), [])
+
+
+def published(key: bytes, shape: Shape) -> list[bytes]:
+    """The command by which the system group knows of a shape; a second time it changes nothing."""
+    return [SHAPED, key, _encode(shape)]
 
 
 # Its end

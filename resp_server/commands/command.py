@@ -82,7 +82,7 @@ class Command:
     that ``ends_transaction``, or would begin another, is carried out at once
     instead of being queued in it. One that stands ``alone`` waits until all
     before it on its connection is answered, because it changes how the client's
-    commands or replies are treated.
+    commands or replies are treated. A ``careful`` one is more than a write where there are several shards.
     ``spread`` says how it is carried out when it may concern several shards;
     without it all its keys must be in one. ``inner_at`` is where the name of
     another command stands among its arguments, whose keys are its keys too.
@@ -112,6 +112,7 @@ class Command:
     inner_at: int = 0
     ends_transaction: bool = False
     alone: bool = False
+    careful: bool = False
     subcommands: tuple[Command, ...] = ()
 
     @property

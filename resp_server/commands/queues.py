@@ -19,12 +19,14 @@ COMMANDS = (
         reply=(
             "`OK`; `-BUSYKEY` when it exists. `PARTITIONS` spreads it over so many shards, all at most: a message goes "
             "to one by its `GROUP`, else its `ID`, else in turn, and higher priority goes first within each. `MAXLEN` "
-            "is shared out evenly. Such a queue takes part in no transaction, and cannot be renamed or copied."
+            "is shared out evenly. Such a queue takes part in no transaction, and cannot be renamed or copied; "
+            "`OK` comes when all nodes in touch know of it, within a second."
         ),
         flags=("write", "denyoom", "fast"),
         keys=ONE_KEY,
         example="Q.CREATE mail VISIBILITY 60000 MAXDELIVERIES 5 MAXLEN 100000",
         run=queues.create,
+        careful=True,
     ),
     Command(
         name="Q.CONFIG",

@@ -136,7 +136,7 @@ class Table:
             route = self._routes[name] = Route(command)
             if route.fast:
                 self.fast[name] = self.fast[name.lower()] = route
-                if command.keys == ONE_KEY:
+                if command.keys == ONE_KEY and not command.careful:
                     self.fast_by_key[name] = self.fast_by_key[name.lower()] = route
             if command.subcommands:
                 self._subroutes[name] = {one.name.split(" ")[1].encode(): Route(one) for one in command.subcommands}

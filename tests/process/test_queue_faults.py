@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clusters import UNHURRIED, Cluster, new_cluster, sepakat
-from tests.queue_traffic import Plan, traffic
-from tests.rings import REPLICAS, Ring, ring_of, wait_for_ring
+from tests.queue_traffic import Plan, three_queues, traffic
+from tests.rings import REPLICAS, ring_of, wait_for_ring
 from tests.troubles import (
     Trouble,
     deafen,
@@ -54,21 +54,13 @@ def cluster(one_cluster: Cluster) -> Iterator[Cluster]:
     one_cluster.check_output()
 
 
-def plans(ring: Ring) -> list[Plan]:
-    """A queue of one part, one of eight, and one whose dead letters go to a queue of another shard."""
-    run = next(_runs)
-    dying = f"dying {run}"
-    there = (ring.of(dying).shard + 1) % SHARDS
-    grave = ring.key_in(there, f"grave {run}")
-    return [
-        Plan(f"one {run}", ()),
-        Plan(f"eight {run}", ("PARTITIONS", 8)),
-        Plan(dying, ("DLQ", grave, "MAXDELIVERIES", 3, "BACKOFF", 5, 50), groups=False, dlq=grave),
-    ]
+def queues(cluster: Cluster) -> list[Plan]:
+    """Three that no other test uses."""
+    return three_queues(ring_of(cluster["n1"]), f"{next(_runs)}")
 
 
 def test_in_peace_nothing_comes_twice(cluster: Cluster) -> None:
-    with traffic(cluster, plans(ring_of(cluster["n1"])), seed=1) as running:
+    with traffic(cluster, queues(cluster), seed=1) as running:
         running.goes_on(200)
         running.finish()
         running.check(calm=True)
@@ -79,7 +71,7 @@ def test_in_peace_nothing_comes_twice(cluster: Cluster) -> None:
 )
 def test_nothing_is_lost_or_out_of_order(cluster: Cluster, trouble: Trouble) -> None:
     chance = random.Random(trouble.__name__)
-    with traffic(cluster, plans(ring_of(cluster["n1"])), seed=2) as running:
+    with traffic(cluster, queues(cluster), seed=2) as running:
         running.goes_on()
         for _ in range(2):
             running.fault(f"begin of {trouble.__name__}")
@@ -93,7 +85,7 @@ def test_shards_move_under_queues(cluster: Cluster) -> None:
     """A node joins, and is removed again."""
     members = cluster.serving
     name = f"n{len(members) + 1}"
-    with traffic(cluster, plans(ring_of(cluster["n1"])), seed=3) as running:
+    with traffic(cluster, queues(cluster), seed=3) as running:
         running.goes_on()
         new = cluster.newcomer(name, cluster["n1"])
         running.fault(f"{name} joins")

@@ -14,6 +14,7 @@ from cluster.machine.machine import Machine
 from cluster.machine.queue import Settings
 from cluster.machine.queue_parts import Shape
 from cluster.ring.slots import slot_of
+from resp_server.partitions import KNOWN_MS
 from resp_server.session import Session
 from tests.unit.several_nodes import SeveralNodes
 
@@ -24,11 +25,19 @@ PARTS = 4
 @pytest.fixture
 def three() -> SeveralNodes:
     nodes = SeveralNodes(3, SHARDS)
-    assert (
-        nodes.ask("n1", f"Q.CREATE jobs PARTITIONS {PARTS} VISIBILITY 5000 MAXDELIVERIES 2 BACKOFF 0 0") == b"+OK\r\n"
-    )
-    nodes.until(lambda: all(member.node.atlas.queues for member in nodes.members.values()))
+    made = create(nodes, "n1", f"Q.CREATE jobs PARTITIONS {PARTS} VISIBILITY 5000 MAXDELIVERIES 2 BACKOFF 0 0")
+    assert made == b"+OK\r\n"
     return nodes
+
+
+def create(nodes: SeveralNodes, name: str, line: str) -> bytes:
+    """Makes a queue, which takes until others are known to know of it; the answer."""
+    client = nodes.connect(name)
+    told = nodes.send(client, line)
+    if not told:
+        nodes.until(lambda: client.out)
+        told = nodes.received(client)
+    return told
 
 
 def parsed(data: bytes) -> list[Any]:
@@ -95,6 +104,27 @@ def test_several_are_made_at_once(three: SeveralNodes) -> None:
     three.pass_time(1_500)
     for client in clients:
         assert three.received(client) == b"+OK\r\n-BUSYKEY Target queue already exists.\r\n"
+
+
+@pytest.mark.parametrize("maker", ["n1", "n2", "n3"])
+def test_who_is_told_that_it_is_made_finds_it_at_every_node(three: SeveralNodes, maker: str) -> None:
+    for number in range(5):
+        three.pass_time(10 * number)  # at any moment between two heartbeats
+        assert create(three, maker, f"Q.CREATE {maker}.{number} PARTITIONS 2") == b"+OK\r\n"
+        assert all(f"{maker}.{number}".encode() in one.node.atlas.queues for one in three.members.values())
+    assert call(three, maker, f"Q.CREATE {maker} PARTITIONS 1") == b"OK"
+    assert str(call(three, maker, f"Q.CREATE {maker}.x PARTITIONS 0")).startswith("ERR")
+
+
+def test_a_node_that_is_away_is_not_waited_for(three: SeveralNodes) -> None:
+    three.cut.add("n3")
+    three.pass_time(3_000)
+    began_ms = three.now_ms
+    assert create(three, "n1", "Q.CREATE without PARTITIONS 2") == b"+OK\r\n"
+    assert three.now_ms - began_ms < KNOWN_MS
+    assert b"without" in three.members["n2"].node.atlas.queues
+    three.cut.clear()
+    three.until(lambda: b"without" in three.members["n3"].node.atlas.queues)
 
 
 def test_it_is_one_key(three: SeveralNodes) -> None:
