@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -14,6 +15,20 @@ MS_MAX = 2**48  # any time a client may name; far beyond that is a mistake
 PARTITIONS_MAX = 16384
 PEEK_COUNT = 10
 REASON_BYTES_MAX = 4096
+
+
+class Words(Options):
+    """Options of which each may be given once."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[bytes]:
+        seen: list[bytes] = []
+        for word in super().__iter__():
+            if word in seen:
+                raise syntax_error()
+            seen.append(word)
+            yield word
 
 
 class Limits(NamedTuple):
@@ -72,7 +87,7 @@ PLAIN_POP = PopOptions()
 def read_settings(args: list[bytes], key: bytes, settings: Settings) -> Settings:
     """``settings`` with the changes that follow the key of Q.CREATE or Q.CONFIG; an empty DLQ means none."""
     changes: dict[str, object] = {}
-    options = Options(args, 2)
+    options = Words(args, 2)
     for word in options:
         if word == b"BACKOFF":
             least_ms = bounded(options.value(), 0, MS_MAX)
@@ -108,7 +123,7 @@ def read_push(args: list[bytes]) -> PushOptions:
     given_id: bytes | None = None
     group: bytes | None = None
     delay_ms = priority = px_ms = 0
-    options = Options(args, 3)
+    options = Words(args, 3)
     for word in options:
         value = options.value()
         if word == b"ID":
@@ -134,7 +149,7 @@ def read_pop(args: list[bytes]) -> PopOptions:
     block_ms: int | None = None
     visibility_ms = 0
     consumer: bytes | None = None
-    options = Options(args, 2)
+    options = Words(args, 2)
     for word in options:
         value = options.value()
         if word == b"COUNT":
@@ -156,7 +171,7 @@ def read_nack(args: list[bytes]) -> NackOptions:
     delay_ms: int | None = None
     is_dead = False
     reason: bytes | None = None
-    options = Options(args, 3)
+    options = Words(args, 3)
     for word in options:
         if word == b"DELAY":
             delay_ms = bounded(options.value(), 0, MS_MAX)
@@ -179,7 +194,7 @@ def read_dead(args: list[bytes]) -> int:
 def read_peek(args: list[bytes]) -> tuple[int, bool]:
     """What follows the key of Q.PEEK: how many, and whether dead letters."""
     count, is_dead = PEEK_COUNT, False
-    options = Options(args, 2)
+    options = Words(args, 2)
     for word in options:
         if word == b"COUNT":
             count = read_count(options.value())
@@ -196,7 +211,7 @@ def read_redrive(args: list[bytes]) -> int:
 
 
 def _read_only_count(args: list[bytes], count: int) -> int:
-    options = Options(args, 2)
+    options = Words(args, 2)
     for word in options:
         if word != b"COUNT":
             raise syntax_error()

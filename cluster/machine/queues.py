@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cluster.machine import queue_lives, queue_parts
-from cluster.machine.arguments import Options, bounded
+from cluster.machine.arguments import bounded
 from cluster.machine.glob import matcher
 from cluster.machine.message import DEAD, DELAYED, IN_FLIGHT, READY, Message
 from cluster.machine.queue import SIGHTING, Origin, Queue, Settings, Sighting
@@ -28,6 +28,7 @@ from cluster.machine.queue_options import (
     PLAIN_POP,
     PLAIN_PUSH,
     NackOptions,
+    Words,
     describe,
     read_dead,
     read_nack,
@@ -272,7 +273,7 @@ def _death(key: bytes, queue: Queue, message: Message) -> Reply:
 def list_(machine: Machine, args: list[bytes]) -> Reply:
     """Q.LIST [MATCH pattern]: names in the order of their bytes."""
     matches = None
-    options = Options(args, 1)
+    options = Words(args, 1)
     for word in options:
         if word != b"MATCH":
             raise syntax_error()
