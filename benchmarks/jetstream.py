@@ -26,6 +26,7 @@ from tests.servers import HOST, START_SECONDS, free_ports
 PROGRAM = "nats-server"
 NODES = 3
 CONNECTIONS = 50
+ANSWER_SECONDS = 0.5
 ACKNOWLEDGED = b"+ACK"
 EXPIRES_NS = 600 * 10**9
 """No pull ends before its message comes."""
@@ -224,6 +225,7 @@ def _wait_until_ready(endpoint: Endpoint, process: subprocess.Popen[bytes], log:
             last = log.read_text(encoding="utf-8", errors="replace").strip()[-300:] if log.exists() else ""
             raise MeasureFailed(f"NATS ended with {process.returncode}: {last}")
         with suppress(OSError, MeasureFailed), closing(Nats(endpoint)) as connection:
+            connection.socket.settimeout(ANSWER_SECONDS)  # without a leader nobody answers
             connection.ask("$JS.API.INFO")
             return
         time.sleep(POLL_SECONDS)
