@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cluster.ring.slots import SYSTEM, slot_of
 from tests.simulation.clients import Registers
+from tests.simulation.emptying import Emptying
 from tests.simulation.models import Call
 from tests.simulation.world import MS, SECOND, Violation
 
@@ -28,6 +29,9 @@ QUIET_US = 2 * SECOND
 
 BROKEN_US_MAX = 2 * SECOND
 """So long may it take in a healed cluster until a cycle over several shards is broken."""
+
+EMPTIED_US_MAX = 30 * SECOND
+"""So long may it take until all that is ready was taken."""
 
 LATE_MS = 2_000
 """How long after its time a wait may be ended."""
@@ -105,9 +109,26 @@ class Healing:
         self._until(lambda: not any(self._lost_waits()), "who waits here waits in the shard, too")
         self._until(lambda: not self._standing.dead(), "nothing is the dead's")
         self._until(lambda: not self._standing.standing_cycles(), "every cycle is broken", BROKEN_US_MAX)
+        self._empty_queues()
         self._until(self._settled, "a healed cluster settles again")
         self._compare()
         self._rest()
+
+    def _empty_queues(self) -> None:
+        """Whoever goes on taking messages gets all that are ready, whatever part of a queue they are in."""
+        simulation = self._simulation
+        self._until(lambda: not any(self._letters()), "letters are delivered")
+        emptying = Emptying(simulation, self._world.chance.choice(self._members(SYSTEM)))
+        emptying.act()
+        self._until(lambda: not (emptying.left() or emptying.unanswered()), "queues are emptied", EMPTIED_US_MAX)
+        self._until(lambda: not any(self._letters()), "letters are delivered")
+
+    def _letters(self) -> Iterator[int]:
+        """How many letters there are in each shard, as its leader has it."""
+        for number in range(self._simulation.shape.shards):
+            for leader in self._simulation.leaders(number):
+                assert leader.node is not None
+                yield len(leader.node.shards[number].machine.letters)
 
     def _rest(self) -> None:
         """Nobody stands for election where nothing is wrong, and nobody comes or goes."""

@@ -21,6 +21,7 @@ from cluster.machine.waiters import Waiter
 from cluster.ring.slots import ranges
 from tests.simulation.lines import judge_waits
 from tests.simulation.pictures import NOTHING, Had, Picture, Thing, picture
+from tests.simulation.queue_referee import QueueReferee
 from tests.simulation.waiting import (
     Graph,
     add_shard,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 CONCERNS = (b"LOCK.", b"SEM.", b"LATCH.", b"ELECT.", b"_")
 CONCERN = (b"FENCE", b"DEL", b"EXEC")
 """Commands that may change what is held or waited for."""
+
+OF_QUEUES = (b"_Q.", b"_LETTER.")
+"""Commands between parts of queues, which concern no lock."""
 
 ALARMS = b"an alarm"
 """What ends a hold when no command does."""
@@ -84,7 +88,7 @@ class _Tokens(Issued, dict=True):
 
 
 class Referee:
-    """Watches the locks of one shard.
+    """Watches the locks of one shard; ``queues`` is the referee of its queues.
 
     ``answers`` are what calls came to, by session and words; ``pasts`` how the
     holds of a key ended, by key and token; ``issued`` the tokens of a key, and
@@ -97,6 +101,7 @@ class Referee:
         self.machine = Machine(commands, range(first, last + 1), shards)
         self.machine.issued = tokens = _Tokens()
         self.issued = tokens.by_key
+        self.queues = QueueReferee(self.machine, shards)
         self.answers: Calls = {}
         self.pasts: dict[tuple[bytes, int], Past] = {}
         self.owners: dict[tuple[bytes, int], bytes] = {}
@@ -119,7 +124,8 @@ class Referee:
         calls = []
         for _, _, body in parts:
             writes, origins = batches.writes_in(body)
-            calls += [self._watched(args, origins.get(at, b"")) for at, args in enumerate(writes)]
+            calls += [self.queues.watched(self._watched(args, origins.get(at, b""))) for at, args in enumerate(writes)]
+        self.queues.begin(time_ms)
         due_ms = machine.clockwork.next_due_ms(time_ms)
         self._call = [ALARMS]
         self._unseen = due_ms is not None and due_ms <= time_ms
@@ -127,6 +133,7 @@ class Referee:
         machine.apply(time_ms, calls)
         if self._found is not None:
             raise self._found
+        self.queues.end(machine.woken)
         self._look()
         for origin, number, reply in machine.woken:
             self._ends(origin, number, reply)
@@ -139,7 +146,7 @@ class Referee:
         """A call that is looked at when it is carried out."""
         handler = self.machine.handler(args[0])
         name = args[0]
-        if not (name.startswith(CONCERNS) or name in CONCERN):
+        if name.startswith(OF_QUEUES) or not (name.startswith(CONCERNS) or name in CONCERN):
             return handler, args, origin
 
         def run(machine: Machine, args: list[Any]) -> Reply:

@@ -19,6 +19,7 @@ from tests.simulation.network import Network
 from tests.simulation.owners import lockers
 from tests.simulation.process import Process
 from tests.simulation.queue_clients import queue_users
+from tests.simulation.queue_told import judge_queues
 from tests.simulation.told import judge_told
 from tests.simulation.watch import Watch
 from tests.simulation.world import MS, SECOND, Violation, World
@@ -142,6 +143,7 @@ class Simulation:
         self.faults.stop()
         Healing(self).run()
         judged = judge(self.workload.history) + judge_told(self.workload.history, self.watch)
+        judged += judge_queues(self.workload.history, self.watch)
         watch = self.watch
         return Result(
             world.seed,
