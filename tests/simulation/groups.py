@@ -414,7 +414,7 @@ class Group:
 def _state(machine: Machine) -> dict[str, Any]:
     """All that replicas must agree on."""
     letters = {number: (letter.args, letter.back) for number, letter in machine.letters.items()}
-    return {**state(machine), "letters": letters, "foreign": sorted(machine.foreign)}
+    return {**state(machine), "letters": letters, "dropped": dict(machine.dropped), "foreign": sorted(machine.foreign)}
 
 
 def shard_of(shard: Shard) -> str:

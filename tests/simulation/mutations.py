@@ -486,7 +486,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(append_while_installing, ("commit goes back",), script=scripts.overtaken_snapshot),
     Mutation(log_kept_at_install, ("log matching",), script=scripts.stale_tail),
     Mutation(compact_too_much, ("forgotten too early",), script=scripts.checkpoint_behind),
-    Mutation(own_clock_while_carrying_out, ("equal states",), ()),
+    Mutation(own_clock_while_carrying_out, ("equal states", "queues are as the rules have them")),
     Mutation(two_waits, ("equal states", "first come, first served"), script=scripts.waits_twice),
     *OF_SHARDS,
     *OF_LOCKS,

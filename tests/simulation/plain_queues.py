@@ -29,6 +29,26 @@ class Error(NamedTuple):
     code: str
 
 
+class Origin(NamedTuple):
+    """Where a dead letter of another queue comes from."""
+
+    queue: bytes
+    deliveries: int
+    pushed_ms: int
+    died_ms: int
+    reason: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a queue is in a shard, and the versions of its settings and of its queue."""
+
+    index: int
+    count: int
+    version: int
+    born: int
+
+
 @dataclass(eq=False, slots=True)
 class Plain:
     """A message. ``place`` grows with each; ``id`` is None until the product has told what it made."""
@@ -45,6 +65,7 @@ class Plain:
     deliveries: int = 0
     note: bytes | None = None
     receipt: bytes | None = None
+    origin: Origin | None = None
 
 
 @dataclass(slots=True)
@@ -89,10 +110,10 @@ class Tally:
 
 @dataclass(eq=False, slots=True)
 class PlainQueue:
-    """``part`` is (index, count, version) where others of this name are in other shards."""
+    """``part`` is there where others of this name are in other shards."""
 
     rules: Rules
-    part: tuple[int, int, int] | None = None
+    part: Part | None = None
     messages: list[Plain] = field(default_factory=list)
     seen: list[tuple[bytes, int]] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -171,6 +192,7 @@ class PlainQueues:
         self.woken: list[tuple[bytes, Answer]] = []
         self.touched: dict[bytes, None] = {}
         self.posts: list[tuple[bytes, bytes]] = []  # queue and payload of letters of this entry
+        self.dropped: dict[bytes, int] = {}  # queues that are gone from here, and up to which version
         self.now_ms = 0
         self._shards = shards
         self._holds = holds
@@ -275,7 +297,7 @@ class PlainQueues:
         queue, dlq = self.queues[key], self.queues[key].rules.dlq
         here = dlq is not None and self._holds(dlq)
         if dlq is None or (here and self._other_type(dlq)):
-            message.state, message.at_ms, message.note = DEAD, self.now_ms, reason
+            message.state, message.at_ms, message.note, message.origin = DEAD, self.now_ms, reason, None
             self._changes(key, "died", message)
             return
         queue.tally.sent += 1
@@ -284,13 +306,16 @@ class PlainQueues:
             self._remove(key, message, "sent")
             return
         self._remove(key, message, "moved")
-        self._take_in(dlq, message.payload, message.id, message.priority, message.group)
+        origin = Origin(key, message.deliveries, message.pushed_ms, self.now_ms, reason)
+        self._take_in(dlq, message.payload, message.id, message.priority, message.group, origin)
 
-    def _take_in(self, key: bytes, payload: bytes, id: bytes | None, priority: int, group: bytes | None) -> None:
+    def _take_in(
+        self, key: bytes, payload: bytes, id: bytes | None, priority: int, group: bytes | None, origin: Origin
+    ) -> None:
         """A dead letter comes from another queue."""
         self.queues.setdefault(key, PlainQueue(Rules()))
         words = [b"PRIORITY", b"%d" % priority, *((b"GROUP", group) if group is not None else ())]
-        self._push(key, payload, words, id)
+        self._push(key, payload, words, id).origin = origin
 
     # Those who wait
 
@@ -358,29 +383,56 @@ class PlainQueues:
         answer: Answer = getattr(self, f"_on_{name}")(key, queue, args[2:])
         return answer
 
-    def adopt(self, key: bytes, part: tuple[int, int, int], rules: Rules, *, makes: bool) -> Error | None:
-        """A command for a part says what its queue is like."""
+    def adopt(self, key: bytes, part: Part, rules: Rules, *, makes: bool) -> Error | None:
+        """A command for a part says what its queue is like; what is left of one deleted before that was made goes."""
         queue = self.queues.get(key)
+        if queue is not None and queue.part is not None and queue.part.version < part.born:
+            self.delete(key)
+            self.serve()
+            queue = None
         if queue is None:
+            if part.version < self.dropped.get(key, -1) and not self._other_type(key):
+                return Error("TRYAGAIN")
             if makes and not self._other_type(key):
                 self.queues[key] = PlainQueue(rules, part)
         elif queue.part is None:
             return Error("ERR")
-        elif queue.part[2] < part[2]:
+        elif queue.part.version < part.version:
             queue.part, queue.rules = part, rules
         return None
 
     def delete(self, key: bytes) -> None:
-        """The queue is gone, and with it all that was in it."""
+        """The queue is gone, and with it all that was in it; of one with parts, whoever waits asks again."""
         queue = self.queues.pop(key, None)
+        self.touched[key] = None
         for message in [] if queue is None else queue.messages:
             self._changes(key, "deleted", message)
+        if queue is not None and queue.part is not None and not queue.part.index:
+            self._ask_again(key)
 
-    def arrive(self, key: bytes, payload: bytes, id: bytes, priority: int, group: bytes | None) -> Answer:
+    def drop(self, key: bytes, version: int) -> None:
+        """A part of a deleted queue goes, unless it is of the next of that name."""
+        queue = self.queues.get(key)
+        part = None if queue is None else queue.part
+        if part is None or part.version < version:
+            if part is not None:
+                self.delete(key)
+            self._ask_again(key)
+
+    def _ask_again(self, key: bytes) -> None:
+        self.touched[key] = None
+        for origin, wait in list(self.waits.items()):
+            if wait.key == key:
+                del self.waits[origin]
+                self.woken.append((origin, None))
+
+    def arrive(
+        self, key: bytes, payload: bytes, id: bytes, priority: int, group: bytes | None, origin: Origin
+    ) -> Answer:
         """A letter from another shard."""
         if self._other_type(key):
             return Error("WRONGTYPE")
-        self._take_in(key, payload, id, priority, group)
+        self._take_in(key, payload, id, priority, group, origin)
         self.serve()
         return "OK"
 
@@ -400,7 +452,7 @@ class PlainQueues:
         rules = Rules()
         rules.read(words)
         count = min(rules.partitions, self._shards)
-        self.queues[key] = PlainQueue(rules, (0, count, 0) if count > 1 else None)
+        self.queues[key] = PlainQueue(rules, Part(0, count, 0, 0) if count > 1 else None)
         return "OK"
 
     def _on_config(self, key: bytes, queue: PlainQueue | None, words: list[bytes]) -> Answer:
@@ -436,7 +488,7 @@ class PlainQueues:
         if queue is None:
             self.queues[key] = PlainQueue(Rules())
             return None
-        share = -(-queue.rules.maxlen // (1 if queue.part is None else queue.part[1]))
+        share = -(-queue.rules.maxlen // (1 if queue.part is None else queue.part.count))
         return Error("QUEUEFULL") if share and len(queue.living()) + count > share else None
 
     def _pop(self, key: bytes, queue: PlainQueue | None, words: list[bytes], origin: bytes) -> Answer:
@@ -465,11 +517,14 @@ class PlainQueues:
         message = None if queue is None else queue.by_receipt(words[0])
         if message is None:
             return 0
-        if b"DEAD" in words[1:]:
-            self._die(key, message, b"refused for good")
+        options, rest = {}, iter(words[1:])
+        for word in rest:
+            options[word] = b"" if word == b"DEAD" else next(rest)
+        if b"DEAD" in options:
+            self._die(key, message, options.get(b"REASON", b"refused for good"))
         else:
-            delay_ms = int(words[words.index(b"DELAY") + 1]) if b"DELAY" in words[1:] else None
-            self._fail(key, message, b"refused", delay_ms)
+            delay_ms = int(options[b"DELAY"]) if b"DELAY" in options else None
+            self._fail(key, message, options.get(b"REASON", b"refused"), delay_ms)
         return 1
 
     def _on_extend(self, key: bytes, queue: PlainQueue | None, words: list[bytes]) -> Answer:
@@ -500,7 +555,7 @@ class PlainQueues:
         if words:
             dead = dead[: int(words[1])]
         if queue.rules.maxlen:
-            share = -(-queue.rules.maxlen // (1 if queue.part is None else queue.part[1]))
+            share = -(-queue.rules.maxlen // (1 if queue.part is None else queue.part.count))
             dead = dead[: max(0, share - len(queue.living()))]
         for message in dead:
             self._remove(key, message, "redriven")

@@ -38,7 +38,7 @@ class Queues:
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
         self._chance = workload.simulation.world.chance
-        self._asked: dict[bytes, bool] = {}
+        self._asked: dict[bytes, None] = {}
         self._letters: dict[bytes, None] = {}  # queues for dead letters, of which some are left to be made by those
 
     def name(self) -> bytes:
@@ -46,10 +46,6 @@ class Queues:
         if self._letters and self._chance.random() < 0.15:
             return self._chance.choice(list(self._letters)[-NAMES:])
         return self._workload.key("j", NAMES)
-
-    def is_spread(self, key: bytes) -> bool:
-        """Whether it was to have several parts."""
-        return self._asked.get(key, False)
 
     def preparation(self, key: bytes) -> Iterator[Call]:
         """What makes the queue, if nobody has asked for that yet."""
@@ -60,7 +56,7 @@ class Queues:
         partitions = chance.choice(PARTITIONS)
         if partitions > 1:
             settings += (b"PARTITIONS", b"%d" % partitions)
-        self._asked[key] = partitions > 1
+        self._asked[key] = None
         for name in (b"VISIBILITY", b"MAXDELIVERIES", b"BACKOFF", b"MAXLEN", b"PX", b"DEDUP"):
             if chance.random() < 0.6:
                 settings += self.setting(name)
@@ -165,7 +161,7 @@ class Consumer(Client):
                     b"Q.NACK",
                     key,
                     receipt,
-                    *chance.choice(((), (), (b"DELAY", b"0"), (b"DELAY", b"200"), (b"DEAD",))),
+                    *chance.choice(((), (), (b"DELAY", b"0"), (b"DELAY", b"200"), (b"DEAD",), (b"REASON", b"no"))),
                 )
             elif draw < 0.95:
                 yield (b"Q.EXTEND", key, receipt, b"%d" % chance.choice(VISIBILITIES_MS))
@@ -209,13 +205,13 @@ class Overseer(Client):
         if draw < 0.35:
             yield (b"Q.INFO", key)
         elif draw < 0.45:
-            yield chance.choice(((b"Q.LEN", key), (b"Q.PEEK", key, b"COUNT", b"3"), (b"Q.PEEK", key, b"DEAD")))
+            yield chance.choice(((b"Q.LEN", key), (b"Q.PEEK", key, b"COUNT", b"3"), (b"Q.DEAD", key)))
         elif draw < 0.65:
             yield (b"Q.REDRIVE", key, *chance.choice(((), (b"COUNT", b"1"), (b"COUNT", b"3"))))
         elif draw < 0.93:
             name = chance.choice((b"VISIBILITY", b"MAXDELIVERIES", b"BACKOFF", b"MAXLEN", b"PX", b"DEDUP"))
             yield (b"Q.CONFIG", key, *self._queues.setting(name))
-        elif draw < 0.98 or self._queues.is_spread(key):
+        elif draw < 0.98:
             yield (b"Q.PURGE", key, *chance.choice(((), (b"DEAD",))))
         else:
             yield (b"DEL", key)

@@ -7,6 +7,7 @@ what, and what is left afterwards must be what `plain_queues` comes to.
 
 from __future__ import annotations
 
+from dataclasses import astuple, replace
 from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
@@ -25,6 +26,8 @@ from tests.simulation.plain_queues import (
     Answer,
     Error,
     Happened,
+    Origin,
+    Part,
     Plain,
     PlainQueue,
     PlainQueues,
@@ -35,7 +38,7 @@ from tests.simulation.plain_queues import (
 )
 from tests.simulation.world import Violation
 
-LOOKS = (b"Q.LEN", b"Q.INFO", b"Q.PEEK", b"Q.LIST")
+LOOKS = (b"Q.LEN", b"Q.INFO", b"Q.PEEK", b"Q.DEAD", b"Q.LIST")
 MAKES = (b"Q.PUSH", b"Q.MPUSH")
 CONCERN = (
     b"DEL",
@@ -44,6 +47,7 @@ CONCERN = (
     UNBLOCK,
     letters.REFUSED,
     queue_parts.CALL,
+    queue_parts.DROP,
     queue_lives.ARRIVE,
 )
 
@@ -156,12 +160,15 @@ class QueueReferee:
             self._of_part(args, origin, reply)
         elif name == queue_lives.ARRIVE:
             message = msgspec.msgpack.decode(args[2], type=Message)
-            answer = plain.arrive(args[1], message.payload, message.id, message.priority, message.group)
+            died = Origin(*msgspec.msgpack.decode(args[3]))
+            answer = plain.arrive(args[1], message.payload, message.id, message.priority, message.group, died)
             self._count(self.arrived, args[1], args[2], wanted=answer == "OK")
             self._judge(args, origin, reply, answer)
         elif name == letters.REFUSED:
             if letter is not None and letter.back:
                 self._came_back(letter)
+        elif name == queue_parts.DROP:
+            plain.drop(args[1], msgspec.msgpack.decode(args[2])[2])
         elif name == b"DEL":
             for key in args[1:]:
                 plain.delete(key)
@@ -183,9 +190,12 @@ class QueueReferee:
 
     def _of_part(self, args: list[Any], origin: bytes, reply: Reply) -> None:
         key, name, inner = args[1], args[3], [args[3], args[1], *args[4:]]
-        index, (version, count, settings) = msgspec.msgpack.decode(args[2])
+        index, (version, count, settings, born, _) = msgspec.msgpack.decode(args[2])
+        gone = self._machine.dropped.get(key)
+        if gone is not None:
+            self.plain.dropped[key] = gone.version
         rules = Rules(**dict(zip(RULES, [*settings[:3], tuple(settings[3]), *settings[4:8]], strict=True)))
-        error = self.plain.adopt(key, (index, count, version), rules, makes=name in MAKES)
+        error = self.plain.adopt(key, Part(index, count, version, born), rules, makes=name in MAKES)
         if error is not None:
             self._judge(args, origin, reply, error)
         elif name == queue_parts.UNTAKE:
@@ -257,9 +267,9 @@ class QueueReferee:
         value, queue = self._machine.keyspace.values.get(key), self.plain.queues.get(key)
         if isinstance(value, Queue) and value.partition is not None and queue is not None and queue.part is not None:
             version = value.partition.version
-            if version <= queue.part[2]:
+            if version <= queue.part.version:
                 raise Violation("newer settings go before older", f"{key!r} has {version} after {queue.part}")
-            queue.part = (*queue.part[:2], version)
+            queue.part = replace(queue.part, version=version, born=queue.part.born or version)
 
     # An entry's end
 
@@ -333,12 +343,17 @@ def _picture(queue: Queue) -> list[Any]:
     """All of a queue that clients can come to see."""
     counters = queue.counters
     return [
-        [_seen(message) for message in queue.living.values()],
-        [_seen(message) for message in queue.buried()],
+        [(*_seen(message), _origin(queue, message)) for message in queue.living.values()],
+        [(*_seen(message), None) for message in queue.buried()],
         [counters.pushed, counters.acked, counters.redelivered, counters.expired, counters.sent],
         list(msgspec.structs.astuple(queue.settings)),
         None if queue.partition is None else msgspec.structs.astuple(queue.partition),
     ]
+
+
+def _origin(queue: Queue, message: Message) -> tuple[Any, ...] | None:
+    origin = queue.origins.get(message.number)
+    return None if origin is None else msgspec.structs.astuple(origin)
 
 
 def _seen(message: Message) -> tuple[Any, ...]:
@@ -363,7 +378,7 @@ def _plain_picture(queue: PlainQueue) -> list[Any]:
         [_plainly_seen(message) for message in queue.dead()],
         [tally.pushed, tally.acked, tally.redelivered, tally.expired, tally.sent],
         [getattr(rules, name) for name in RULES],
-        queue.part,
+        None if queue.part is None else astuple(queue.part),
     ]
 
 
@@ -379,4 +394,5 @@ def _plainly_seen(one: Plain) -> tuple[Any, ...]:
         one.at_ms,
         one.deliveries,
         one.note,
+        one.origin,
     )
