@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.clients import no_leader
 from cluster.machine import queue_parts, transactions
@@ -242,8 +242,8 @@ class Dispatcher:
         for client, reply in answers.replies:
             if client is not last:
                 if type(client) is not Session:
-                    if client is not None and client.fill(reply):
-                        self._clear(client.session)
+                    if client is not None:
+                        self._fill(client, reply)
                     continue
                 last = client
                 outbox[client] = None
@@ -260,10 +260,17 @@ class Dispatcher:
             for session in self._partitions.known():
                 self._clear(session)
 
+    def _fill(self, client: Any, reply: Reply) -> None:
+        if client.fill(reply):
+            self._clear(client.session)
+        elif type(client) is Place and client.session.closed:
+            self._server.undelivered.take_back(client.popped, reply)
+
     def _wake(self, number: int, origin: bytes, reply: Reply) -> None:
         """A wait in a shard is over."""
         waiter = self._server.session_of(origin)
         if waiter is None:
+            self._server.undelivered.woken(number, origin, reply)
             observer = self._server.observers.woken(origin, reply)
             if observer is not None:
                 self.outbox[observer] = None
@@ -298,6 +305,9 @@ class Dispatcher:
         self._release_when_done(session)
 
     def _deliver_carefully(self, session: Session, reply: Reply) -> None:
+        if session.closed:
+            self._server.undelivered.answered(session, reply)
+            return
         if reply is WAITING:
             session.waiting = True
             return
@@ -441,12 +451,20 @@ class Dispatcher:
         client = self._claim(
             session, shard, None if route.command.follow is None else route.command.follow(session, args)
         )
+        if route.command.name == "Q.POP":
+            self._note_popped(session, client, args[1])
         if route.blocking and b"BLOCK" in map(bytes.upper, args):
             session.lane = shard  # where it waits, whatever else is unanswered
             session.held = True
             session.settle()
         session.written = shard
         shard.submit(client, handler, args, origin=session.known_to(shard) if route.of_session else b"")
+
+    @staticmethod
+    def _note_popped(session: Session, client: Session | Place, key: bytes) -> None:
+        session.popped = key
+        if type(client) is Place:
+            client.popped = key
 
     def _look(
         self, session: Session, shard: Shard, handler: Handler, args: list[bytes], finish: Finish | None = None

@@ -24,14 +24,15 @@ Finish: TypeAlias = "Callable[[Reply], Reply]"
 class Place:
     """One answer to come, which shards know as the client; ``reply`` is `WAITING` until it is filled.
 
-    ``finish`` makes of what comes what the client gets.
+    ``finish`` makes of what comes what the client gets; ``popped`` is the queue that a Q.POP is about.
     """
 
-    __slots__ = ("finish", "reply", "session")
+    __slots__ = ("finish", "popped", "reply", "session")
 
     def __init__(self, session: Session, finish: Finish | None = None) -> None:
         self.session = session
         self.finish = finish
+        self.popped: bytes | None = None
         self.reply: Reply = WAITING
 
     def fill(self, reply: Reply) -> bool:

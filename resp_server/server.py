@@ -25,6 +25,7 @@ from resp_server.observers import Observers
 from resp_server.peering import Listener, Sayings
 from resp_server.session import Session
 from resp_server.settings import Settings
+from resp_server.undelivered import Undelivered
 
 ARGUMENTS_LOGGED_MAX = 32
 ARGUMENT_LOGGED_BYTES_MAX = 128
@@ -172,6 +173,7 @@ class Server:
         self.fullness = Fullness(node)
         self.lines = Lines(settings.cache_max_bytes)
         self.observers = Observers(self)
+        self.undelivered = Undelivered(self)
         self.clients: dict[int, Session] = {}
         self.handshakes: dict[int, Listener] = {}  # by client: those that say they are nodes
         self.refusals = Sayings()  # of nodes that were not taken as peers
@@ -206,7 +208,9 @@ class Server:
         """The client is gone: what ends with its session ends, at the latest when the log allows."""
         if session.closed:
             return
-        session.closed = True
+        self.undelivered.left(session)
+        session.closed = session.closing = True
+        session.settle()
         del self.clients[session.id]
         self.handshakes.pop(session.id, None)
         self.observers.leave(session)

@@ -97,6 +97,7 @@ class Session:
         "pending",
         "places",
         "plain",
+        "popped",
         "protocol",
         "readonly",
         "reply_mode",
@@ -128,6 +129,7 @@ class Session:
         self.shards: dict[int, float] = {}
         self.unsure = False
         self.watched: Shard | None = None
+        self.popped: bytes | None = None  # the queue of its last Q.POP, unless that is in parts
         self.written: Shard = self.lane
         self.executing = False  # local commands of a transaction, where nobody may wait
         self.held = False

@@ -131,6 +131,7 @@ class Machine:
             letters.REFUSED: letters.refused,
             queue_parts.CALL: queue_parts.call,
             queue_parts.DROP: queue_parts.drop,
+            queue_parts.UNTAKE: queue_parts.untake,
             queue_lives.ARRIVE: queue_lives.arrive,
             queue_lives.COME_BACK: queue_lives.come_back,
         }

@@ -98,7 +98,7 @@ def call(machine: Machine, args: list[bytes]) -> Reply:
     machine.in_part = True
     try:
         if name == UNTAKE:
-            return _untake(machine, inner)
+            return untake(machine, inner)
         reply = machine.handler(name)(machine, inner)
     finally:
         machine.in_part = False
@@ -209,7 +209,7 @@ def _note_dropped(machine: Machine, key: bytes, version: int) -> None:
         machine.woken.append((waiter.origin, waiter.number, NULL_ARRAY))
 
 
-def _untake(machine: Machine, args: list[bytes]) -> Reply:
+def untake(machine: Machine, args: list[bytes]) -> Reply:
     """Messages that nobody got to see go back to their places, as if they had never been taken."""
     queue = queues.find(machine, args[1])
     count = 0
