@@ -17,7 +17,17 @@ answered or takes more along with it, on both sides.
 
 Their own client libraries are what programs would use, but on a machine of few
 processors whatever they use is taken from the servers. So both protocols are
-spoken by as little as they need (`amqp`, `nats`), as is ours.
+spoken by as little as they need (`amqp`, `nats`), as is ours. Processor time
+of the driver for a message that is pushed, and for one that is pushed and taken,
+with 50 connections on two busy processors:
+
+    RabbitMQ   amqplib (Node)   109 µs   113 µs      NATS   nats.js   160 µs   510 µs
+               aiormq           174 µs   324 µs             nats-py    76 µs   325 µs
+               this loop         17 µs    41 µs             this loop  19 µs    60 µs
+
+All clients on one connection, as the tasks of one program can have it, cost the
+servers less: NATS twice the pushes a second and more, RabbitMQ a sixth more. That
+is not what is compared: our clients have a connection each, too.
 """
 
 from __future__ import annotations
