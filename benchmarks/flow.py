@@ -147,9 +147,7 @@ def worked_off(
     """Messages from half of the clients to the other half, which ``take`` and acknowledge them."""
     queue, half = _queue(), CLIENTS // 2
     if partitions > 1:
-        ask(endpoints[0], "Q.CREATE", queue, "PARTITIONS", str(partitions))
-        for endpoint in endpoints:
-            _wait_until_known(endpoint, queue)
+        create_parts(endpoints, queue, partitions)
     each = messages // half // batch * batch
     left = [2 * each * half]
     talks = [
@@ -157,6 +155,13 @@ def worked_off(
         *(take(queue, left, batch) for _ in range(half)),
     ]
     return Carried(each * half, talk(endpoints, talks, left))
+
+
+def create_parts(endpoints: Sequence[Endpoint], queue: str, partitions: int) -> None:
+    """A queue of so many partitions, of which all nodes know."""
+    ask(endpoints[0], "Q.CREATE", queue, "PARTITIONS", str(partitions))
+    for endpoint in endpoints:
+        _wait_until_known(endpoint, queue)
 
 
 def _wait_until_known(endpoint: Endpoint, queue: str) -> None:
