@@ -328,6 +328,8 @@ class Shard:
         raft = self.raft
         now_ms = self.monotonic_ms
         if raft.leading is not None and not raft.leading.progress:  # alone
+            raft.leading.confirm()
+            self._leadership.pass_on_reads(self.now_ms)
             if self._leadership.begin() or now_ms >= self._next_retry_ms:
                 self._next_retry_ms = now_ms + self.timing.election_ms / 2
                 self._retry()

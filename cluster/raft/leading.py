@@ -403,8 +403,12 @@ class Leading:
         progress.heard_ms = self._raft.now_ms
         if message.follows:
             progress.followed_us = max(progress.followed_us, message.sent_us)
-            if len(self.reads) and self.settled:
-                self.confirmed += self.reads.confirmed(self._followed_us())
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Sees which reads may be served: a follower answered, or none is there to, and it may have settled."""
+        if len(self.reads) and self.settled:
+            self.confirmed += self.reads.confirmed(self._followed_us())
 
     def chunk_taken(self, peer: str, message: ChunkTaken) -> None:
         """A follower stored pieces of a snapshot, or has it in force."""

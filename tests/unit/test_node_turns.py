@@ -9,8 +9,9 @@ from cluster.leadership import ENTRIES_AHEAD_MAX
 from cluster.node import ROUND_MS, Node
 from cluster.raft.membership import payload_of
 from cluster.raft.messages import Append, Forward
-from cluster.shard import FOREVER_MS, GIVE_UP_MS, Shard
+from cluster.shard import APPLY_BYTES, FOREVER_MS, GIVE_UP_MS, Shard
 from cluster.storage.contract import Entry
+from tests.front import Front
 from tests.scenarios.cluster import Cluster
 from tests.scenarios.host import EPOCH_MS
 
@@ -340,3 +341,19 @@ def test_what_was_under_way_on_a_broken_link_is_sent_again() -> None:
     assert leading.progress["n2"].unanswered
     node(cluster, "n1").disconnected("n2")
     assert not leading.progress["n2"].unanswered
+
+
+def test_a_node_alone_answers_what_it_was_asked_before_it_had_caught_up() -> None:
+    """What its log holds is carried out turn by turn, and a read comes between two of them."""
+    before = Front()
+    writer = before.connect()
+    for _ in range(5):
+        writer.call(b"SET", b"key", bytes(APPLY_BYTES))
+    writer.call(b"SET", b"key", b"last")
+    after = Front(before.storage, boot="again")
+    reader = after.connect()
+    assert reader.call(b"GET", b"key") == [], "it cannot be answered yet"
+    for _ in range(10):
+        after.advance(100)
+        after.finish()
+    assert reader.replies() == [b"last"]
