@@ -143,7 +143,7 @@ class Partitions:
                 return place.fill(reply)
             parts = [(where[index], part_call(index, shape, args)) for index in order]
             Awaiting(self._server, session, parts, place.fill)
-            return False
+            return True  # so that it is looked whether the client is still there
 
         Walk(self._server, session, steps, finish)
 

@@ -83,7 +83,7 @@ class Soak:
         self.done["deliveries"] += sum(len(item.given) for item in items)
         self.done["acknowledged"] += sum(bool(item.acknowledged) for item in items)
         self.done["delivered more than once"] += sum(len(item.given) > 1 for item in items)
-        self.done["calls without an outcome"] += running.excuses.total()
+        self.done["calls that were not answered"] += running.excuses.total()
 
     def _move(self, running: Traffic) -> None:
         """A node joins, shards move to it, and it is removed again."""

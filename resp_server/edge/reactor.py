@@ -455,7 +455,7 @@ class Reactor:
                 self._drop(connection)
             return
         if connection.ended:
-            if connection.unsent or session.waiting:
+            if connection.unsent or session.blocked:
                 self._drop(connection)
             elif not (session.pending or session.backlog):
                 self._go_on_with(connection)
