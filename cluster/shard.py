@@ -133,6 +133,7 @@ class Shard:
         self._next_retry_ms = 0.0
         self._next_ask_waits_ms = 0.0
         self._retried_term = 0  # in which everything was repeated at once
+        self._told_number = 0  # the last batch of this node of which another one said what became of it
         self._outbox: list[tuple[str, Message]] = []
         self._leaderless_ms = 0.0
         self._elsewhere: tuple[int, str] | None = None  # the term and who leads in it, as that node itself said
@@ -536,10 +537,13 @@ class Shard:
     def knows_session(self, origin: bytes) -> bool:
         """Whether the replicated state may hold something that ends with this session.
 
-        A replica that has not carried out up to where it was made one cannot tell: others answered until then.
+        A replica that has not carried out up to where it was made one cannot tell: others answered until then. Nor can
+        one that was told what became of a batch, and is not as far as that.
         """
         machine, raft = self.machine, self.raft
         if not self.here or raft.applied < raft.membership.since:
+            return True
+        if self._carrying.numbers.get(self.clients.author, 0) < self._told_number:
             return True
         return machine.sessions.get(origin) is not None or machine.waiters.of(origin) is not None
 
@@ -717,6 +721,7 @@ class Shard:
             if type(reply) is Waiting:
                 self._carrying.waits[batch.origins[place]] = reply.number
                 replies[place] = WAITING
+        self._told_number = max(self._told_number, message.number)
         self.clients.told(batch, replies)
 
     def _on_waits(self, peer: str, message: Waits) -> None:

@@ -7,8 +7,9 @@ import pytest
 from cluster import clients
 from cluster.leadership import ENTRIES_AHEAD_MAX
 from cluster.node import ROUND_MS, Node
+from cluster.outcomes import encode
 from cluster.raft.membership import payload_of
-from cluster.raft.messages import Append, Forward
+from cluster.raft.messages import Append, Forward, Outcome
 from cluster.shard import APPLY_BYTES, FOREVER_MS, GIVE_UP_MS, Shard
 from cluster.storage.contract import Entry
 from tests.front import Front
@@ -301,6 +302,22 @@ def test_a_replica_that_is_not_as_far_as_where_it_was_made_one_cannot_tell_of_se
     assert not shard(cluster, "n2").knows_session(origin)
     raft.append(Entry(0, raft.log.last_index + 1, raft.term, payload_of(raft.config)))
     assert shard(cluster, "n2").knows_session(origin)
+
+
+def test_a_replica_that_was_told_an_outcome_before_it_comes_to_it_cannot_tell_of_sessions() -> None:
+    cluster = three()
+    host, n2 = cluster.hosts["n2"], shard(cluster, "n2")
+    host.write("LOCK.ACQUIRE lock me SESSION")
+    cluster.turn("n2")
+    batch, origin = n2.clients.outstanding.oldest, host.node.origin(1)
+    assert batch is not None
+    assert not n2.knows_session(origin)
+    n2.receive("n1", Outcome(n2.term, n2.clients.author, batch.number, encode([1]), never=False))
+    assert n2.knows_session(origin)
+    cluster.pass_ms(60)
+    n2.end_session(origin)
+    cluster.pass_ms(200)
+    assert not n2.knows_session(origin)
 
 
 def test_a_node_that_comes_back_ends_the_sessions_it_had() -> None:
