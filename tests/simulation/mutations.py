@@ -45,6 +45,7 @@ from tests.simulation.mutation import CRASHES, CUTS, MEMBERS, SLOW, Mutation, Pa
 from tests.simulation.mutations_of_deadlocks import OF_DEADLOCKS
 from tests.simulation.mutations_of_lapses import OF_LAPSES
 from tests.simulation.mutations_of_locks import OF_LOCKS
+from tests.simulation.mutations_of_queues import OF_QUEUES
 from tests.simulation.mutations_of_shards import OF_SHARDS
 
 
@@ -492,5 +493,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     *OF_LOCKS,
     *OF_DEADLOCKS,
     *OF_LAPSES,
+    *OF_QUEUES,
 )
 """All of them."""

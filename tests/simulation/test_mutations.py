@@ -9,6 +9,7 @@ from tests.simulation.lapses import LAPSES
 from tests.simulation.moving import MOVING, ON_THREE, SHAPES
 from tests.simulation.mutation import Mutation
 from tests.simulation.mutations import MUTATIONS
+from tests.simulation.queue_scripts import OF_QUEUES
 from tests.simulation.scripts import SCRIPTS, Play, play
 
 SEEDS_TRIED = 5
@@ -41,6 +42,12 @@ def test_a_script_of_sessions_ends_well(script: Play) -> None:
 def test_a_script_of_locks_ends_well(script: Play) -> None:
     for seed in range(1, 4):
         play(script, shape=DEADLOCKS[script], seed=seed)
+
+
+@pytest.mark.parametrize("script", OF_QUEUES, ids=lambda script: script.__name__)
+def test_a_script_of_queues_ends_well(script: Play) -> None:
+    for seed in range(1, 4):
+        play(script, shape=OF_QUEUES[script], seed=seed)
 
 
 @pytest.mark.parametrize("leases", [True, False], ids=["lease", "quorum"])
