@@ -21,6 +21,7 @@ from cluster.shard import Shard
 from resp_server.acknowledgements import Acknowledgements
 from resp_server.commands.table import Table
 from resp_server.fullness import Fullness
+from resp_server.large_payloads import LargePayloads
 from resp_server.observers import Observers
 from resp_server.peering import Listener, Sayings
 from resp_server.session import Session
@@ -171,6 +172,7 @@ class Server:
         self.run_id = run_id
         self.acknowledgements = Acknowledgements(node)
         self.fullness = Fullness(node)
+        self.large_payloads = LargePayloads()
         self.lines = Lines(settings.cache_max_bytes)
         self.observers = Observers(self)
         self.undelivered = Undelivered(self)

@@ -78,7 +78,7 @@ class ReadMode(Enum):
 
 
 NETWORK, DATA, CLUSTER, SHARDS, LIMITS = "Network", "Data folder", "Cluster", "Shards", "Limits"
-FEATURES, LOGGING = "Locks and caches", "Logs"
+FEATURES, LOGGING = "Locks, queues and caches", "Logs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +220,9 @@ class Settings:
 
     lock_default_ttl: int = setting(
         integer(1), "30000", FEATURES, "Milliseconds a lock is held when PX is not given.", live=True
+    )
+    queue_warn_payload_bytes: int = setting(
+        size("0"), "1mb", FEATURES, "Size past which a message pushed here is told in the log; 0 tells none.", live=True
     )
     cache_max_bytes: int = setting(size("0"), "256mb", FEATURES, "Size past which cache lines are evicted.", live=True)
 

@@ -210,6 +210,7 @@ def _sepakat(server: Server) -> Fields:
         "waiting_commands": sum(len(shard.machine.waiters) for shard in node.shards),
         "sessions_ended_of_silent_nodes": node.sessions_ended,
         "clients_closed_as_cut_off": server.stats.lapse_disconnections,
+        "large_payloads": server.large_payloads.count,
         "cache_lines": len(server.lines),
         "cache_bytes": server.lines.bytes,
     }

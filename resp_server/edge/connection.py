@@ -21,7 +21,8 @@ class Connection:
     Bytes go through `os.read` and `os.write`: two thirds of what the socket's
     own methods cost.
 
-    ``interest`` is what the poller was asked for. ``ended`` says that the client
+    ``interest`` is what the poller was asked for. ``gathered_bytes`` is what the
+    commands to come may consist of so far, at most. ``ended`` says that the client
     sends no more, and the poller does not watch it; some of what it sent may be
     ``unread``. ``unsent`` holds replies the socket did not take;
     ``over_soft_since_s`` is when they passed the soft limit, for
@@ -32,6 +33,7 @@ class Connection:
     __slots__ = (
         "ended",
         "fd",
+        "gathered_bytes",
         "interest",
         "killed",
         "over_soft_since_s",
@@ -54,6 +56,7 @@ class Connection:
         self.interest = interest
         self.unsent: deque[memoryview] = deque()
         self.unsent_bytes = 0
+        self.gathered_bytes = 0
         self.over_soft_since_s: float | None = None
         self.killed = False
         self.ended = self.unread = False

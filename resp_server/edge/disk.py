@@ -3,8 +3,8 @@
 One commit is under way at a time. What comes in meanwhile gathers in the
 node's open batch, so a slow disk makes larger entries, not a longer queue. On
 a quick disk commits run on the loop, which is less than a thread's wake-ups
-cost (docs/decisions/0004); on a slow one they run on the writer, a thread of
-its own, while the loop goes on reading requests and sending replies.
+cost (docs/decisions/0004); on a slow one, and where much is written at once, they
+run on the writer, a thread of its own, while the loop goes on reading requests and sending replies.
 Checkpoints are written by worker threads from rows the loop hands them, a
 slice at a time and one shard after the other. Snapshots for other nodes are in
 snapshots.py.
@@ -33,6 +33,9 @@ RETRY_CHECKPOINT_S = 10.0
 
 QUICK_NS = 1_000_000
 """Commits that take less than this, lately, run on the loop."""
+
+LARGE_BYTES = 1024 * 1024
+"""A commit of so much runs on the writer in any case: no heartbeat is to wait for it."""
 
 
 class Disk:
@@ -64,7 +67,7 @@ class Disk:
         False when the writer is at it: then `collect` sees to it once ``bell``
         is readable. ``here`` forbids that.
         """
-        if here or self._commit_ns < QUICK_NS:
+        if here or (self._commit_ns < QUICK_NS and sum(len(entry.payload) for entry in work.entries) < LARGE_BYTES):
             self._tell(work, self._append(work))
             return True
         self.under_way = True

@@ -25,7 +25,7 @@ from resp_server.logs import LOGGER
 
 RECEIVE_BYTES = 256 * 1024
 UNSENT_BYTES_MAX = 64 * 1024 * 1024
-"""A peer that leaves more than this unread is dropped; it is told again what matters."""
+"""A peer that leaves more than this unread, beside one frame of any size, is dropped; it is told again what matters."""
 
 PIECES_PER_WRITE = 512  # the system's own limit is 1024
 
@@ -57,7 +57,7 @@ class Told(Protocol):
 class Link:
     """The way to a peer. ``lost`` is set once it is gone, and ``reason`` says why."""
 
-    __slots__ = ("_unsent", "fd", "interest", "lost", "peer", "reason", "socket", "unsent_bytes")
+    __slots__ = ("_unsent", "fd", "interest", "largest_bytes", "lost", "peer", "reason", "socket", "unsent_bytes")
 
     def __init__(self, peer: str, connected: socket.socket) -> None:
         self.peer = peer
@@ -67,22 +67,27 @@ class Link:
         self.lost = trio.Event()
         self.reason = ""
         self.unsent_bytes = 0
+        self.largest_bytes = 0  # of a frame since all was sent
         self._unsent: deque[bytes | memoryview] = deque()
 
     def send(self, letters: list[wire.Letter]) -> None:
         """Sends a turn's letters, and keeps what the socket does not take; raises `Lost`."""
         waits = bool(self._unsent)
+        if not waits:
+            self.largest_bytes = 0
         for pieces in wire.frames(letters):
+            size_bytes = sum(map(len, pieces))
+            self.largest_bytes = max(self.largest_bytes, size_bytes)
             if len(pieces) == 1:
                 self._keep(FRAME % (len(pieces[0]), pieces[0]))
             else:
-                self._keep(FRAME_HEAD % sum(map(len, pieces)))
+                self._keep(FRAME_HEAD % size_bytes)
                 for piece in pieces:
                     self._keep(piece)
                 self._keep(b"\r\n")
         if not waits:
             self.drain()
-        if self.unsent_bytes > UNSENT_BYTES_MAX:
+        if self.unsent_bytes > UNSENT_BYTES_MAX + self.largest_bytes:
             raise Lost("it does not read what it is sent")
 
     def _keep(self, piece: bytes) -> None:

@@ -282,6 +282,12 @@ class Reactor:
         stats.input_bytes += len(data)
         parser = connection.parser
         commands = parser.feed(data)
+        connection.gathered_bytes += len(data)
+        if commands:
+            limit_bytes = self._server.settings.queue_warn_payload_bytes
+            if connection.gathered_bytes > limit_bytes:
+                self._server.large_payloads.look(commands, limit_bytes, self._node.monotonic_ms)
+            connection.gathered_bytes = len(data)  # the next command may have begun in it
         stats.commands += len(commands)
         self._dispatcher.execute(session, commands)
         if not parser.authenticated and session.authenticated:

@@ -122,6 +122,21 @@ def test_a_peer_that_reads_nothing_is_given_up(ends: Ends, monkeypatch: pytest.M
     ends.near.send([("n2", 0, SMALL)])  # there is no link: lost
 
 
+def test_one_message_of_any_size_gets_through(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so does what is sent while it is on its way."""
+    monkeypatch.setattr(link, "UNSENT_BYTES_MAX", 100_000)
+    huge = Append(1, 0, 0, 0, [(1, b"x" * 30_000_000)])
+    ends.near.send([("n2", 0, huge)])
+    for _ in range(100):
+        ends.near.send([("n2", 0, SMALL)])
+    assert [message for _, _, message in ends.heard()] == [huge, *[SMALL] * 100]
+    ends.near.send([("n2", 0, LARGE), ("n2", 0, LARGE)])
+    assert ends.node.noted[0] == "+n2"
+    ends.near.send([("n2", 0, SMALL)] * 20_000)
+    ends.near.send([("n2", 0, LARGE)] * 20)
+    assert ends.link.lost.is_set(), "it read nothing since"
+
+
 def test_a_peer_that_closes_is_noticed(ends: Ends) -> None:
     ends.far.cut_from("n1")
     assert ends.near.hear(ends.pollers[0].poll(1)) == []
