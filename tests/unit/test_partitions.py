@@ -451,3 +451,25 @@ def test_that_it_is_gone_is_forgotten_in_the_end(three: SeveralNodes) -> None:
     assert [key for key in system.keyspace.values if key.startswith(b"queue:")] == [b"queue:jobs"]
     system.handler(queue_parts.SHAPED)(system, [queue_parts.SHAPED, b"other", encode(Shape(7, 0, Settings()))])
     assert [key for key in system.keyspace.values if key.startswith(b"queue:")] == [b"queue:other"]
+
+
+def test_new_settings_hold_in_every_part_for_what_happens_then(three: SeveralNodes) -> None:
+    for number in range(8):
+        call(three, "n1", f"Q.PUSH jobs old{number}")
+    line = "Q.CONFIG jobs VISIBILITY 100 MAXDELIVERIES 1 BACKOFF 0 0 DLQ graves PX 400 DEDUP 0"
+    assert call(three, "n2", line) == b"OK"
+    settings = [b"visibility", 100, b"maxdeliveries", 1, b"backoff", [0, 0], b"dlq", b"graves"]
+    assert call(three, "n3", "Q.CONFIG jobs")[2:10] == settings
+    nodes = [member.node for member in three.members.values()]
+    three.until(lambda: all(node.atlas.queues[b"jobs"].settings.px_ms == 400 for node in nodes))
+    for number in range(8):
+        assert call(three, "n1", f"Q.PUSH jobs new{number} ID same") == b"same", "no id is remembered any more"
+    assert call(three, "n3", "Q.LEN jobs") == 16
+    taken = [late(three, "n3", "Q.POP jobs")[0][1] for _ in range(3)]
+    three.until(lambda: call(three, "n1", "Q.LEN graves") == 3)
+    told = [dict(zip(one[::2], one[1::2], strict=True)) for one in call(three, "n2", "Q.DEAD graves")]
+    assert sorted(one[b"payload"] for one in told) == sorted(taken)
+    assert {(one[b"queue"], one[b"reason"]) for one in told} == {(b"jobs", b"timed out")}
+    three.pass_time(500)
+    left = call(three, "n3", "Q.PEEK jobs COUNT 20")
+    assert {message[1][:3] for message in left} <= {b"old"}, "those pushed since then are too old"
