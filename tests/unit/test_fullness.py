@@ -95,7 +95,7 @@ def test_a_dead_letter_on_its_way_arrives(three: SeveralNodes) -> None:
 
 
 def test_a_part_of_a_queue_without_room(three: SeveralNodes) -> None:
-    assert three.ask("n1", "Q.CREATE jobs PARTITIONS 4") == b"+OK\r\n"
+    three.ask("n1", "Q.CREATE jobs PARTITIONS 4")
     three.until(lambda: all(member.node.atlas.queues for member in three.members.values()))
     assert three.ask("n1", "Q.PUSH jobs m").startswith(b"$")
     fill(three.members["n2"])
