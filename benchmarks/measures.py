@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import mean
 
-from benchmarks import brokers, clustered, deep_queues, flow, locking, memtier, queueing, sharded
+from benchmarks import brokers, caching, clustered, deep_queues, flow, locking, memtier, queueing, sharded
 from benchmarks.bench import Bench, Measure, Sampler, Samplers
 from benchmarks.probes import (
     Endpoint,
@@ -169,4 +169,5 @@ MEASURES = (
     *deep_queues.MEASURES,
     *flow.MEASURES,
     *brokers.MEASURES,
+    *caching.MEASURES,
 )

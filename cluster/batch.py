@@ -38,6 +38,7 @@ class Batch:
     ``reads`` are the places of those that are not logged where this node
     carries out the log itself, unless the batch is to be logged as a ``whole``
     because another node answers it. ``number`` is 0 while the batch is open.
+    ``named``: the leader knows what is read in it.
     ``term`` is the one it was sent in, 0 when it was not, ``index`` its entry where this node made
     that. A batch without writes waits for ``read_index`` to be applied, None
     until the leader named it, and runs as of ``read_ms``. ``answers`` is there
@@ -53,6 +54,7 @@ class Batch:
         "index",
         "logged",
         "lost",
+        "named",
         "number",
         "origins",
         "read_index",
@@ -79,6 +81,7 @@ class Batch:
         self.read_index: int | None = None
         self.read_ms = 0
         self.whole = False
+        self.named = False
         self.answers: Iterable[Answer] | None = None
         self.lost: CommandError | None = None
 
@@ -104,6 +107,11 @@ class Batch:
 def writes_in(body: bytes | msgspec.Raw) -> tuple[list[Any], dict[int, bytes]]:
     """The writes of a part, and the sessions of those that name one, by position."""
     return _decode_body(body)
+
+
+def nobodys(calls: list[list[bytes]]) -> Part:
+    """A part that no node's clients asked for."""
+    return b"", 0, msgspec.Raw(_encode((calls, {})))
 
 
 def payload_of(time_ms: int, parts: list[Part]) -> bytes:

@@ -13,7 +13,7 @@ import msgspec
 
 from cluster import batch as batches
 from cluster.batch import Batch
-from cluster.clients import Clients
+from cluster.clients import Clients, ask_again
 from cluster.machine.machine import UNBLOCK, Call, Machine
 from cluster.machine.reply import WAITING, Reply
 from cluster.outcomes import Outcomes, Waiting
@@ -70,7 +70,7 @@ class Carrying:
             if batch.lost is not None or batch.answers is not None:
                 clients.answer(machine, batch)
             else:
-                clients.carried_out(batch, _share(replies, start, len(batch.calls)))
+                clients.carried_out(batch, _told(machine, batch, _share(replies, start, len(batch.calls))))
         for part in others:
             self._remember(machine, calls, part, _share(replies, part[0], part[1]), now_ms)
 
@@ -102,6 +102,9 @@ class Carrying:
         mine: list[tuple[int, Batch]] = []
         others: list[tuple[int, int, bytes, int]] = []
         for author, number, body in parts:
+            if not author:
+                calls = calls + self._decoded(machine, author, body)
+                continue
             if author not in self.numbers:
                 self._begin_author(author)
             self.numbers[author] = number
@@ -154,6 +157,16 @@ class Carrying:
 def _share(replies: list[Reply], start: int, count: int) -> list[Reply]:
     """The replies to one part of an entry."""
     return replies if count == len(replies) else replies[start : start + count]
+
+
+def _told(machine: Machine, batch: Batch, replies: list[Reply]) -> list[Reply]:
+    """The replies to this node's batch. What was read beside the leader's back may be stale while there are caches."""
+    if batch.named or not batch.reads or batch.read_index is not None or not machine.caches.known:
+        return replies
+    told = list(replies)
+    for place in batch.reads:
+        told[place] = ask_again()
+    return told
 
 
 def unblocking(machine: Machine, origin: bytes, reason: bytes = b"TIMEOUT", *, number: int | None = None) -> Call:

@@ -99,7 +99,7 @@ class Clients:
         self.outstanding.close(batch, now_ms)
         batch.term = term
         if logged:
-            batch.whole = whole
+            batch.whole = batch.named = whole
             batch.body = batch.encode()
             if len(batch.body) > BATCH_BYTES_MAX:
                 batch.lost = CommandError("more than the log takes at once: send less in one transaction")
@@ -175,6 +175,11 @@ class Clients:
 def no_leader(shard: int) -> CommandError:
     """It certainly did not happen."""
     return CommandError(f"no leader for shard {shard}", "CLUSTERDOWN")
+
+
+def ask_again() -> CommandError:
+    """A read that the leader does not know of, while a cache may hold what it reads."""
+    return CommandError("a cache may hold what is read, and the leader was not asked: ask again", "TRYAGAIN")
 
 
 def uncertain(why: str) -> CommandError:

@@ -10,19 +10,27 @@ from __future__ import annotations
 import msgspec
 
 from cluster import batch as batches
+from cluster.batch import Batch
+from cluster.cache.directory import Directory
 from cluster.clients import Clients
 from cluster.forwarding import Forwarding
+from cluster.gate import Gate, Kept, KeptReads
 from cluster.hosting import Hosting
+from cluster.machine import caches
+from cluster.machine.machine import Machine
 from cluster.raft.core import Raft
 from cluster.raft.leading import Leading
-from cluster.raft.messages import AskRead, Forward, Look, Message, Readable
+from cluster.raft.messages import AskRead, Forward, Look, Message, NameReads, Readable
 
 ENTRIES_AHEAD_MAX = 64
 """A leader this many entries ahead of what is committed lets its batch grow instead."""
 
 
 class Leadership:
-    """One node's part in its group while it leads; empty-handed otherwise. ``outbox`` is what it sends."""
+    """One node's part in its group while it leads; empty-handed otherwise.
+
+    ``outbox`` is what it sends; ``gate`` what caches make it keep back.
+    """
 
     def __init__(
         self,
@@ -41,13 +49,15 @@ class Leadership:
         self._settled: Leading | None = None  # the one that was settled last
         self._rung_index = 0  # the last entry that was made because something was due
         self._asked: list[tuple[str, int]] = []  # reads of others that wait for what is due to happen
+        self._caching = False  # caches may hold lines, for all that is known before this node has carried out all
+        self.gate = Gate()
 
     @property
     def begins(self) -> bool:
         """Whether Raft won a term of office that was not begun."""
         return self._raft.leading is not self._led
 
-    def begin(self) -> bool:
+    def begin(self, machine: Machine) -> bool:
         """Begins a term of office, if Raft won one since the last call; whether it did."""
         leading = self._raft.leading
         if leading is self._led:
@@ -57,6 +67,11 @@ class Leadership:
         self._hosting.begin()
         self._asked.clear()
         self._rung_index = 0
+        self.gate = Gate()
+        if leading is not None:
+            log, first = self._raft.log, self._raft.applied + 1
+            joins = (caches.JOIN in log.entry(index).payload for index in range(first, log.last_index + 1))
+            self._caching = bool(machine.caches.known) or any(joins)
         return leading is not None
 
     def settles(self) -> bool:
@@ -86,24 +101,45 @@ class Leadership:
         """
         raft = self._raft
         assert raft.leading is not None
+        return self._must_wait or self.gate.is_shut or self.gate.holds_reads_of(raft.name)
+
+    @property
+    def _must_wait(self) -> bool:
+        """`holding_back` for whatever there is to log."""
+        raft = self._raft
+        assert raft.leading is not None
         if raft.leading.successor is not None:
             return True
-        if not raft.leading.settled and self._clients.outstanding.sent_before(raft.term):
+        if self._is_too_early or (not raft.leading.settled and self._clients.outstanding.sent_before(raft.term)):
             return True
         return raft.log.last_index - raft.commit >= ENTRIES_AHEAD_MAX
 
+    @property
+    def _is_too_early(self) -> bool:
+        """Whether caches may hold lines, and it is not known which: not all is carried out from before this term."""
+        leading = self._raft.leading
+        return self._caching and leading is not None and self.gate.directory is None
+
     def has_work(self, *, due: bool) -> bool:
         """Whether `propose` would do something."""
-        asked = self._clients.open.calls or self._clients.owed or self._forwarding.parts
-        return bool(asked or (due and not self.ringing)) and not self.holding_back
+        asked = self._clients.open.calls or self._clients.owed or self._forwarding.parts or self.gate.entry
+        if (asked or (due and not self.ringing)) and not self.holding_back:
+            return True
+        directory = self.gate.directory
+        return directory is not None and bool(directory.calls) and not self._must_wait
 
     def taken_back(self) -> None:
         """The last entries were taken out of the log again."""
         self._rung_index = 0
+        if self.gate.directory is not None:
+            self.gate.directory.taken_back()
 
     def take(self, peer: str, message: Forward) -> None:
         """Another node's batch, for the next entry."""
         raft = self._raft
+        if self.gate.reads and self.gate.holds_reads_of(peer):
+            self.gate.forwards.append((peer, message))
+            return
         if message.wanted and not self._hosting.take(peer, message):
             return
         if raft.leading is not None and message.term == raft.term and raft.leading.successor is None:
@@ -112,12 +148,51 @@ class Leadership:
     def ask(self, peer: str, message: AskRead, *, due: bool) -> None:
         """Another node wants to read; what is due happens first, in an entry that it must wait for."""
         raft = self._raft
-        if raft.leading is not None and message.term == raft.term:
+        if raft.leading is None or message.term != raft.term:
+            return
+        if self._is_too_early:
+            self.gate.early.append((peer, message))
+        elif message.args is None and self.gate.minds_reads:
+            self._outbox.append((peer, NameReads(raft.term, message.number)))
+        elif self._admits_reads(peer, message.number, message.args or [], due=due):
             self._ask(peer, message.number, due=due)
+
+    def ask_own(self, number: int, args: list[list[bytes]], *, due: bool) -> None:
+        """This node's own reads up to ``number``, which are these, have been waiting: are they asked for?"""
+        leading, gate, name = self._raft.leading, self.gate, self._raft.name
+        assert leading is not None
+        if self._is_too_early or gate.entry is not None or gate.holds_reads_of(name):
+            return
+        if number > leading.reads.asked_by(name) and self._admits_reads(name, number, args, due=due):
+            self._ask(name, number, due=due)
+
+    def _admits_reads(self, peer: str, number: int, args: list[list[bytes]], *, due: bool) -> bool:
+        return self.gate.directory is None or self.gate.admits_reads(KeptReads(peer, number, args, due))
+
+    def go_on(self) -> None:
+        """Caches gave up what they held, maybe: what was kept back for that goes on."""
+        gate = self.gate
+        if gate.directory is None or self._raft.leading is None or not gate.directory.holding:
+            return
+        for peer, early in gate.take_early():
+            if isinstance(early, Look):
+                self.look(peer, early, due=False)
+            else:
+                self.ask(peer, early, due=False)
+        for one in gate.take_reads():
+            self._ask(one.peer, one.number, due=one.due)
+        for peer, message in gate.take_forwards():
+            self.take(peer, message)
+        gate.let_go(self._raft.log.last_index)
 
     def look(self, peer: str, message: Look, *, due: bool) -> None:
         """A node without a replica wants this one to read for it."""
-        if self._raft.leading is not None and self._hosting.look(peer, message):
+        if self._raft.leading is None:
+            return
+        if self._is_too_early:
+            self.gate.early.append((peer, message))
+            return
+        if self._hosting.look(peer, message) and self._admits_reads(peer, message.number, message.calls, due=due):
             self._ask(peer, message.number, due=due)
 
     def _ask(self, peer: str, number: int, *, due: bool) -> None:
@@ -131,6 +206,8 @@ class Leadership:
         """Makes this turn's entry: of what came from clients here and from other nodes, or of what is due."""
         raft, leading, clients = self._raft, self._raft.leading, self._clients
         assert leading is not None
+        if self.gate.directory is not None:
+            self._log_first(now_ms, self.gate.directory, due=due)
         if clients.owed:
             clients.settle_debts()
         again = clients.outstanding.to_send(raft.term)
@@ -143,26 +220,58 @@ class Leadership:
         if batch.writes or self._forwarding.parts or rings:
             if not self.holding_back:
                 self._make_entry(now_ms, due=due)
-        elif batch.calls:
-            leading.ask_read(raft.name, clients.close(raft.now_ms, raft.term, logged=False).number)
+        elif batch.calls and not (self._is_too_early or self.gate.entry):  # which may have reads before these
+            batch = clients.close(raft.now_ms, raft.term, logged=False)
+            batch.named, number = True, batch.number
+            if self._admits_reads(raft.name, number, batch.logged, due=False):
+                leading.ask_read(raft.name, number)
+
+    def _log_first(self, now_ms: int, directory: Directory, *, due: bool) -> None:
+        """What the directory has to say in the log, and what was kept back and may go on."""
+        if self._must_wait:
+            return
+        if directory.calls:
+            self._log_calls(now_ms, directory.calls)
+            directory.calls = []
+        kept = self.gate.take_entry()
+        if kept is not None:
+            self._log(now_ms, kept, due=due)
+            self.gate.let_go(self._raft.log.last_index)
 
     def _make_entry(self, now_ms: int, *, due: bool) -> None:
-        raft, leading, clients = self._raft, self._raft.leading, self._clients
-        assert leading is not None
+        raft, clients = self._raft, self._clients
         parts, self._forwarding.parts = self._forwarding.parts, []
-        index = raft.log.last_index + 1
+        own: Batch | None = None
         if clients.open.calls:
             batch = clients.close(raft.now_ms, raft.term, logged=True)
+            batch.named = True
             if batch.lost is None:
-                batch.index = index
+                own = batch
                 parts.append((clients.author, batch.number, msgspec.Raw(batch.body)))
-        raft.propose(batches.payload_of(now_ms, parts))
+        kept = Kept(parts, own)
+        if self.gate.admits(kept, raft.log.last_index + 1):
+            self._log(now_ms, kept, due=due)
+
+    def _log(self, now_ms: int, kept: Kept, *, due: bool) -> None:
+        raft, leading = self._raft, self._raft.leading
+        assert leading is not None
+        index = raft.log.last_index + 1
+        if kept.batch is not None:
+            kept.batch.index = index
+        raft.propose(batches.payload_of(now_ms, kept.parts))
         if due:
             self._rung_index = index
         leading.replicate_all()
         for peer, number in self._asked:
             leading.ask_read(peer, number, index)
         self._asked.clear()
+
+    def _log_calls(self, now_ms: int, calls: list[list[bytes]]) -> None:
+        """An entry of what no client asked."""
+        leading = self._raft.leading
+        assert leading is not None
+        self._raft.propose(batches.payload_of(now_ms, [batches.nobodys(calls)]))
+        leading.replicate_all()
 
     def pass_on_reads(self, now_ms: int) -> None:
         """Tells those who asked which of their reads the lease or a majority has confirmed."""

@@ -32,13 +32,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import msgspec
 
 from cluster import atlas as system_state
 from cluster.atlas import Atlas
 from cluster.batch import Answer, Client, author_of
+from cluster.cache.controller import Controller
+from cluster.coherence import MESSAGES as OF_COHERENCE
+from cluster.coherence import Coherence
 from cluster.contacts import REACHABLE_TIMEOUTS, Contacts
 from cluster.courier import Courier
 from cluster.credit import Credit
@@ -97,6 +100,16 @@ class Answers(NamedTuple):
     woken: list[tuple[int, bytes, Reply]]
 
 
+class _Office(Protocol):
+    """What looks after something that concerns several shards."""
+
+    def next_ms(self) -> float:
+        """When `look` has something to do, on the node's monotonic clock."""
+
+    def look(self, now_ms: float) -> None:
+        """Does it."""
+
+
 class _Question(NamedTuple):
     """A client that is the node itself."""
 
@@ -112,7 +125,9 @@ class Node:
     were first placed on, empty for a node that joined; what the disk holds goes
     before both. ``address`` is where the others reach this node.
     ``node_timeout_ms`` is how long another may be silent before its shards move,
-    ``session_timeout_ms`` how long before its clients' sessions are ended.
+    ``session_timeout_ms`` how long before its clients' sessions are ended. ``cache_max_bytes`` is what the lines of
+    its cache may take, ``cache_writeback_ms`` how long they may be dirty, ``cache_lease_ms`` how long other
+    nodes' caches may go by what this one says as a leader.
     """
 
     def __init__(
@@ -129,6 +144,9 @@ class Node:
         zone: str = "",
         node_timeout_ms: float = 300_000.0,
         session_timeout_ms: int = 10_000,
+        cache_max_bytes: int = 256 * 1024 * 1024,
+        cache_lease_ms: int = 500,
+        cache_writeback_ms: int = 100,
     ) -> None:
         self.identity = identity
         self.name = identity.node
@@ -189,6 +207,12 @@ class Node:
         self._questions = 0  # how many of its own have no answer yet
         self._detection = Detection(self) if len(self.shards) > 1 else None
         self._courier = Courier(self)
+        self._coherence = Coherence(
+            self, max_bytes=cache_max_bytes, lease_ms=cache_lease_ms, writeback_ms=cache_writeback_ms
+        )
+        self._offices: list[_Office] = [self._courier, self._coherence]
+        if self._detection is not None:
+            self._offices.append(self._detection)
         self._session_timeout_ms = session_timeout_ms
         self._silence = Silence(self, session_timeout_ms)
         self._credit = Credit(identity.shards, session_timeout_ms)
@@ -221,6 +245,7 @@ class Node:
         if monotonic_ms > self.monotonic_ms:
             self.monotonic_ms = monotonic_ms
         self._touched = {}
+        self.cache.now_ms, self.cache.turn = self.monotonic_ms, self.turn
         for shard in self._busy:
             self.touch(shard)
         if self._due_at_ms is not None and self.now_ms >= self._due_at_ms:
@@ -285,7 +310,7 @@ class Node:
 
     def reads_lapsed(self, monotonic_ms: float) -> bool:
         """Whether reads that were answered since `advance` may be stale: a lease they relied on has run out."""
-        return bool(self._lapsed(monotonic_ms))
+        return bool(self._lapsed(monotonic_ms) or self._coherence.used(monotonic_ms))
 
     def _lapsed(self, monotonic_ms: float) -> list[Shard]:
         turn, only = self.turn, self._only  # which is read without being asked
@@ -295,7 +320,8 @@ class Node:
     def doubt(self, monotonic_ms: float) -> Doubt:
         """What is to become of the reads of which `reads_lapsed` says that they may be stale."""
         lapsed = self._lapsed(monotonic_ms)
-        return Doubt([(shard, shard.raft.leading) for shard in lapsed], monotonic_ms)
+        used = self._coherence.used(monotonic_ms)
+        return Doubt([(shard, shard.raft.leading) for shard in lapsed], monotonic_ms, used)
 
     def receive(self, peer: str, number: int, message: Message, held_ms: float = 0.0) -> None:
         """A message about a shard came from another member, so long before this turn.
@@ -315,6 +341,9 @@ class Node:
             return
         if kind is Forward:
             self.contacts.touched(peer, self.monotonic_ms)
+        elif kind in OF_COHERENCE:
+            self._coherence.receive(peer, number, message)
+            return
         shard = self._by_number.get(number)
         if shard is None:
             return
@@ -412,10 +441,9 @@ class Node:
         for shard in list(self._touched):
             if shard.hurried or shard.tick_at_ms <= now_ms:
                 shard.tick()
-        if self._detection is not None and now_ms >= self._detection.next_ms():
-            self._detection.look(now_ms)
-        if now_ms >= self._courier.next_ms():
-            self._courier.look(now_ms)
+        for office in self._offices:
+            if now_ms >= office.next_ms():
+                office.look(now_ms)
         if now_ms >= self._credit.next_ms:
             self.lapsed(now_ms)
         if now_ms >= self._next_round_ms:
@@ -443,6 +471,8 @@ class Node:
 
     def _tell_leadership(self, shard: Shard, *, leads: bool) -> None:
         self.contacts.hurry()
+        if shard is not self.system:
+            self._coherence.leads(shard, leads=leads)
         if self._detection is None:
             return
         if shard is self.system:
@@ -478,9 +508,9 @@ class Node:
     def next_tick_ms(self) -> float:
         """The monotonic time at which `tick` has something to do."""
         self._note()
-        at_ms = min(self._tick_at_ms, self._next_round_ms, self._courier.next_ms(), self._credit.next_ms)
-        if self._detection is not None:
-            at_ms = min(at_ms, self._detection.next_ms())
+        at_ms = min(self._tick_at_ms, self._next_round_ms, self._credit.next_ms)
+        for office in self._offices:
+            at_ms = min(at_ms, office.next_ms())
         return min(at_ms, self.contacts.next_presence_ms) if len(self.members.members) > 1 else at_ms
 
     def next_due_ms(self) -> int | None:
@@ -492,7 +522,7 @@ class Node:
     @property
     def busy(self) -> bool:
         """Whether there is something to do that no socket, timer or disk has to announce."""
-        if self._outbox:
+        if self._outbox or self._coherence.busy:
             return True
         for shard in self._touched:  # noqa: SIM110 - a generator costs every turn
             if shard.busy:
@@ -670,9 +700,33 @@ class Node:
                 woken += [(shard.number, origin, reply) for origin, _, reply in ended]
         if self.system.turn == self.turn:
             self.atlas.read(self.system.machine, self.system.raft.applied)
+        if not self._coherence.idle:
+            self._coherence.run()
+            replies.append(self._of_the_cache())
         if self._questions:
             replies = [self._hear_own(answers) for answers in replies]
         return Answers(replies[0] if len(replies) == 1 else chain.from_iterable(replies), woken)
+
+    @property
+    def cache(self) -> Controller:
+        """The cache of this node."""
+        return self._coherence.cache
+
+    @property
+    def invalidations_sent(self) -> int:
+        """How many lines this node has recalled from caches, as the leader of shards."""
+        return self._coherence.recalls_sent
+
+    def _of_the_cache(self) -> list[Answer]:
+        """What the cache answers; what it cannot hold goes into the logs as any other write."""
+        cache = self.cache
+        plain, cache.plain = cache.plain, []
+        for number, client, args in plain:
+            shard = self.shards[number]
+            self.stir(shard)
+            shard.submit(client, shard.machine.handler(args[0]), args)
+        answers, cache.answers = cache.answers, []
+        return answers
 
     # What the node itself asks
 

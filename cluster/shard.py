@@ -24,6 +24,7 @@ from cluster.carrying import Carrying, unblocking
 from cluster.clients import Clients, no_leader, uncertain
 from cluster.contacts import Contacts
 from cluster.forwarding import Forwarding
+from cluster.gate import Gate
 from cluster.hosting import Hosting
 from cluster.leadership import Leadership
 from cluster.machine.keyspace import Checkpoint
@@ -42,6 +43,7 @@ from cluster.raft.messages import (
     Heartbeat,
     Look,
     Message,
+    NameReads,
     Outcome,
     Readable,
     Waits,
@@ -132,6 +134,7 @@ class Shard:
         self._lease_until_ms = 0.0
         self._next_retry_ms = 0.0
         self._next_ask_waits_ms = 0.0
+        self._naming_term = 0  # in which the leader wants to know what is read
         self._retried_term = 0  # in which everything was repeated at once
         self._told_number = 0  # the last batch of this node of which another one said what became of it
         self._outbox: list[tuple[str, Message]] = []
@@ -148,6 +151,7 @@ class Shard:
         self._handlers: dict[type[Message], Callable[[str, Any], None]] = {
             Forward: self._on_forward,
             AskRead: self._on_ask_read,
+            NameReads: self._on_name_reads,
             Readable: self._on_readable,
             Look: self._on_look,
             Outcome: self._on_outcome,
@@ -197,7 +201,9 @@ class Shard:
         if leading is not None and leading.settled and raft.applied == raft.commit:
             self.due = self.machine.pass_time(self.now_ms)
             self._lease_until_ms = leading.lease_until_ms()
-            self.reads_wait = self.due or raft.now_ms >= self._lease_until_ms
+            directory = self._leadership.gate.directory
+            minded = directory is not None and directory.minds_reads
+            self.reads_wait = self.due or minded or raft.now_ms >= self._lease_until_ms
         else:
             self.due = False
             self.reads_wait = True
@@ -269,6 +275,16 @@ class Shard:
             leading.progress[peer].lost()
 
     @property
+    def gate(self) -> Gate:
+        """What is kept back while this node leads, because caches hold it."""
+        return self._leadership.gate
+
+    def go_on(self) -> None:
+        """Caches gave something up: what was kept back for that goes on."""
+        self._leadership.go_on()
+        self._leadership.pass_on_reads(self.now_ms)
+
+    @property
     def here(self) -> bool:
         """Whether this node carries out the log itself, for its own clients: a learner is too far behind for that."""
         return self.name in self.raft.config.voters
@@ -331,13 +347,13 @@ class Shard:
         if raft.leading is not None and not raft.leading.progress:  # alone
             raft.leading.confirm()
             self._leadership.pass_on_reads(self.now_ms)
-            if self._leadership.begin() or now_ms >= self._next_retry_ms:
+            if self._leadership.begin(self.machine) or now_ms >= self._next_retry_ms:
                 self._next_retry_ms = now_ms + self.timing.election_ms / 2
                 self._retry()
             return
         raft.tick()
         if raft.leading is not None:
-            if self._leadership.begin():
+            if self._leadership.begin(self.machine):
                 self._next_retry_ms = now_ms
             self._leadership.pass_on_reads(self.now_ms)
         if now_ms >= self._next_retry_ms:
@@ -458,15 +474,14 @@ class Shard:
         if wanted:
             self._look_again(leader, patience_ms)
         elif number := outstanding.unconfirmed():
-            self._outbox.append((leader, AskRead(raft.term, number)))
+            self._outbox.append((leader, AskRead(raft.term, number, self._named_reads(number))))
 
     def _settle_as_leader(self) -> None:
         """A leader has nobody to ask: what it does not know itself, nobody knows."""
         leading, waits, outstanding = self.raft.leading, self._carrying.waits, self.clients.outstanding
         assert leading is not None
-        number = outstanding.unconfirmed()
-        if number > leading.reads.asked_by(self.name):
-            leading.ask_read(self.name, number)
+        if number := outstanding.unconfirmed():
+            self._leadership.ask_own(number, self._reads_to(number), due=self.due)
             self._leadership.pass_on_reads(self.now_ms)
         if not leading.settled:
             return
@@ -671,12 +686,13 @@ class Shard:
         clients = self.clients
         # A leader may carry reads out before writes that were lost on the way; what is logged keeps its order.
         logged = clients.open.writes or (not here and clients.outstanding.writing)
-        batch = clients.close(self.monotonic_ms, term, logged=logged, whole=not here)
+        named = bool(clients.open.reads and self.machine.caches.known)  # the leader must see what is read
+        batch = clients.close(self.monotonic_ms, term, logged=logged, whole=not here or named)
         if batch.writes:
             if batch.lost is None:
                 self._outbox.append((leader, self._forwarding.send(batch, wanted=not here)))
         elif here:
-            self._outbox.append((leader, AskRead(term, batch.number)))
+            self._outbox.append((leader, AskRead(term, batch.number, self._named_reads(batch.number))))
         else:
             self._outbox.append((leader, Look(term, clients.author, batch.number, batch.logged)))
 
@@ -688,6 +704,23 @@ class Shard:
     def _on_ask_read(self, peer: str, message: AskRead) -> None:
         self._leadership.ask(peer, message, due=self.due)
         self._leadership.pass_on_reads(self.now_ms)
+
+    def _on_name_reads(self, peer: str, message: NameReads) -> None:
+        if message.term == self.raft.term and self.here:
+            self._naming_term = message.term
+            number = self.clients.outstanding.unconfirmed()
+            if number:
+                self._outbox.append((peer, AskRead(message.term, number, self._named_reads(number))))
+
+    def _named_reads(self, number: int) -> list[list[bytes]] | None:
+        """What reads up to that number are, where the leader wants to know it."""
+        if self._naming_term != self.raft.term and not self.machine.caches.known:
+            return None
+        return self._reads_to(number)
+
+    def _reads_to(self, number: int) -> list[list[bytes]]:
+        """The reads that are not answered, up to that number."""
+        return [args for batch in self.clients.outstanding.unread() if batch.number <= number for args in batch.logged]
 
     def _on_look(self, peer: str, message: Look) -> None:
         self._leadership.look(peer, message, due=self.due)

@@ -16,7 +16,7 @@ import msgspec
 from cluster.raft.messages import AnyMessage, Message
 from cluster.ring.slots import SYSTEM
 
-VERSION = 3
+VERSION = 4
 """Of the messages: nodes of another version are refused at the handshake."""
 
 FRAME_BYTES_MAX = 4 * 1024 * 1024

@@ -36,6 +36,7 @@ from cluster.node import Answers
 from cluster.ring.slots import SLOTS, slot_of
 from cluster.shard import Shard
 from resp_server.calls import Calls
+from resp_server.commands.command import PLAINLY
 from resp_server.commands.spreading import Shares, cross_slot
 from resp_server.commands.table import Route
 from resp_server.partitions import Awaiting, News, Partitions
@@ -86,6 +87,7 @@ class Dispatcher:
         self._partitions = Partitions(server)
         self._calls = Calls(server)
         self._fast: dict[bytes, Route] = {}
+        self._cached: dict[bytes, Route] = {}
         self.hurry()
 
     def hurry(self) -> None:
@@ -100,6 +102,8 @@ class Dispatcher:
         shards = self._node.shards
         self._only = None if len(shards) > 1 or self._targets.redirecting else shards[0]
         self._fast = {} if careful else self._table.fast if self._only is not None else self._table.fast_by_key
+        cached = self._table.find([b"CACHE.GET"])
+        self._cached = {} if careful else {b"CACHE.GET": cached, b"cache.get": cached}
 
     def execute(self, session: Session, commands: list[list[bytes]]) -> None:  # noqa: C901 - a call costs each command
         """Carries out commands of one client, in order; replies land in ``session.out`` now or by `deliver`."""
@@ -154,6 +158,9 @@ class Dispatcher:
             if writes:
                 self._submit(session, shard, writes)
                 writes = []
+            if plain and (route := self._cached.get(args[0])) is not None and self._hit(session, route, args):
+                plain = session.plain
+                continue
             self._carefully(session, args)
             fast = self._fast
             encode = session.encode
@@ -209,6 +216,9 @@ class Dispatcher:
                     self._reply(session, reply)
                     simple = session.simple
                     continue
+            if simple and (route := self._cached.get(args[0])) is not None and self._hit(session, route, args):
+                simple = session.simple
+                continue
             self._carefully(session, args)
             fast = self._fast
             simple = session.simple
@@ -425,6 +435,8 @@ class Dispatcher:
         if route.local:
             self._reply(session, self._calls.serve(session, route, args))
             return
+        if self._through(session, route, args):
+            return
         shape = self._partitions.shape_of(route, args)
         if shape is not None:
             self._to_parts(session, route, args, shape)
@@ -441,6 +453,12 @@ class Dispatcher:
         if not route.logged:
             self._look(session, shard, handler, args)
             return
+        self._log(session, route, args, shard, handler, news)
+
+    def _log(
+        self, session: Session, route: Route, args: list[bytes], shard: Shard, handler: Handler, news: News | None
+    ) -> None:
+        """Gives a command its place in a shard's batch."""
         if route.command.name == "WATCH":
             if session.watched not in (None, shard):
                 raise cross_slot()
@@ -453,7 +471,7 @@ class Dispatcher:
         )
         if route.command.name == "Q.POP":
             self._note_popped(session, client, args[1])
-        if route.blocking and b"BLOCK" in map(bytes.upper, args):
+        if route.blocking and (route.command.through is not None or b"BLOCK" in map(bytes.upper, args)):
             session.lane = shard  # where it waits, whatever else is unanswered
             session.held = True
             session.settle()
@@ -465,6 +483,36 @@ class Dispatcher:
         session.popped = key
         if type(client) is Place:
             client.popped = key
+
+    def _hit(self, session: Session, route: Route, args: list[bytes]) -> bool:
+        """Answers CACHE.GET from a line of this node, if there is one."""
+        if session.pending or len(args) != route.arguments_min:
+            return False
+        reply = self._node.cache.read(args[1])
+        if type(reply) is not bytes:
+            return False
+        route.calls += 1
+        if len(reply) < SHORT_BYTES:
+            session.out.append(BULK_HEADERS[len(reply)] + reply + b"\r\n")
+        else:
+            self._reply(session, reply)
+        return True
+
+    def _through(self, session: Session, route: Route, args: list[bytes]) -> bool:
+        """Carries a command out by way of the cache, if it can be; what waits for a line holds up all behind it."""
+        through = route.command.through
+        if through is None or self._server.refusal is not None:
+            return False
+        self._check_room(route, args, [self._node.slot_shard[slot_of(key)] for key in args[1:2]])
+        reply = through(self._server, args, lambda finish=None: self._place(session, finish))
+        if reply is PLAINLY:
+            return False
+        if reply is WAITING:
+            session.held = True
+            session.settle()
+        else:
+            self._reply(session, reply)
+        return True
 
     def _look(
         self, session: Session, shard: Shard, handler: Handler, args: list[bytes], finish: Finish | None = None

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from cluster.cache.lines import Lines
 from cluster.machine.reply import CommandError
 from cluster.machine.transactions import unwatch
 from cluster.node import Node
@@ -173,7 +172,6 @@ class Server:
         self.acknowledgements = Acknowledgements(node)
         self.fullness = Fullness(node)
         self.large_payloads = LargePayloads()
-        self.lines = Lines(settings.cache_max_bytes)
         self.observers = Observers(self)
         self.undelivered = Undelivered(self)
         self.clients: dict[int, Session] = {}

@@ -225,6 +225,16 @@ class Settings:
         size("0"), "1mb", FEATURES, "Size past which a message pushed here is told in the log; 0 tells none.", live=True
     )
     cache_max_bytes: int = setting(size("0"), "256mb", FEATURES, "Size past which cache lines are evicted.", live=True)
+    cache_writeback_ms: int = setting(
+        integer(0), "100", FEATURES, "Milliseconds after which CACHE.SET without SYNC is made durable.", live=True
+    )
+    cache_lease_ms: int = setting(
+        integer(50),
+        "500",
+        FEATURES,
+        "Milliseconds a node may use cached lines without hearing from the shard's leader; "
+        "so long a write may have to wait for a node that died.",
+    )
 
     loglevel: LogLevel = setting(choice(LogLevel), "warning", LOGGING, "How much is logged.", live=True)
     logfile: str = setting(OPTIONAL_PATH, "", LOGGING, "File to log to; empty is standard error.")

@@ -121,12 +121,20 @@ class Front:
                     dispatcher.resume(session)
             self.commit()
         dispatcher.outbox.clear()
+        if self._caches_talk and self.server.refusal is None:
+            self.finish()
         for session in list(self.server.clients.values()):
             if session.glutted:
                 session.out_bytes = 0
                 dispatcher.relieve(session)
         if dispatcher.resumed:
             self.finish()
+
+    @property
+    def _caches_talk(self) -> bool:
+        """Whether somebody waits for a line, or for one to be given up."""
+        gates = [shard.gate for shard in self.node.shards]
+        return self.node.cache.waiting or any(gate.entry or gate.reads for gate in gates)
 
     def commit(self) -> None:
         """Makes the turn's entry durable, unless writes are refused, and delivers what is answered."""

@@ -112,11 +112,11 @@ class History(Load):
 
     operations: list[Operation] = field(default_factory=list)
 
-    def record(self, client: str, caller: Caller, call: Call) -> Output:
-        """Makes the call and keeps what is known of it."""
+    def record(self, client: str, caller: Caller, call: Call, words: Call | None = None) -> Output:
+        """Makes the call and keeps what is known of it; ``words`` is another that should do the same."""
         invoked = time.monotonic_ns()
         try:
-            output = caller.call(*call)
+            output = caller.call(*(words or call))
         except Unsure:
             self.operations.append(Operation(client, call, invoked))
             raise
@@ -194,6 +194,48 @@ def registers_and_locks(
         for number in range(clients)
     ]
     with _running(history, tasks, nodes or list(cluster.nodes.values()), seed):
+        yield history
+
+
+def _cached_client(history: History, name: str, seed: int, keys: Sequence[bytes], *, durable: bool) -> Task:
+    chance = random.Random(seed)
+    numbers = itertools.count(1)
+    options = (b"SYNC",) if durable else ()
+
+    def serve(caller: Caller) -> None:
+        key, die = chance.choice(keys), chance.random()
+        value = b"%d" % (seed * 10**9 + next(numbers) * 1000)
+        if die < 0.6:
+            history.record(name, caller, (b"GET", key), (b"CACHE.GET", key))
+        elif die < 0.7:
+            history.record(name, caller, (b"GET", key))
+        elif die < 0.85:
+            history.record(name, caller, (b"SET", key, value), (b"CACHE.SET", key, value, *options))
+        elif die < 0.93:
+            history.record(name, caller, (b"SET", key, value))
+        elif die < 0.97:
+            history.record(name, caller, (b"DEL", key), (b"CACHE.DEL", key))
+        else:
+            caller.call(b"CACHE.EVICT", key)
+
+    return serve
+
+
+@contextlib.contextmanager
+def cached_registers(
+    cluster: Cluster, *, seed: int, prefix: str, durable: bool, clients: int = CLIENTS, rest_s: float = 0.0
+) -> Iterator[History]:
+    """Clients of all nodes use a few registers, through the nodes' caches and past them, until the block ends.
+
+    ``durable``: what they write through a cache does not go with its node.
+    """
+    history = History(rest_s)
+    registers = [f"{prefix}:cached:{number}".encode() for number in range(3)]
+    tasks = [
+        _cached_client(history, f"{prefix}-client{number}", seed * 100 + number, registers, durable=durable)
+        for number in range(clients)
+    ]
+    with _running(history, tasks, list(cluster.nodes.values()), seed):
         yield history
 
 

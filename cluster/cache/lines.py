@@ -1,22 +1,48 @@
 """The lines one node holds, least recently used first to go.
 
-On the node that holds the shard itself the memory behind a line is at hand: a
-line is good exactly as long as the keyspace still holds the very value it was
-filled with, so nothing can make it lie. Writes go through the log before they
-are answered; a line is therefore never dirty, and its state is E (this node
-alone holds it) or I.
+A line is good for clients only while its *office* (the node's standing with the
+leader of the shard, `cluster.cache.controller`) is, and until ``end_ms``: its
+key may end soon after that.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-EXCLUSIVE = b"E"
-INVALID = b"I"
+from cluster.cache.mesi import LINE, Action, Event, State
 
-LINE_BYTES = 150
+if TYPE_CHECKING:
+    from cluster.cache.controller import Office
+
+LINE_BYTES = 280
 """What a line costs besides its key and value."""
+
+FOREVER_MS = float("inf")
+
+
+class Line:
+    """One line: ``value`` None says that there is no such key.
+
+    ``end_ms`` is on the node's monotonic clock, ``deadline_ms`` on the shard's, as the memory is to have it.
+    """
+
+    __slots__ = ("deadline_ms", "end_ms", "office", "reads", "state", "value")
+
+    def __init__(self, office: Office, value: bytes | None, end_ms: float, deadline_ms: int | None = None) -> None:
+        self.office = office
+        self.value = value
+        self.end_ms = end_ms
+        self.deadline_ms = deadline_ms
+        self.state = State.INVALID
+        self.reads = 0
+
+    def move(self, event: Event) -> tuple[Action, ...]:
+        """Goes on to the next state; what is to be done. A `KeyError` is a bug."""
+        self.state, actions = LINE[self.state, event]
+        return actions
 
 
 @dataclass(slots=True)
@@ -25,67 +51,72 @@ class Traffic:
 
     hits: int = 0
     misses: int = 0
+    invalidations_sent: int = 0
     invalidations_received: int = 0
+    write_backs: int = 0
     evictions: int = 0
+    updates: int = 0
+    leases_lost: int = 0
 
 
 class Lines:
-    """Cached values by key, within ``max_bytes``."""
+    """Lines by key, within ``max_bytes``: whoever adds some lets `overdue` ones go afterwards."""
 
-    __slots__ = ("_lines", "bytes", "max_bytes", "traffic")
+    __slots__ = ("_lines", "bytes", "get", "max_bytes", "touch")
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
-        self.traffic = Traffic()
-        self._lines: OrderedDict[bytes, bytes] = OrderedDict()
+        self._lines: OrderedDict[bytes, Line] = OrderedDict()
+        self.get = self._lines.get
+        self.touch = self._lines.move_to_end
 
-    def read(self, key: bytes, memory: bytes | None) -> bytes | None:
-        """The value through this node's line; ``memory`` is what the keyspace holds."""
-        line = self._lines.get(key)
+    def fits(self, key: bytes, value: bytes | None) -> bool:
+        """Whether such a line can be held at all."""
+        return _size_bytes(key, value) <= self.max_bytes
+
+    def add(self, key: bytes, line: Line) -> None:
+        """Holds a line, in the place of another if there was one."""
+        self.remove(key)
+        self._lines[key] = line
+        self.bytes += _size_bytes(key, line.value)
+
+    def remove(self, key: bytes) -> Line | None:
+        """Forgets a line, and gives it back if there was one."""
+        line = self._lines.pop(key, None)
         if line is not None:
-            if line is memory:
-                self.traffic.hits += 1
-                self._lines.move_to_end(key)
-                return line
-            self.drop(key)
-            self.traffic.invalidations_received += 1
-        self.traffic.misses += 1
-        if memory is not None:
-            self.fill(key, memory)
-        return memory
+            self.bytes -= _size_bytes(key, line.value)
+        return line
 
-    def fill(self, key: bytes, value: bytes) -> None:
-        """This node holds ``value`` from now on."""
-        self.drop(key)
-        size_bytes = len(key) + len(value) + LINE_BYTES
-        if size_bytes > self.max_bytes:
-            return
-        self._lines[key] = value
-        self.bytes += size_bytes
+    def change(self, key: bytes, line: Line, value: bytes) -> None:
+        """Gives a line another value."""
+        self.bytes += len(value) - len(line.value or b"")
+        line.value = value
+        self.touch(key)
+
+    def overdue(self) -> Iterator[bytes]:
+        """The lines to be removed now, one after the other, until the rest fits."""
         while self.bytes > self.max_bytes:
-            self.drop(next(iter(self._lines)))
-            self.traffic.evictions += 1
+            yield next(iter(self._lines))
 
-    def drop(self, key: bytes) -> bool:
-        """Gives a line up; whether there was one."""
-        value = self._lines.pop(key, None)
-        if value is None:
-            return False
-        self.bytes -= len(key) + len(value) + LINE_BYTES
-        return True
+    def of(self, office: Office) -> list[bytes]:
+        """The keys of the lines of one shard."""
+        return [key for key, line in self._lines.items() if line.office is office]
 
-    def state(self, key: bytes, memory: bytes | None) -> bytes:
-        """The line's MESI state."""
-        line = self._lines.get(key)
-        return EXCLUSIVE if line is not None and line is memory else INVALID
+    def counts(self) -> dict[State, int]:
+        """How many there are in each state."""
+        found = dict.fromkeys(State, 0)
+        for line in self._lines.values():
+            found[line.state] += 1
+        return found
 
-    def resize(self, max_bytes: int) -> None:
-        """A new limit, from now on."""
-        self.max_bytes = max_bytes
-        while self.bytes > max_bytes:
-            self.drop(next(iter(self._lines)))
-            self.traffic.evictions += 1
+    def items(self) -> Iterator[tuple[bytes, Line]]:
+        """All of them."""
+        return iter(self._lines.items())
 
     def __len__(self) -> int:
         return len(self._lines)
+
+
+def _size_bytes(key: bytes, value: bytes | None) -> int:
+    return len(key) + len(value or b"") + LINE_BYTES

@@ -366,6 +366,10 @@ class Keyspace:
         self._watched[key] = self._watched.get(key, 0) + 1
         self._observed = True
 
+    def watches(self, key: bytes) -> bool:
+        """Whether ``key`` is watched."""
+        return key in self._watched
+
     def unwatch(self, key: bytes) -> None:
         """Takes one `watch` back."""
         count = self._watched.pop(key) - 1

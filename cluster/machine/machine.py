@@ -25,13 +25,25 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from cluster.machine import hold_lives, letters, lock_deadlocks, locks, queue_lives, queue_parts, queues
+from cluster.machine import (
+    caches,
+    hold_lives,
+    letters,
+    loading,
+    lock_deadlocks,
+    locks,
+    queue_lives,
+    queue_parts,
+    queues,
+)
+from cluster.machine.caches import Caches
 from cluster.machine.clockwork import Alarm, Clockwork
 from cluster.machine.elections import Election
 from cluster.machine.hold import Holding, Issued
 from cluster.machine.keyspace import EXPIRY, STRING, Checkpoint, Keyspace, Value
 from cluster.machine.latches import Latch
 from cluster.machine.letters import Letter
+from cluster.machine.loading import Loader
 from cluster.machine.lock import Lock
 from cluster.machine.lock_deadlocks import Broken
 from cluster.machine.lock_waits import LockWaits
@@ -80,6 +92,8 @@ class Ledger(msgspec.Struct, array_like=True):
     deadlocks: Broken = msgspec.field(default_factory=Broken)
     letters: dict[int, Letter] = {}
     dropped: dict[bytes, Dropped] = {}
+    caches: Caches = msgspec.field(default_factory=Caches)
+    loaders: dict[bytes, Loader] = {}
 
 
 class Machine:
@@ -104,6 +118,8 @@ class Machine:
         self.letters: dict[int, Letter] = {}
         self.dropped: dict[bytes, Dropped] = {}
         self.foreign: dict[bytes, None] = {}
+        self.caches = Caches()
+        self.loaders: dict[bytes, Loader] = {}
         self.in_part = False
         self.nodes = 1
         self.clockwork = Clockwork()
@@ -134,6 +150,7 @@ class Machine:
             queue_parts.UNTAKE: queue_parts.untake,
             queue_lives.ARRIVE: queue_lives.arrive,
             queue_lives.COME_BACK: queue_lives.come_back,
+            **caches.HANDLERS,
         }
 
     # Carrying out
@@ -305,6 +322,8 @@ class Machine:
         keyspace = self.keyspace
         for key in keyspace.touched:
             self.sessions.changed(key)
+            if key in self.loaders:
+                self.signal(key)
         keyspace.touched.clear()
         while self._ready or keyspace.vacated:
             for key, value in keyspace.vacated:
@@ -363,6 +382,8 @@ class Machine:
             self.unwatch(origin)
             for key in list(session.held):
                 hold_lives.drop(self, key, origin)
+            for key in list(session.loading):
+                loading.end(self, key)
             self.sessions.close(origin)
 
     def watch(self, key: bytes) -> None:
@@ -390,6 +411,8 @@ class Machine:
             self.deadlocks,
             self.letters,
             self.dropped,
+            self.caches,
+            self.loaders,
         )
         return self.keyspace.begin_checkpoint(), msgspec.msgpack.encode(ledger)
 
@@ -401,6 +424,8 @@ class Machine:
             self.counter, self.issued, self.deadlocks = known.counter, known.issued, known.deadlocks
             self.waiters.begun = known.waits
             self.letters, self.dropped = known.letters, known.dropped
+            self.caches = known.caches
+            loading.restore(self, known.loaders)
             for waiter in known.waiters:
                 self.waiters.add(waiter)
             for key in self.sessions.restore(known.sessions):
@@ -484,6 +509,7 @@ _RINGS: dict[int, Callable[[Machine, Alarm, int], None]] = {
     WAIT: _wait_over,
     **hold_lives.RINGS,
     **queues.RINGS,
+    **loading.RINGS,
 }
 
 

@@ -12,11 +12,15 @@ import msgspec
 
 
 class Session(msgspec.Struct, array_like=True):
-    """``watched`` keys since WATCH, whether one of them changed, and the keys of what is ``held`` until the end."""
+    """``watched`` keys since WATCH, whether one of them changed, and the keys of what is ``held`` until the end.
+
+    ``loading`` are those it has a token for (`cluster.machine.loading`).
+    """
 
     watched: dict[bytes, None]
     dirty: bool
     held: dict[bytes, None]
+    loading: dict[bytes, None] = {}
 
 
 class Sessions:
@@ -36,7 +40,7 @@ class Sessions:
         """The session, made known if it was not."""
         session = self._known.get(origin)
         if session is None:
-            session = self._known[origin] = Session({}, False, {})
+            session = self._known[origin] = Session({}, False, {}, {})
         return session
 
     def close(self, origin: bytes) -> Session | None:
@@ -75,7 +79,7 @@ class Sessions:
     def forget_if_empty(self, origin: bytes) -> None:
         """Drops a session that has nothing left to lose."""
         session = self._known.get(origin)
-        if session is not None and not session.watched and not session.held:
+        if session is not None and not (session.watched or session.held or session.loading):
             del self._known[origin]
 
     def changed(self, key: bytes) -> None:

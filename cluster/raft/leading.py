@@ -173,11 +173,16 @@ class Leading:
 
         That goes by leases whatever the reads do.
         """
+        return min(now_ms, self.sure_until_ms)
+
+    @property
+    def sure_until_ms(self) -> float:
+        """Until when it is certain that nobody else can have been elected, as `sure_ms`."""
         raft = self._raft
         if raft.alone:
-            return now_ms
+            return FOREVER_MS
         followed_ms = self._followed_us() / 1000
-        return min(now_ms, followed_ms + raft.timing.lease_ms if self._has_lease else followed_ms)
+        return followed_ms + raft.timing.lease_ms if self._has_lease else followed_ms
 
     def led_at(self, monotonic_ms: float) -> bool:
         """Whether it is certain by now that nobody else had been elected by then."""

@@ -143,9 +143,13 @@ class Forward(Message, tag=13):
 
 
 class AskRead(Message, tag=14):
-    """From when on may reads up to ``number`` be served (ReadIndex, section 6.4)?"""
+    """From when on may reads up to ``number`` be served (ReadIndex, section 6.4)?
+
+    ``args`` is what they are, where the leader wants to know (`NameReads`).
+    """
 
     number: int
+    args: list[list[bytes]] | None = None
 
 
 class Readable(Message, tag=15):
@@ -239,6 +243,150 @@ class ContendedHeard(Message, tag=24):
     number: int
 
 
+class Join(Message, tag=25):
+    """The cache of ``author``, which holds no line of the shard, wants some; its write-backs are numbered from there.
+
+    See `cluster.cache` for this and all that follows. ``author`` is always whose cache it is.
+    """
+
+    author: bytes
+    number: int
+
+
+class Joined(Message, tag=26):
+    """It may ask for lines."""
+
+    author: bytes
+    number: int
+
+
+class Want(Message, tag=27):
+    """A cache wants a line, ``own``: as the only one that holds it. ``number`` counts its requests.
+
+    ``base`` is the number it joined with; its write-backs up to ``after`` come first.
+    """
+
+    author: bytes
+    base: int
+    number: int
+    after: int
+    key: bytes
+    own: bool
+
+
+class Grant(Message, tag=28):
+    """It has it, in that MESI ``state``, "" where the value may be read but not kept.
+
+    ``number`` is that of the request, 0 where nobody asked; ``serial`` counts what the leader says of lines;
+    ``rest_ms`` is how long the key lives from now, -1 without an end. ``refused`` is an error's code and text.
+    Its lease is good for ``lease_ms`` from when the request was sent.
+    """
+
+    author: bytes
+    number: int
+    serial: int
+    key: bytes
+    state: str
+    value: bytes | None
+    rest_ms: int
+    lease_ms: int
+    refused: str = ""
+
+
+class Recall(Message, tag=29):
+    """A cache must give a line up, or (``share``) own it no longer, and write back what it changed."""
+
+    author: bytes
+    serial: int
+    key: bytes
+    share: bool
+
+
+class Yield(Message, tag=30):
+    """It did; ``kept``: it still reads it. What it wrote is in its write-backs up to number ``after``.
+
+    ``reads`` is how often the line was read since it was granted.
+    """
+
+    author: bytes
+    serial: int
+    key: bytes
+    kept: bool
+    after: int
+    reads: int = 0
+
+
+class Release(Message, tag=31):
+    """A cache gave a line up by itself, after the grant ``serial`` had come and its write-back ``after`` was sent."""
+
+    author: bytes
+    serial: int
+    key: bytes
+    after: int
+
+
+class WriteBack(Message, tag=32):
+    """What a cache changed: key, value, deadline in decimal digits ("" for none), and so on."""
+
+    author: bytes
+    base: int
+    number: int
+    cells: list[bytes]
+
+
+class WrittenBack(Message, tag=33):
+    """Its write-backs up to ``number`` are carried out."""
+
+    author: bytes
+    number: int
+
+
+class Census(Message, tag=34):
+    """A new leader wants to hear that a cache holds nothing of its predecessors' any more."""
+
+    author: bytes
+
+
+class Surrendered(Message, tag=35):
+    """It does not; what it had changed is in its write-backs up to ``after``."""
+
+    author: bytes
+    after: int
+
+
+class Lost(Message, tag=36):
+    """A cache's lease ran out and its lines were given away: all it holds is void, what it did not write back lost.
+
+    That is the cache that joined with ``base``.
+    """
+
+    author: bytes
+    base: int
+
+
+class Renew(Message, tag=37):
+    """A cache wants its leases renewed in these shards, each with the leader's term and the number it joined with."""
+
+    author: bytes
+    sent_us: int
+    offices: list[tuple[int, int, int]]
+
+
+class Renewed(Message, tag=38):
+    """They are, in these of them, for ``lease_ms`` from ``sent_us`` on."""
+
+    author: bytes
+    sent_us: int
+    lease_ms: int
+    offices: list[tuple[int, int, int]]
+
+
+class NameReads(Message, tag=39):
+    """The reads up to ``number`` must say what they read, as somebody owns lines: ask again with `AskRead.args`."""
+
+    number: int
+
+
 AnyMessage: TypeAlias = (
     Append
     | Appended
@@ -264,4 +412,19 @@ AnyMessage: TypeAlias = (
     | Ended
     | Contended
     | ContendedHeard
+    | Join
+    | Joined
+    | Want
+    | Grant
+    | Recall
+    | Yield
+    | Release
+    | WriteBack
+    | WrittenBack
+    | Census
+    | Surrendered
+    | Lost
+    | Renew
+    | Renewed
+    | NameReads
 )

@@ -1,109 +1,176 @@
-"""CACHE.*: string keys through the lines of the node the client talks to.
+"""CACHE.*: string keys through the cache of the node the client talks to.
 
-A node keeps lines of the shards it has; for all others the memory is asked,
-wherever it is, which is what ``run`` is for in the records below.
+What a line of this node answers is answered at once; everything else waits for
+a line (`cluster.cache.controller`). In a transaction they are carried out as the
+plain commands they stand for, on the memory.
 """
 
 from __future__ import annotations
 
-from cluster.cache.lines import INVALID
-from cluster.machine import keys, strings
+from typing import TYPE_CHECKING, NamedTuple
+
+from cluster.cache.controller import MISS, Write
+from cluster.cache.mesi import State
+from cluster.machine import keys, loading, strings
+from cluster.machine.arguments import Options, integer
 from cluster.machine.machine import Machine
-from cluster.machine.reply import Reply, syntax_error
-from resp_server.commands.command import ALL_KEYS, ONE_KEY, Command
+from cluster.machine.reply import OK, WAITING, CommandError, Reply, syntax_error
+from cluster.ring.slots import slot_of
+from resp_server.commands.command import ALL_KEYS, ONE_KEY, PLAINLY, Asking, Command
 from resp_server.commands.spreading import by_keys, by_keys_in_order, total
-from resp_server.session import Session
+from resp_server.places import NOBODY, Gather, Share
+
+if TYPE_CHECKING:
+    from resp_server.server import Server
+    from resp_server.session import Session
+
+MS = {b"EX": 1000, b"PX": 1}
+LIFE_MAX = 2**48  # milliseconds: far beyond that is a mistake
 
 
-def _memory(session: Session, key: bytes) -> bytes | None:
-    return session.server.shard_of(key).machine.keyspace.string(key)
-
-
-def _get(session: Session, args: list[bytes]) -> Reply:
-    return session.server.lines.read(args[1], _memory(session, args[1]))
+def _get(server: Server, args: list[bytes], asking: Asking) -> Reply:
+    key = args[1]
+    value = server.node.cache.read(key)
+    if value is not MISS:
+        return value
+    server.node.cache.await_read(asking(), server.node.slot_shard[slot_of(key)], key)
+    return WAITING
 
 
 def _get_from_memory(machine: Machine, args: list[bytes]) -> Reply:
     return machine.keyspace.string(args[1])
 
 
-def _mget(session: Session, args: list[bytes]) -> Reply:
-    memory = [_memory(session, key) for key in args[1:]]
-    return [session.server.lines.read(key, value) for key, value in zip(args[1:], memory, strict=True)]
+def _mget(server: Server, args: list[bytes], asking: Asking) -> Reply:
+    cache = server.node.cache
+    values = [cache.read(key) for key in args[1:]]
+    if MISS not in values:
+        return values
+    gather = Gather(asking(), _first_error, len(values))
+    for at, (key, value) in enumerate(zip(args[1:], values, strict=True)):
+        if value is MISS:
+            cache.await_read(Share(gather, at), server.node.slot_shard[slot_of(key)], key)
+        else:
+            gather.take(at, value)
+    return WAITING
+
+
+def _first_error(replies: list[Reply]) -> Reply:
+    """MGET's answer: what is no string is null, as in Redis; what could not be read fails all of it."""
+    errors = [reply for reply in replies if isinstance(reply, CommandError)]
+    others = [error for error in errors if error.code != "WRONGTYPE"]
+    return others[0] if others else [None if isinstance(reply, CommandError) else reply for reply in replies]
 
 
 def _mget_from_memory(machine: Machine, args: list[bytes]) -> Reply:
-    return list(map(machine.keyspace.string, args[1:]))
+    values = machine.keyspace.values
+    return [value if isinstance(value := values.get(key), bytes) else None for key in args[1:]]
 
 
-def _without_sync(args: list[bytes]) -> list[bytes]:
-    """CACHE.SET's arguments as SET's: SYNC is what every write is here, and no other option is known."""
-    allowed = {b"EX", b"PX", b"NX", b"XX", b"SYNC"}
-    options = iter(args[3:])
-    kept = args[:3]
-    for option in options:
-        word = option.upper()
-        if word not in allowed:
+class _Set(NamedTuple):
+    """What CACHE.SET was told: ``life`` as SET is to have it, and in milliseconds."""
+
+    life: tuple[bytes, ...] = ()
+    life_ms: int | None = None
+    condition: bytes = b""
+    sync: bool = False
+
+
+def _read_set(args: list[bytes]) -> _Set:
+    told = _Set()
+    options = Options(args, 3)
+    for word in options:
+        if word in MS and not told.life:
+            count = options.value()
+            time = integer(count)
+            if not 0 < time <= LIFE_MAX // MS[word]:
+                raise CommandError("invalid expire time in 'cache.set' command")
+            told = told._replace(life=(word, count), life_ms=time * MS[word])
+        elif word in (b"NX", b"XX") and told.condition in (b"", word):
+            told = told._replace(condition=word)
+        elif word == b"SYNC":
+            told = told._replace(sync=True)
+        else:
             raise syntax_error()
-        if word != b"SYNC":
-            kept.append(word)
-        if word in (b"EX", b"PX"):
-            kept += [value for value in [next(options, None)] if value is not None]
-    return kept
+    return told
+
+
+def _plain_set(args: list[bytes], told: _Set) -> list[bytes]:
+    """The SET that does the same."""
+    condition = (told.condition,) if told.condition else ()
+    return [b"SET", args[1], args[2], *told.life, *condition]
+
+
+def _set(server: Server, args: list[bytes], asking: Asking) -> Reply:
+    told = _read_set(args)
+    cache, key, plain = server.node.cache, args[1], _plain_set(args, told)
+    number = server.node.slot_shard[slot_of(key)]
+    if not told.sync:
+        reply = cache.write(key, args[2], told.life_ms, told.condition)
+        if reply is not MISS:
+            return reply
+        cache.await_write(Write(asking(), args[2], told.life_ms, told.condition, plain), number, key)
+        return WAITING
+
+    def finish(reply: Reply) -> Reply:
+        if reply is OK:
+            cache.await_read(NOBODY, number, key)  # who writes it will read it
+        return reply
+
+    cache.write_through(asking(finish), number, plain)
+    return WAITING
 
 
 def _set_in_memory(machine: Machine, args: list[bytes]) -> Reply:
-    return strings.set_(machine, _without_sync(args))
+    return strings.set_(machine, _plain_set(args, _read_set(args)))
 
 
-def _set(session: Session, args: list[bytes]) -> Reply:
-    reply = _set_in_memory(session.server.shard_of(args[1]).machine, args)
-    if reply is not None:
-        value = _memory(session, args[1])
-        if value is not None:
-            session.server.lines.fill(args[1], value)
-    return reply
+def _fetch(server: Server, args: list[bytes], asking: Asking) -> Reply:
+    """A line that has the value answers; everything else is the business of the log."""
+    value = server.node.cache.read(args[1]) if len(args) == 2 else MISS
+    return [value, None] if isinstance(value, bytes) else PLAINLY
 
 
-def _state(session: Session, args: list[bytes]) -> Reply:
-    return session.server.lines.state(args[1], _memory(session, args[1]))
+def _state(server: Server, args: list[bytes], asking: Asking) -> Reply:
+    return server.node.cache.state(args[1]).encode()
 
 
 def _no_state(machine: Machine, args: list[bytes]) -> Reply:
-    return INVALID
+    return State.INVALID.value.encode()
 
 
-def _evict(session: Session, args: list[bytes]) -> Reply:
-    return int(session.server.lines.drop(args[1]))
+def _evict(server: Server, args: list[bytes], asking: Asking) -> Reply:
+    return int(server.node.cache.evict(args[1]))
 
 
 def _nothing_to_evict(machine: Machine, args: list[bytes]) -> Reply:
     return 0
 
 
-def _flush(session: Session, args: list[bytes]) -> Reply:
-    return 0  # no line is ever dirty: every write was durable before it was answered
+def _flush(server: Server, args: list[bytes], asking: Asking) -> Reply:
+    server.node.cache.flush(asking())
+    return WAITING
 
 
 def _stats(session: Session, args: list[bytes]) -> Reply:
-    lines = session.server.lines
-    traffic = lines.traffic
+    cache = session.server.node.cache
+    traffic, counts = cache.traffic, cache.lines.counts()
     reads = traffic.hits + traffic.misses
     return {
-        b"lines": len(lines),
-        b"bytes": lines.bytes,
-        b"max-bytes": lines.max_bytes,
+        b"lines": len(cache.lines),
+        b"bytes": cache.lines.bytes,
+        b"max-bytes": cache.lines.max_bytes,
         b"hits": traffic.hits,
         b"misses": traffic.misses,
         b"hit-ratio": traffic.hits / reads if reads else 0.0,
-        b"invalidations-sent": 0,
+        b"invalidations-sent": session.server.node.invalidations_sent,
         b"invalidations-received": traffic.invalidations_received,
-        b"write-backs": 0,
+        b"write-backs": traffic.write_backs,
         b"evictions": traffic.evictions,
-        b"modified": 0,
-        b"exclusive": len(lines),
-        b"shared": 0,
-        b"leases-lost": 0,
+        b"modified": counts[State.MODIFIED],
+        b"exclusive": counts[State.EXCLUSIVE],
+        b"shared": counts[State.SHARED],
+        b"leases-lost": traffic.leases_lost,
     }
 
 
@@ -119,7 +186,8 @@ COMMANDS = (
         keys=ONE_KEY,
         example="CACHE.GET page:1",
         run=_get_from_memory,
-        serve=_get,
+        through=_get,
+        alone=True,
     ),
     Command(
         name="CACHE.MGET",
@@ -133,7 +201,8 @@ COMMANDS = (
         keys=ALL_KEYS,
         example="CACHE.MGET page:1 page:2",
         run=_mget_from_memory,
-        serve=_mget,
+        through=_mget,
+        alone=True,
         spread=by_keys_in_order,
     ),
     Command(
@@ -147,7 +216,8 @@ COMMANDS = (
         keys=ONE_KEY,
         example='CACHE.SET page:1 "<html>" PX 60000',
         run=_set_in_memory,
-        serve=_set,
+        through=_set,
+        alone=True,
     ),
     Command(
         name="CACHE.DEL",
@@ -164,6 +234,34 @@ COMMANDS = (
         spread=by_keys(total),
     ),
     Command(
+        name="CACHE.FETCH",
+        arity=-2,
+        group="cache",
+        summary="Returns a value, or makes its caller the one that loads it.",
+        syntax="key [PX milliseconds]",
+        reply="`[value, null]`; or `[null, token]` for the one caller that is to load it, within `PX` (10000). "
+        "All others wait for the fill, or for the next token.",
+        flags=("write", "denyoom", "session", "blocking"),
+        keys=ONE_KEY,
+        example="CACHE.FETCH page:1",
+        run=loading.fetch,
+        retry=loading.retry_fetch,
+        through=_fetch,
+        alone=True,
+    ),
+    Command(
+        name="CACHE.FILL",
+        arity=-4,
+        group="cache",
+        summary="Sets the value its caller was given the token for.",
+        syntax="key token value [EX seconds | PX milliseconds]",
+        reply="`OK`, or null when the token counts no more.",
+        flags=("write", "denyoom"),
+        keys=ONE_KEY,
+        example='CACHE.FILL page:1 7 "<html>" PX 60000',
+        run=loading.fill,
+    ),
+    Command(
         name="CACHE.STATE",
         arity=2,
         group="cache",
@@ -174,7 +272,7 @@ COMMANDS = (
         keys=ONE_KEY,
         example="CACHE.STATE page:1",
         run=_no_state,
-        serve=_state,
+        through=_state,
     ),
     Command(
         name="CACHE.EVICT",
@@ -187,7 +285,7 @@ COMMANDS = (
         keys=ONE_KEY,
         example="CACHE.EVICT page:1",
         run=_nothing_to_evict,
-        serve=_evict,
+        through=_evict,
     ),
     Command(
         name="CACHE.FLUSH",
@@ -197,7 +295,9 @@ COMMANDS = (
         reply="How many were written back.",
         flags=("readonly",),
         example="CACHE.FLUSH",
-        serve=_flush,
+        run=_nothing_to_evict,
+        through=_flush,
+        alone=True,
     ),
     Command(
         name="CACHE.STATS",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from cluster.machine.arguments import integer
 from cluster.machine.machine import Handler, Retry
@@ -20,13 +20,27 @@ from cluster.machine.reply import CommandError, Reply
 
 if TYPE_CHECKING:
     from resp_server.commands.spreading import Spread
-    from resp_server.places import Finish
+    from resp_server.places import Finish, Place
     from resp_server.server import Server
     from resp_server.session import Session
 
 Serve: TypeAlias = "Callable[[Session, list[bytes]], Reply]"
 Follow: TypeAlias = "Callable[[Session, list[bytes]], Finish | None]"
+
+
+class Asking(Protocol):
+    """Gives the client the place in which it will be answered; ``finish`` makes of what comes what it gets."""
+
+    def __call__(self, finish: Finish | None = None) -> Place:
+        """The place."""
+
+
+Through: TypeAlias = "Callable[[Server, list[bytes], Asking], Reply]"
 Prepare: TypeAlias = "Callable[[Server, list[bytes]], list[bytes]]"
+
+
+PLAINLY: Reply = object()  # type: ignore[assignment]
+"""What a `Command.through` says of a call that is to be carried out as any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,8 @@ class Command:
     it on the leader's state, ``fast``, ``blocking``, ``noauth``, ``admin`` …;
     our own are ``session``, its log entry names the client's session, and
     ``logged``, it goes through the log although it writes no key.
+    ``through`` carries it out by way of the node's cache, outside of a transaction: it
+    answers, or takes the client's place to be answered there, and says `WAITING`, or `PLAINLY`.
     ``prepare`` gives a call's arguments as they go into the log, or raises.
     ``follow`` gives what this node does with the answer of a call outside of a
     transaction before the client gets it, None for nothing, or raises. One
@@ -106,6 +122,7 @@ class Command:
     run: Handler | None = None
     retry: Retry | None = None
     serve: Serve | None = None
+    through: Through | None = None
     prepare: Prepare | None = None
     follow: Follow | None = None
     spread: Spread | None = None

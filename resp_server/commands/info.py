@@ -211,8 +211,8 @@ def _sepakat(server: Server) -> Fields:
         "sessions_ended_of_silent_nodes": node.sessions_ended,
         "clients_closed_as_cut_off": server.stats.lapse_disconnections,
         "large_payloads": server.large_payloads.count,
-        "cache_lines": len(server.lines),
-        "cache_bytes": server.lines.bytes,
+        "cache_lines": len(server.node.cache.lines),
+        "cache_bytes": server.node.cache.lines.bytes,
     }
     if len(ring) == 1:
         fields["raft_leader"] = ring[0].leader or ""

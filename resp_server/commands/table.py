@@ -111,6 +111,7 @@ class Route:
         return (
             command.run is not None
             and command.serve is None
+            and command.through is None
             and self.quick
             and command.prepare is None
             and not (self.blocking or self.of_session)

@@ -220,7 +220,8 @@ class App:
         self._limits.bulk_bytes_max = settings.proto_max_bulk_len
         self._limits.query_buffer_bytes_max = settings.client_query_buffer_limit
         self._storage.set_policy(settings.appendfsync)
-        self._server.lines.resize(settings.cache_max_bytes)
+        self._server.node.cache.resize(settings.cache_max_bytes)
+        self._server.node.cache.writeback_ms = settings.cache_writeback_ms
         self._server.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len)
         self._dispatcher.hurry()
         logs.set_level(settings.loglevel)
@@ -258,6 +259,9 @@ def new_node(table: Table, settings: Settings, belonging: Belonging) -> Node:
         zone=settings.zone,
         node_timeout_ms=settings.node_timeout,
         session_timeout_ms=settings.session_timeout,
+        cache_max_bytes=settings.cache_max_bytes,
+        cache_lease_ms=settings.cache_lease_ms,
+        cache_writeback_ms=settings.cache_writeback_ms,
     )
 
 

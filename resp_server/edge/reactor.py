@@ -168,10 +168,14 @@ class Reactor:
     async def drain(self) -> None:
         """Answers what has arrived, sends what is owed, and closes every connection."""
         self._listeners.close()
+        cache = self._node.cache
+        cache.retire()
         self.turn(self._poller.poll(0))
         with trio.move_on_after(DRAIN_S):
-            while any(connection.session.pending for connection in self._connections.values()):
+            while cache.dirty or any(connection.session.pending for connection in self._connections.values()):
                 self.turn(await self._wait())
+        if cache.dirty:
+            LOGGER.warning("what clients wrote to this node's cache could not be made durable", {"lines": cache.dirty})
         while self._disk.under_way:
             await trio.lowlevel.wait_readable(self._bell)
             self.turn([(self._bell, READ)])

@@ -1,0 +1,674 @@
+"""The cache of one node: what its clients read and write through it, and what it says to the leaders of shards.
+
+For each shard the node keeps an *office*: its standing with the shard's leader.
+It joins with a number, and counts from there what it writes back, which is sent
+again until it is carried out; it has a lease, counted on its own clock from when
+it asked for what the leader granted. Lines are good only while it stands.
+
+A client whose line is not there, or not good, is kept with the *miss* of that key
+until the line is granted. When another leads, the office begins anew: lines go,
+what was changed is written back to the new one. When the leader says that the
+cache was closed (`Lost`), what was not written back is lost.
+
+The rules are those of `cluster.cache.mesi`; what is due to messages that come
+late, twice or never is dealt with before: grants count if they are what was
+asked for, and are newer than any recall.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple
+
+from cluster.batch import Client, node_of
+from cluster.cache.lines import FOREVER_MS, Line, Lines, Traffic
+from cluster.cache.mesi import Action, Event, State
+from cluster.machine.caches import NO_DEADLINE
+from cluster.machine.reply import OK, CommandError, Reply
+from cluster.raft.messages import (
+    Census,
+    Grant,
+    Join,
+    Joined,
+    Lost,
+    Message,
+    Recall,
+    Release,
+    Renewed,
+    Surrendered,
+    Want,
+    WriteBack,
+    WrittenBack,
+    Yield,
+)
+
+SHARE = 0.89
+"""How much of a time that another node names is relied on: clocks may differ by a tenth in pace, and the log's nears
+the wall clock by a hundredth."""
+
+REPEAT_MS = 50.0
+GIVE_UP_MS = 5_000.0
+CELLS_MAX = 1000
+"""Lines in one write-back."""
+
+SENT_MAX = 64
+"""Write-backs under way for one shard; what is changed beyond that stays in its line for now."""
+
+MISS: Reply = object()  # type: ignore[assignment]
+"""There is no line that could answer."""
+
+
+class Leader(NamedTuple):
+    """Who leads a shard, as far as is known here, in which term."""
+
+    name: str | None
+    term: int
+
+
+class Write(NamedTuple):
+    """A client's CACHE.SET: ``condition`` is NX, XX or nothing; ``args`` is what to log where no line can be held."""
+
+    client: Client
+    value: bytes
+    life_ms: int | None
+    condition: bytes
+    args: list[bytes]
+
+
+class Office:
+    """One shard. ``base`` is the number it joined with, 0 before; ``last`` that of the last write-back.
+
+    ``until_ms`` is when its lease runs out; ``turn`` the one in which a line was last used.
+    """
+
+    __slots__ = (
+        "asked_ms", "base", "floor", "granted", "joining", "last", "leader", "leads", "number", "pushed", "sent",
+        "sent_ms", "term", "turn", "until_ms",
+    )  # fmt: skip
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.term = 0
+        self.leader = ""
+        self.base = self.last = self.joining = 0
+        self.sent: deque[tuple[int, list[bytes]]] = deque()  # write-backs that are not carried out for all we know
+        self.sent_ms = self.asked_ms = 0.0
+        self.floor = 0  # the last recall's serial
+        self.granted = 0  # the last grant's
+        self.until_ms = 0.0
+        self.turn = 0
+        self.leads = False
+        self.pushed = 0  # the last write-back that was sent in this term
+
+
+class Miss:
+    """What waits for a line: who reads it, and what is written to it, in order."""
+
+    __slots__ = ("asked_ms", "number", "office", "own", "readers", "since_ms", "writes")
+
+    def __init__(self, office: Office, now_ms: float) -> None:
+        self.office = office
+        self.number = 0
+        self.own = False
+        self.readers: list[tuple[Client, int]] = []  # with the first request that may answer
+        self.writes: deque[Write] = deque()
+        self.since_ms = now_ms
+        self.asked_ms = 0.0
+
+
+class Controller:
+    """One node's cache. ``mail`` is what to send, (shard, message), to the shard's leader.
+
+        ``answers`` are for clients, ``plain`` writes that must take the way of every
+        other command: (shard, client, arguments). Shards are asked for through ``leader_of``, ``is_lost``
+    (whether nobody has led for long),
+        ``log_ms`` (the time of a shard's log) and ``sure_until`` (until when this node is certain to
+        lead a shard in that term, 0 when it does not).
+    """
+
+    def __init__(
+        self,
+        author: bytes,
+        lines: Lines,
+        *,
+        leader_of: Callable[[int], Leader],
+        is_lost: Callable[[int], bool],
+        log_ms: Callable[[int], int],
+        sure_until: Callable[[int, int], float],
+        writeback_ms: float,
+        no_leader: Callable[[int], CommandError],
+    ) -> None:
+        self.author = author
+        self.name = node_of(author)
+        self.lines = lines
+        self.traffic = Traffic()
+        self.mail: list[tuple[int, Message]] = []
+        self.answers: list[tuple[Client, Reply]] = []
+        self.plain: list[tuple[int, Client, list[bytes]]] = []
+        self.now_ms = 0.0
+        self.turn = 0
+        self.writeback_ms = writeback_ms
+        self.offices: dict[int, Office] = {}
+        self._leader_of = leader_of
+        self._is_lost = is_lost
+        self._log_ms = log_ms
+        self._sure_until = sure_until
+        self._no_leader = no_leader
+        self._misses: dict[bytes, Miss] = {}
+        self._dirty: OrderedDict[bytes, float] = OrderedDict()  # keys of lines in M, with since when
+        self._flushes: list[tuple[Client, int, dict[Office, int]]] = []
+        self._number = 0
+        self._retired = False
+        self._next_ms = FOREVER_MS
+        self._next_renewal_ms = FOREVER_MS
+
+    # What clients do
+
+    def read(self, key: bytes) -> Reply:
+        """The value if a line has it, else `MISS`; None is "no such key"."""
+        line = self.lines.get(key)
+        if line is None or not self._is_good(line):
+            self.traffic.misses += 1
+            return MISS
+        self.traffic.hits += 1
+        line.reads += 1
+        self.lines.touch(key)
+        return line.value
+
+    def _is_good(self, line: Line) -> bool:
+        """Whether clients may use the line now."""
+        office = line.office
+        if office.turn != self.turn:
+            office.turn = self.turn
+            if office.leads:
+                office.until_ms = self._sure_until(office.number, office.term)
+        return self.now_ms < office.until_ms and self.now_ms < line.end_ms
+
+    def await_read(self, client: Client, number: int, key: bytes) -> None:
+        """A client waits for what `read` did not have; ``number`` is the key's shard."""
+        miss = self._miss(number, key)
+        miss.readers.append((client, self._number if miss.number else 0))
+        self._pursue(key, miss)
+
+    def write(self, key: bytes, value: bytes, life_ms: int | None = None, condition: bytes = b"") -> Reply:
+        """Writes to a line this node owns, OK or None as SET answers; `MISS` if there is none that could hold it."""
+        line = self.lines.get(key)
+        if line is None or key in self._misses or self._retired or not self._is_good(line):
+            return MISS
+        if line.state not in (State.EXCLUSIVE, State.MODIFIED):
+            return MISS
+        if condition and (line.value is not None) == (condition == b"NX"):
+            return None
+        if not self.lines.fits(key, value):
+            return MISS
+        line.move(Event.WRITE)
+        self.lines.change(key, line, value)
+        line.deadline_ms, line.end_ms = None, FOREVER_MS
+        if life_ms is not None:
+            line.deadline_ms = self._log_ms(line.office.number) + life_ms
+            line.end_ms = self.now_ms + life_ms * SHARE
+        self._dirty.setdefault(key, self.now_ms)
+        self._at(self.now_ms + self.writeback_ms)
+        self._make_room()
+        return OK
+
+    def await_write(self, write: Write, number: int, key: bytes) -> None:
+        """A client waits to do what `write` did not; ``number`` is the key's shard."""
+        if self._retired or not self.lines.fits(key, write.value):
+            self.write_through(write.client, number, write.args)
+            return
+        miss = self._miss(number, key)
+        miss.writes.append(write)
+        self._pursue(key, miss)
+
+    def _miss(self, number: int, key: bytes) -> Miss:
+        miss = self._misses.get(key)
+        if miss is None:
+            line = self.lines.get(key)
+            if line is not None and not (line.state is State.SHARED and self._is_good(line)):
+                self._leave(key)  # memory must have what it changed before it is granted again
+            miss = self._misses[key] = Miss(self._office(number), self.now_ms)
+        return miss
+
+    def _office(self, number: int) -> Office:
+        office = self.offices.get(number)
+        if office is None:
+            office = self.offices[number] = Office(number)
+            self._follow(office)
+        return office
+
+    def write_through(self, client: Client, number: int, args: list[bytes]) -> None:
+        """A write that must be durable before it is answered, or seen: it goes the way of every other command."""
+        self.plain.append((number, client, args))
+
+    def evict(self, key: bytes) -> bool:
+        """Gives a line up; whether there was one."""
+        return self._leave(key)
+
+    def flush(self, client: Client | None) -> None:
+        """Writes back all that is dirty; the client is answered with how many once that is durable."""
+        count = len(self._dirty)
+        self._write_all()
+        waits = {office: office.last for office in self.offices.values() if office.sent}
+        if client is None:
+            return
+        if waits:
+            self._flushes.append((client, count, waits))
+        else:
+            self.answers.append((client, count))
+
+    def retire(self) -> None:
+        """The node stops: what is dirty is written back, and from now on every write goes to memory at once."""
+        self._retired = True
+        self._write_all()
+
+    def state(self, key: bytes) -> str:
+        """The line's MESI state, as a client may rely on it."""
+        line = self.lines.get(key)
+        return line.state.value if line is not None and self._is_good(line) else State.INVALID.value
+
+    def resize(self, max_bytes: int) -> None:
+        """A new limit, from now on."""
+        self.lines.max_bytes = max_bytes
+        self._make_room()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody waits for a line."""
+        return bool(self._misses)
+
+    @property
+    def dirty(self) -> int:
+        """How many lines memory does not have as they are, or may not have."""
+        return len(self._dirty) + sum(len(cells) // 3 for office in self.offices.values() for _, cells in office.sent)
+
+    # Lines that go
+
+    def _leave(self, key: bytes) -> bool:
+        """A line goes of its own: memory gets what it changed, and the leader hears of it."""
+        line = self.lines.get(key)
+        if line is None:
+            return False
+        office = line.office
+        if Action.WRITE_BACK in line.move(Event.LEAVE):
+            self._send_back(office, [key])
+        self.lines.remove(key)
+        if key not in self._misses:  # else what it asked for would be taken for what it gave up
+            self._say(office, Release(office.term, self.author, office.granted, key, office.last))
+        return True
+
+    def _make_room(self) -> None:
+        for key in self.lines.overdue():
+            self.traffic.evictions += 1
+            self._leave(key)
+
+    # Write-backs
+
+    def _write_all(self) -> None:
+        by_office: dict[Office, list[bytes]] = {}
+        for key in self._dirty:
+            line = self.lines.get(key)
+            if line is not None:
+                by_office.setdefault(line.office, []).append(key)
+        for office, keys in by_office.items():
+            for at in range(0, len(keys), CELLS_MAX):
+                self._write_back(office, keys[at : at + CELLS_MAX])
+
+    def _write_back(self, office: Office, keys: list[bytes]) -> None:
+        """Sends what is dirty of these lines to memory: they are E from then on."""
+        dirty = [key for key in keys if key in self._dirty]
+        for key in dirty:
+            line = self.lines.get(key)
+            assert line is not None
+            line.move(Event.CLEAN)
+        self._send_back(office, dirty)
+
+    def _send_back(self, office: Office, keys: list[bytes]) -> None:
+        """A write-back of lines that are still here; whoever calls it moves their states."""
+        cells: list[bytes] = []
+        for key in keys:
+            if self._dirty.pop(key, None) is None:
+                continue
+            line = self.lines.get(key)
+            assert line is not None
+            assert line.value is not None
+            deadline = NO_DEADLINE if line.deadline_ms is None else b"%d" % line.deadline_ms
+            cells += (key, line.value, deadline)
+        if not cells:
+            return
+        office.last += 1
+        office.sent.append((office.last, cells))
+        self.traffic.write_backs += len(cells) // 3
+        if len(office.sent) == 1:
+            office.sent_ms = self.now_ms
+        self._push(office)
+        self._at(self.now_ms + REPEAT_MS)
+
+    def _push(self, office: Office) -> None:
+        """Sends those write-backs that may be under way, and are not."""
+        if not office.term:
+            return
+        for number, cells in islice(office.sent, SENT_MAX):
+            if number > office.pushed:
+                office.pushed = number
+                self._say(office, WriteBack(office.term, self.author, office.base, number, cells))
+
+    def _on_written(self, office: Office, number: int) -> None:
+        while office.sent and office.sent[0][0] <= number:
+            office.sent.popleft()
+            office.sent_ms = self.now_ms
+        self._push(office)
+        self._settle_flushes()
+
+    def _settle_flushes(self) -> None:
+        flushes = []
+        for client, count, waits in self._flushes:
+            left = {one: number for one, number in waits.items() if one.sent and one.sent[0][0] <= number}
+            if left:
+                flushes.append((client, count, left))
+            else:
+                self.answers.append((client, count))
+        self._flushes = flushes
+
+    # What leaders say
+
+    def receive(self, number: int, message: Message) -> None:
+        """A leader's word about a shard."""
+        office = self.offices.get(number)
+        if office is None or message.term < office.term:
+            return
+        if message.term > office.term:
+            self._follow(office)
+            if message.term != office.term:
+                return  # it will be said again
+        match message:
+            case Joined():
+                self._on_joined(office, message)
+            case Grant():
+                self._on_grant(office, message)
+            case Recall():
+                self._on_recall(office, message)
+            case WrittenBack():
+                self._on_written(office, message.number)
+            case Census():
+                self._say(office, Surrendered(office.term, self.author, office.last))
+                self._resend(office)
+            case Lost() if message.base == office.base:
+                self._on_lost(office)
+
+    def renewed(self, message: Renewed) -> None:
+        """Leases stand, counted from when this node asked."""
+        sent_ms = message.sent_us / 1000
+        if sent_ms > self.now_ms:
+            return  # said to an earlier run of this machine
+        for number, term, base in message.offices:
+            office = self.offices.get(number)
+            if office is not None and (office.term, office.base) == (term, base):
+                self._lease(office, sent_ms, message.lease_ms)
+
+    def _lease(self, office: Office, asked_ms: float, lease_ms: int) -> None:
+        if office.leads:
+            return  # it stands while this node leads
+        office.until_ms = max(office.until_ms, asked_ms + lease_ms * SHARE)
+        self._next_renewal_ms = min(self._next_renewal_ms, self.now_ms + lease_ms / 5)
+        self._at(self._next_renewal_ms)
+
+    def _on_joined(self, office: Office, message: Joined) -> None:
+        if office.joining == message.number:
+            office.base = office.last = message.number
+            office.joining = 0
+            for key, miss in list(self._misses.items()):
+                if miss.office is office:
+                    miss.number = 0
+                    self._pursue(key, miss)
+
+    def _on_grant(self, office: Office, message: Grant) -> None:
+        key, miss = message.key, self._misses.get(message.key)
+        office.granted = max(office.granted, message.serial)
+        if message.number == 0:
+            if miss is None and message.serial > office.floor and office.base and self.lines.get(key) is None:
+                self.traffic.updates += 1
+                self._fill(office, message, self.now_ms)
+                self._make_room()
+            return
+        if miss is None or miss.number != message.number or miss.office is not office:
+            return
+        if message.serial < office.floor:
+            miss.number = 0
+            self._pursue(key, miss)
+            return
+        del self._misses[key]
+        self._lease(office, miss.asked_ms, message.lease_ms)
+        if message.refused:
+            code, _, text = message.refused.partition(" ")
+            self._answer_readers(miss, CommandError(text, code))
+            self._go_plain(miss)
+        elif not message.state or not self.lines.fits(key, message.value):
+            self._leave(key)
+            if message.state:
+                self._say(office, Release(office.term, self.author, office.granted, key, office.last))
+            self._answer_readers(miss, message.value, before=message.number)
+            self._go_plain(miss)
+            if miss.readers:
+                self._again(key, miss)
+        else:
+            self._fill(office, message, miss.asked_ms)
+            self._use(key, miss)
+            self._make_room()
+
+    def _fill(self, office: Office, message: Grant, asked_ms: float) -> None:
+        event = Event.FILL_EXCLUSIVE if message.state == "E" else Event.FILL_SHARED
+        end_ms = FOREVER_MS if message.rest_ms < 0 else asked_ms + message.rest_ms * SHARE
+        line = Line(office, message.value, end_ms)
+        if message.rest_ms >= 0:
+            line.deadline_ms = self._log_ms(office.number) + message.rest_ms
+        former = self.lines.get(message.key)
+        if former is not None:
+            line.state = former.state
+        line.move(event)
+        self.lines.add(message.key, line)
+
+    def _use(self, key: bytes, miss: Miss) -> None:
+        """A line came: those who waited for it have their turn."""
+        line = self.lines.get(key)
+        assert line is not None
+        if self._is_good(line):
+            self._answer_readers(miss, line.value)
+        if self._retired:
+            self._go_plain(miss)
+        while miss.writes:
+            write = miss.writes[0]
+            reply = self.write(key, write.value, write.life_ms, write.condition)
+            if reply is MISS:
+                break
+            self.answers.append((write.client, reply))
+            miss.writes.popleft()
+        if miss.readers or miss.writes:
+            self._again(key, miss)
+
+    def _again(self, key: bytes, miss: Miss) -> None:
+        """The miss is not over."""
+        miss.number = 0
+        self._misses[key] = miss
+        self._pursue(key, miss)
+
+    def _answer_readers(self, miss: Miss, reply: Reply, before: int | None = None) -> None:
+        """Those who asked; with ``before``, only who did before that request was sent."""
+        answered = [reader for reader in miss.readers if before is None or reader[1] < before]
+        miss.readers = [reader for reader in miss.readers if before is not None and reader[1] >= before]
+        self.answers += [(client, reply) for client, _ in answered]
+
+    def _go_plain(self, miss: Miss) -> None:
+        """No line can be held: what is to be written goes the way of every other command."""
+        while miss.writes:
+            write = miss.writes.popleft()
+            self.plain.append((miss.office.number, write.client, write.args))
+
+    def _on_recall(self, office: Office, message: Recall) -> None:
+        office.floor = max(office.floor, message.serial)
+        key, line = message.key, self.lines.get(message.key)
+        kept, reads = False, 0
+        if line is not None and line.office is office:
+            reads = line.reads
+            self.traffic.invalidations_received += not message.share
+            actions = line.move(Event.SHARE if message.share else Event.INVALIDATE)
+            if Action.WRITE_BACK in actions:
+                self._send_back(office, [key])
+            if Action.DROP in actions:
+                self.lines.remove(key)
+            else:
+                kept = True
+        self._say(office, Yield(office.term, self.author, message.serial, key, kept, office.last, reads))
+
+    def _on_lost(self, office: Office) -> None:
+        """The leader gave away what this node held."""
+        self.traffic.leases_lost += 1
+        for key in self.lines.of(office):
+            self.lines.remove(key)
+            self._dirty.pop(key, None)
+        office.sent.clear()
+        office.base = office.joining = 0
+        office.until_ms = 0.0
+        self._settle_flushes()
+        for key, miss in list(self._misses.items()):
+            if miss.office is office:
+                miss.number = 0
+                self._pursue(key, miss)
+
+    # Who leads
+
+    def look(self) -> None:
+        """Who leads may have changed; what has to be repeated, written back or given up is."""
+        for office in list(self.offices.values()):
+            self._follow(office)
+        if self.now_ms < self._next_ms:
+            return
+        self._next_ms = FOREVER_MS
+        self._write_overdue()
+        for office in self.offices.values():
+            if office.sent:
+                if self.now_ms >= office.sent_ms + REPEAT_MS:
+                    office.sent_ms = self.now_ms
+                    self._resend(office)
+                self._at(office.sent_ms + REPEAT_MS)
+        for key, miss in list(self._misses.items()):
+            self._pursue(key, miss)
+        if self._next_renewal_ms < FOREVER_MS:
+            self._at(self._next_renewal_ms)
+
+    def next_ms(self) -> float:
+        """When `look` has something to do because time passes."""
+        return self._next_ms
+
+    def _at(self, at_ms: float) -> None:
+        self._next_ms = min(self._next_ms, at_ms)
+
+    def _write_overdue(self) -> None:
+        overdue: dict[Office, list[bytes]] = {}
+        count = 0
+        for key, since_ms in self._dirty.items():
+            if self.now_ms < since_ms + self.writeback_ms or count == CELLS_MAX:
+                self._at(max(self.now_ms, since_ms + self.writeback_ms))
+                break
+            line = self.lines.get(key)
+            assert line is not None
+            if len(line.office.sent) < SENT_MAX:
+                overdue.setdefault(line.office, []).append(key)
+                count += 1
+        for office, keys in overdue.items():
+            self._write_back(office, keys)
+
+    def _follow(self, office: Office) -> None:
+        """Another leader, or another term: lines go, and what was changed is written back there."""
+        leader = self._leader_of(office.number)
+        if leader.term <= office.term or leader.name is None:
+            return
+        keys = self.lines.of(office) if office.term else []
+        for key in keys:
+            line = self.lines.get(key)
+            assert line is not None
+            if Action.WRITE_BACK in line.move(Event.LEAVE):
+                self._send_back(office, [key])
+            self.lines.remove(key)
+        office.term, office.leader = leader.term, leader.name
+        office.until_ms = 0.0
+        office.floor = office.granted = 0
+        office.leads = leader.name == self.name
+        self._resend(office)
+        for key, miss in list(self._misses.items()):
+            if miss.office is office:
+                miss.number = 0
+                self._pursue(key, miss)
+
+    def _resend(self, office: Office) -> None:
+        office.pushed = 0
+        self._push(office)
+
+    def _pursue(self, key: bytes, miss: Miss) -> None:
+        """Asks for a line, unless that was done a moment ago; gives up when nobody leads for long."""
+        office = miss.office
+        if not (miss.readers or miss.writes):
+            self._misses.pop(key, None)
+            return
+        leader = self._leader_of(office.number)
+        if self._is_lost(office.number) or self.now_ms >= miss.since_ms + GIVE_UP_MS:
+            self._misses.pop(key, None)
+            error = self._no_leader(office.number)
+            self.answers += [(client, error) for client, _ in miss.readers]
+            self.answers += [(write.client, error) for write in miss.writes]
+            return
+        self._at(self.now_ms + REPEAT_MS)
+        own = bool(miss.writes)
+        if miss.number and self.now_ms < miss.asked_ms + REPEAT_MS and own <= miss.own:
+            return
+        if leader.name is None or not office.term:
+            return
+        if not office.base:
+            self._join(office)
+            return
+        self._number += 1
+        miss.number, miss.own, miss.asked_ms = self._number, own, self.now_ms
+        want = Want(office.term, self.author, office.base, self._number, office.last, key, own)
+        self._say(office, want)
+
+    def _join(self, office: Office) -> None:
+        if not office.joining:
+            office.joining = office.last + 1
+            office.last = office.joining
+        elif self.now_ms < office.asked_ms + REPEAT_MS:
+            return
+        office.asked_ms = self.now_ms
+        self._say(office, Join(office.term, self.author, office.joining))
+
+    def _say(self, office: Office, message: Message) -> None:
+        self.mail.append((office.number, message))
+
+    # Leases
+
+    def to_renew(self) -> dict[str, list[tuple[int, int, int]]]:
+        """By leader: the offices whose leases are to be renewed now. Where nothing is held none is needed."""
+        if self.now_ms < self._next_renewal_ms:
+            return {}
+        self._next_renewal_ms = FOREVER_MS
+        if not len(self.lines):
+            return {}
+        found: dict[str, list[tuple[int, int, int]]] = {}
+        for office in self.offices.values():
+            if office.base and not office.leads:
+                found.setdefault(office.leader, []).append((office.number, office.term, office.base))
+        if found:
+            self._next_renewal_ms = self.now_ms + REPEAT_MS * 2
+            self._at(self._next_renewal_ms)
+        return found
+
+    def used(self, turn: int, monotonic_ms: float) -> list[Office]:
+        """The shards whose lines were used in this turn, though their leases have run out since."""
+        return [
+            office
+            for office in self.offices.values()
+            if office.turn == turn
+            and monotonic_ms >= office.until_ms
+            and not (office.leads and monotonic_ms < self._sure_until(office.number, office.term))
+        ]

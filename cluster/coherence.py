@@ -1,0 +1,273 @@
+"""One node's part in keeping caches coherent: its own cache, and the directories of the shards it leads.
+
+What the two say to each other on the same node never leaves it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from cluster.batch import node_of
+from cluster.cache.controller import Controller, Leader, Office
+from cluster.cache.directory import Directory
+from cluster.cache.lines import Lines
+from cluster.clients import no_leader
+from cluster.machine.machine import Machine
+from cluster.raft.messages import (
+    Census,
+    Grant,
+    Join,
+    Joined,
+    Lost,
+    Message,
+    Recall,
+    Release,
+    Renew,
+    Renewed,
+    Surrendered,
+    Want,
+    WriteBack,
+    WrittenBack,
+    Yield,
+)
+from cluster.ring.slots import SYSTEM
+
+if TYPE_CHECKING:
+    from cluster.node import Node
+    from cluster.raft.leading import Leading
+    from cluster.shard import Shard
+
+TO_LEADERS = frozenset({Join, Want, Yield, Release, WriteBack, Surrendered})
+TO_CACHES = frozenset({Joined, Grant, Recall, WrittenBack, Census, Lost})
+MESSAGES = TO_LEADERS | TO_CACHES | {Renew, Renewed}
+
+
+class _Led:
+    """A shard this node leads, as its directory sees it."""
+
+    def __init__(self, node: Node, shard: Shard, leading: Leading) -> None:
+        self.author = node.author
+        self.term = shard.raft.term
+        self._node = node
+        self._shard = shard
+        self._leading = leading
+
+    @property
+    def machine(self) -> Machine:
+        """The memory."""
+        return self._shard.machine
+
+    @property
+    def now_ms(self) -> float:
+        """Monotonic time."""
+        return self._node.monotonic_ms
+
+    @property
+    def applied(self) -> int:
+        """The last entry that is carried out."""
+        return self._shard.raft.applied
+
+    @property
+    def last_index(self) -> int:
+        """The last entry there is."""
+        return self._shard.raft.log.last_index
+
+    def sure(self) -> bool:
+        """Whether it is certain now that nobody else leads."""
+        return self._shard.raft.leading is self._leading and self._leading.sure_until_ms > self._node.monotonic_ms
+
+    def hears(self, author: bytes) -> bool:
+        """Whether the node of that cache was heard of late."""
+        heard_ms = self._node.contacts.heard_ms(node_of(author))
+        return heard_ms is not None and heard_ms > self._node.monotonic_ms - self._node.timing.election_ms
+
+
+class Coherence:
+    """Of one node. ``lease_ms`` is for how long caches may go by what its directories say."""
+
+    def __init__(
+        self, node: Node, *, max_bytes: int, lease_ms: int, writeback_ms: float, fans_out: bool = True
+    ) -> None:
+        self.lease_ms = lease_ms
+        self.fans_out = fans_out
+        self._node = node
+        self._directories: dict[Shard, Directory] = {}
+        self._recalls_sent = 0  # by directories that are no more
+        self._own: deque[tuple[Shard, Message]] = deque()  # between the two sides of this node
+        self.cache = Controller(
+            node.author,
+            Lines(max_bytes),
+            leader_of=self._leader_of,
+            is_lost=self._is_lost,
+            log_ms=self._log_ms,
+            sure_until=self._sure_until,
+            writeback_ms=writeback_ms,
+            no_leader=no_leader,
+        )
+
+    # What the cache wants to know
+
+    def _leader_of(self, number: int) -> Leader:
+        shard = self._node.shards[number]
+        return Leader(shard.last_leader, shard.term)
+
+    def _is_lost(self, number: int) -> bool:
+        shard = self._node.shards[number]
+        self._node.touch(shard)
+        return shard.lost_leader
+
+    def _log_ms(self, number: int) -> int:
+        shard = self._node.shards[number]
+        self._node.touch(shard)
+        return shard.now_ms
+
+    def _sure_until(self, number: int, term: int) -> float:
+        raft = self._node.shards[number].raft
+        return raft.leading.sure_until_ms if raft.leading is not None and raft.term == term else 0.0
+
+    # Who leads what
+
+    def leads(self, shard: Shard, *, leads: bool) -> None:
+        """This node leads the shard, and knows all that was committed before; or does not any more."""
+        former = self._directories.pop(shard, None)
+        if former is not None:
+            self._recalls_sent += former.recalls_sent
+        if leads and shard.machine.caches.known:
+            self._open(shard)
+
+    def _open(self, shard: Shard) -> Directory | None:
+        """The directory of a shard that this node leads for sure."""
+        directory = self._directories.get(shard)
+        leading = shard.raft.leading
+        if directory is None and leading is not None and leading.settled:
+            ground = _Led(self._node, shard, leading)
+            directory = Directory(ground, self.lease_ms, fans_out=self.fans_out)
+            directory.holding = True  # there may be reads that came too early
+            self._directories[shard] = shard.gate.directory = directory
+        return directory
+
+    # Messages
+
+    def receive(self, peer: str, number: int, message: Message) -> None:
+        """A message about caches came from another node."""
+        kind = type(message)
+        if isinstance(message, Renew):
+            self._on_renew(peer, message)
+        elif isinstance(message, Renewed):
+            if message.author == self.cache.author:
+                self.cache.renewed(message)
+        elif number < len(self._node.shards):
+            shard = self._node.shards[number]
+            if kind in TO_LEADERS:
+                self._to_leader(shard, message)
+            elif getattr(message, "author", b"") == self.cache.author:
+                self.cache.receive(number, message)
+
+    def _to_leader(self, shard: Shard, message: Message) -> None:
+        self._node.stir(shard)
+        directory = self._directories.get(shard)
+        if directory is None and isinstance(message, Join) and message.term == shard.raft.term:
+            directory = self._open(shard)
+        if directory is not None:
+            directory.receive(message)
+
+    def _on_renew(self, peer: str, message: Renew) -> None:
+        offices = []
+        for number, term, base in message.offices:
+            shard = self._node.shards[number] if number < len(self._node.shards) else None
+            directory = self._directories.get(shard) if shard is not None else None
+            if shard is not None and directory is not None and shard.raft.term == term:
+                self._node.touch(shard)
+                if directory.renews(message.author, base):
+                    offices.append((number, term, base))
+        renewed = Renewed(0, message.author, message.sent_us, self.lease_ms, offices)
+        self._node.post(peer, SYSTEM, renewed)
+
+    @property
+    def recalls_sent(self) -> int:
+        """How many lines this node has recalled from caches."""
+        return self._recalls_sent + sum(directory.recalls_sent for directory in self._directories.values())
+
+    # Turns
+
+    def run(self) -> None:
+        """Does what has become possible in this turn, and sends what there is to say."""
+        cache, node = self.cache, self._node
+        cache.now_ms, cache.turn = node.monotonic_ms, node.turn
+        for shard, directory in self._directories.items():
+            if shard.turn == node.turn:
+                directory.go_on()
+        cache.look()
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Sends what there is to say, until the two sides of this node have nothing left to say to each other."""
+        cache, node = self.cache, self._node
+        while True:
+            self._collect()
+            if not self._own:
+                break
+            shard, message = self._own.popleft()
+            if type(message) in TO_LEADERS:
+                self._to_leader(shard, message)
+            else:
+                cache.receive(shard.number, message)
+        for shard, directory in self._directories.items():
+            if directory.holding:
+                shard.go_on()
+            if directory.minds_reads:
+                shard.reads_wait = True
+        for leader, offices in cache.to_renew().items():
+            node.post(leader, SYSTEM, Renew(0, cache.author, int(node.monotonic_ms * 1000), offices))
+
+    def _collect(self) -> None:
+        cache, node = self.cache, self._node
+        for shard, directory in self._directories.items():
+            if directory.calls:
+                node.stir(shard)
+            if directory.mail:
+                mail, directory.mail = directory.mail, []
+                for author, message in mail:
+                    if author == cache.author:
+                        self._own.append((shard, message))
+                    else:
+                        node.post(node_of(author), shard.number, message)
+        mail_of_cache, cache.mail = cache.mail, []
+        for number, word in mail_of_cache:
+            leader = cache.offices[number].leader
+            shard = node.shards[number]
+            if leader == node.name:
+                self._own.append((shard, word))
+            elif leader:
+                node.post(leader, number, word)
+
+    def look(self, now_ms: float) -> None:
+        """Runs the timers."""
+        for shard, directory in self._directories.items():
+            if directory.next_ms() <= now_ms:
+                self._node.stir(shard)
+        self.run()
+
+    def next_ms(self) -> float:
+        """When `look` has something to do, on the node's monotonic clock."""
+        at_ms = self.cache.next_ms()
+        for directory in self._directories.values():
+            at_ms = min(at_ms, directory.next_ms())
+        return at_ms
+
+    def used(self, monotonic_ms: float) -> list[Office]:
+        """Where lines were used in this turn under leases that ran out by then."""
+        return self.cache.used(self._node.turn, monotonic_ms)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to send, or to answer."""
+        cache = self.cache
+        return bool(cache.mail or cache.answers or cache.plain)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody uses it: no line, no directory, nothing to answer."""
+        cache = self.cache
+        return not (self._directories or cache.offices or cache.answers or cache.plain)
