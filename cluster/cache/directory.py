@@ -547,7 +547,7 @@ class Directory:
         key = want.key
         value = self._ground.machine.keyspace.values.get(key)
         if value is not None and not isinstance(value, bytes):
-            self._send_line(author, want.number, key, "", None, refused=str(wrong_type()))
+            self._send_line(author, want.number, key, "", None, refused=wrong_type().line.decode())
             return
         if len(key) > KEY_BYTES_MAX:
             self._let_read(author, want)
