@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cluster.machine import strings
-from cluster.machine.arguments import Options, bounded
+from cluster.machine.arguments import Options, integer
 from cluster.machine.clockwork import Alarm
-from cluster.machine.reply import WAITING, CommandError, Reply, syntax_error
+from cluster.machine.hold_requests import read_life_ms
+from cluster.machine.reply import WAITING, Reply, syntax_error
 
 if TYPE_CHECKING:
     from cluster.machine.machine import Machine
@@ -25,8 +26,6 @@ KIND = b"fill"
 LOAD = 5  # the alarm of a token's end
 LOAD_MS = 10_000
 """How long a token is good unless it is told."""
-
-MS_MAX = 2**48
 
 
 class Loader(msgspec.Struct, array_like=True):
@@ -39,7 +38,7 @@ class Loader(msgspec.Struct, array_like=True):
 
 def fetch(machine: Machine, args: list[bytes]) -> Reply:
     """CACHE.FETCH key [PX ms]"""
-    life_ms = _read_life(args)
+    life_ms = _read_life(machine, args)
     key = args[1]
     found = _value_or_token(machine, key, life_ms)
     if found is not WAITING:
@@ -49,16 +48,16 @@ def fetch(machine: Machine, args: list[bytes]) -> Reply:
 
 def retry_fetch(machine: Machine, waiter: Waiter) -> Reply:
     """CACHE.FETCH of one who waits."""
-    return _value_or_token(machine, waiter.args[1], _read_life(waiter.args))
+    return _value_or_token(machine, waiter.args[1], _read_life(machine, waiter.args))
 
 
-def _read_life(args: list[bytes]) -> int:
+def _read_life(machine: Machine, args: list[bytes]) -> int:
     life_ms = LOAD_MS
     options = Options(args, 2)
     for word in options:
         if word != b"PX":
             raise syntax_error()
-        life_ms = bounded(options.value(), 1, MS_MAX)
+        life_ms = read_life_ms(machine, options.value(), "cache.fetch")
     return life_ms
 
 
@@ -84,13 +83,12 @@ def fill(machine: Machine, args: list[bytes]) -> Reply:
     """CACHE.FILL key token value [EX s | PX ms]"""
     key = args[1]
     loader = machine.loaders.get(key)
-    try:
-        token = int(args[2])
-    except ValueError:
-        raise CommandError("value is not an integer or out of range") from None
-    words = {word.upper() for word in args[4::2]}
-    if not words <= {b"EX", b"PX"}:
-        raise syntax_error()
+    token = integer(args[2])
+    options = Options(args, 4)
+    for word in options:
+        if word not in (b"EX", b"PX") or len(args) > 6:
+            raise syntax_error()
+        integer(options.value())
     if loader is None or loader.token != token or key in machine.keyspace.values:
         return None
     reply = strings.set_(machine, [b"CACHE.FILL", key, *args[3:]])
