@@ -42,6 +42,12 @@ TO_LEADERS = frozenset({Join, Want, Yield, Release, WriteBack, Surrendered})
 TO_CACHES = frozenset({Joined, Grant, Recall, WrittenBack, Census, Lost})
 MESSAGES = TO_LEADERS | TO_CACHES | {Renew, Renewed}
 
+KINDS: tuple[type[Message], ...] = (
+    Want, Grant, Recall, Yield, Release, WriteBack, WrittenBack, Renew, Renewed, Join, Joined,
+    Census, Surrendered, Lost,
+)  # fmt: skip
+"""The same, in the order in which people are shown them."""
+
 
 class _Led:
     """A shard this node leads, as its directory sees it."""
@@ -84,7 +90,10 @@ class _Led:
 
 
 class Coherence:
-    """Of one node. ``lease_ms`` is for how long caches may go by what its directories say."""
+    """Of one node. ``lease_ms`` is for how long caches may go by what its directories say.
+
+    ``sent`` and ``received`` count the messages that other nodes got, and that came from them, by kind.
+    """
 
     def __init__(
         self, node: Node, *, max_bytes: int, lease_ms: int, writeback_ms: float, fans_out: bool = True
@@ -94,6 +103,8 @@ class Coherence:
         self._node = node
         self._directories: dict[Shard, Directory] = {}
         self._recalls_sent = 0  # by directories that are no more
+        self.sent: dict[type[Message], int] = dict.fromkeys(KINDS, 0)
+        self.received: dict[type[Message], int] = dict.fromkeys(KINDS, 0)
         self._own: deque[tuple[Shard, Message]] = deque()  # between the two sides of this node
         self.cache = Controller(
             node.author,
@@ -152,6 +163,7 @@ class Coherence:
     def receive(self, peer: str, number: int, message: Message) -> None:
         """A message about caches came from another node."""
         kind = type(message)
+        self.received[kind] += 1
         if isinstance(message, Renew):
             self._on_renew(peer, message)
         elif isinstance(message, Renewed):
@@ -182,7 +194,7 @@ class Coherence:
                 if directory.renews(message.author, base):
                     offices.append((number, term, base))
         renewed = Renewed(0, message.author, message.sent_us, self.lease_ms, offices)
-        self._node.post(peer, SYSTEM, renewed)
+        self._post(peer, SYSTEM, renewed)
 
     @property
     def recalls_sent(self) -> int:
@@ -219,7 +231,12 @@ class Coherence:
             if directory.minds_reads:
                 shard.reads_wait = True
         for leader, offices in cache.to_renew().items():
-            node.post(leader, SYSTEM, Renew(0, cache.author, int(node.monotonic_ms * 1000), offices))
+            self._post(leader, SYSTEM, Renew(0, cache.author, int(node.monotonic_ms * 1000), offices))
+
+    def _post(self, peer: str, number: int, message: Message) -> None:
+        """Sends a message to another node."""
+        self.sent[type(message)] += 1
+        self._node.post(peer, number, message)
 
     def _collect(self) -> None:
         cache, node = self.cache, self._node
@@ -232,7 +249,7 @@ class Coherence:
                     if author == cache.author:
                         self._own.append((shard, message))
                     else:
-                        node.post(node_of(author), shard.number, message)
+                        self._post(node_of(author), shard.number, message)
         mail_of_cache, cache.mail = cache.mail, []
         for number, word in mail_of_cache:
             leader = cache.offices[number].leader
@@ -240,7 +257,7 @@ class Coherence:
             if leader == node.name:
                 self._own.append((shard, word))
             elif leader:
-                node.post(leader, number, word)
+                self._post(leader, number, word)
 
     def look(self, now_ms: float) -> None:
         """Runs the timers."""

@@ -40,8 +40,8 @@ from cluster import atlas as system_state
 from cluster.atlas import Atlas
 from cluster.batch import Answer, Client, author_of
 from cluster.cache.controller import Controller
+from cluster.coherence import KINDS, Coherence
 from cluster.coherence import MESSAGES as OF_COHERENCE
-from cluster.coherence import Coherence
 from cluster.contacts import REACHABLE_TIMEOUTS, Contacts
 from cluster.courier import Courier
 from cluster.credit import Credit
@@ -716,6 +716,12 @@ class Node:
     def invalidations_sent(self) -> int:
         """How many lines this node has recalled from caches, as the leader of shards."""
         return self._coherence.recalls_sent
+
+    @property
+    def cache_traffic(self) -> list[tuple[str, int, int]]:
+        """The messages about caches: each kind, how many went to other nodes, and how many came from them."""
+        coherence = self._coherence
+        return [(kind.__name__, coherence.sent[kind], coherence.received[kind]) for kind in KINDS]
 
     def _of_the_cache(self) -> list[Answer]:
         """What the cache answers; what it cannot hold goes into the logs as any other write."""

@@ -20,6 +20,7 @@ from resp_server.cli_queues import queue
 
 BAD_USAGE = 2
 FAILED = 1
+CACHE_LINES_MAX = 10_000
 
 
 class _Serve(click.Command):
@@ -170,6 +171,32 @@ def show_locks(host: str, port: int, password: str, match: str, limit: int, as_j
 
 
 sepakat.add_command(queue)
+
+
+@sepakat.command("cache", short_help="Shows what the caches of all nodes hold, and how well they do.")
+@of_a_node
+@click.option(
+    "--top",
+    type=click.IntRange(1, CACHE_LINES_MAX),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many of the lines that are read most are shown, at most.",
+)
+@AS_JSON
+def show_caches(host: str, port: int, password: str, top: int, as_json: bool) -> None:
+    """Shows the cache of every node: its lines by state, hits and misses, the messages it sent and got of each kind,
+    and the lines that are read most.
+
+    Every node is asked about its own; one that does not answer has dashes.
+    """
+    from resp_server import cache_overview
+
+    caches = cache_overview.look(Address(host, port), password, top)
+    if as_json:
+        click.echo(json.dumps({"nodes": [cache.as_json() for cache in caches]}, indent=2))
+    else:
+        cache_overview.show(caches, top)
 
 
 @sepakat.command(short_help="Removes a node from its cluster.")

@@ -7,12 +7,14 @@ plain commands they stand for, on the memory.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.cache.controller import MISS, Write
+from cluster.cache.lines import size_bytes
 from cluster.cache.mesi import State
 from cluster.machine import keys, loading, strings
-from cluster.machine.arguments import Options, integer
+from cluster.machine.arguments import Options, bounded, integer
 from cluster.machine.machine import Machine
 from cluster.machine.reply import OK, WAITING, CommandError, Reply, syntax_error
 from cluster.ring.slots import slot_of
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 MS = {b"EX": 1000, b"PX": 1}
 LIFE_MAX = 2**48  # milliseconds: far beyond that is a mistake
+TOP = 10
+TOP_MAX = 10_000
 
 
 def _get(server: Server, args: list[bytes], asking: Asking) -> Reply:
@@ -174,6 +178,36 @@ def _stats(session: Session, args: list[bytes]) -> Reply:
     }
 
 
+def _top(session: Session, args: list[bytes]) -> Reply:
+    count = TOP
+    options = Options(args, 1)
+    for word in options:
+        if word != b"COUNT":
+            raise syntax_error()
+        count = bounded(options.value(), 1, TOP_MAX)
+    return [
+        {
+            b"key": key,
+            b"state": line.state.value.encode(),
+            b"reads": line.reads,
+            b"bytes": size_bytes(key, line.value),
+        }
+        for key, line in session.server.node.cache.lines.most_read(count)
+    ]
+
+
+def _traffic(session: Session, args: list[bytes]) -> Reply:
+    return [
+        {b"kind": _dashed(kind), b"sent": sent, b"received": received}
+        for kind, sent, received in session.server.node.cache_traffic
+    ]
+
+
+def _dashed(name: str) -> bytes:
+    """``WriteBack`` as ``write-back``."""
+    return re.sub("(?<=.)(?=[A-Z])", "-", name).lower().encode()
+
+
 COMMANDS = (
     Command(
         name="CACHE.GET",
@@ -309,5 +343,27 @@ COMMANDS = (
         flags=("readonly", "fast"),
         example="CACHE.STATS",
         serve=_stats,
+    ),
+    Command(
+        name="CACHE.TOP",
+        arity=-1,
+        group="cache",
+        summary="Tells which lines of this node were read most since they were granted.",
+        syntax="[COUNT n]",
+        reply="Array of maps `key state reads bytes`, 10 unless `COUNT` (to 10000) says otherwise, most read first.",
+        complexity="O(N) where N is the number of lines, up to the 100000 used last",
+        flags=("readonly",),
+        example="CACHE.TOP COUNT 3",
+        serve=_top,
+    ),
+    Command(
+        name="CACHE.TRAFFIC",
+        arity=1,
+        group="cache",
+        summary="Counts what this node's cache, and the directories it leads, said to other nodes and heard.",
+        reply="Array of maps `kind sent received`.",
+        flags=("readonly", "fast"),
+        example="CACHE.TRAFFIC",
+        serve=_traffic,
     ),
 )
