@@ -121,6 +121,7 @@ class Shard:
         self.due_at_ms: int | None = None
         self.due = False
         self.reads_wait = True
+        self._serves_more = False  # reads may be answered that could not be when `apply` was last called
         self.checkpoint_index = 0
         self.bytes_since_checkpoint = 0
         self._checkpoint_bytes = 0  # what the one under way is to take off the log
@@ -282,7 +283,10 @@ class Shard:
     def go_on(self) -> None:
         """Caches gave something up: what was kept back for that goes on."""
         self._leadership.go_on()
-        self._leadership.pass_on_reads(self.now_ms)
+        leading = self.raft.leading
+        if leading is not None and leading.confirmed:
+            self._serves_more = True
+            self._leadership.pass_on_reads(self.now_ms)
 
     @property
     def here(self) -> bool:
@@ -388,7 +392,7 @@ class Shard:
     def busy(self) -> bool:
         """Whether there is something to do that no socket, timer or disk has to announce."""
         raft = self.raft
-        if raft.applied < raft.commit or raft.has_unsaved:
+        if raft.applied < raft.commit or raft.has_unsaved or self._serves_more:
             return True
         return self._can_move or bool(self._outbox) or raft.has_mail
 
@@ -782,6 +786,7 @@ class Shard:
     def apply(self) -> tuple[list[Iterable[Answer]], list[Woken]]:
         """Carries out what is committed, up to a limit (`busy` tells of more): answers, and waits that ended."""
         raft, machine, carrying = self.raft, self.machine, self._carrying
+        self._serves_more = False
         machine.nodes = len(raft.config.voters)
         left = APPLY_BYTES
         while raft.applied < raft.commit and left > 0:
