@@ -488,8 +488,8 @@ class Dispatcher:
         """Answers CACHE.GET from a line of this node, if there is one."""
         if session.pending or len(args) != route.arguments_min:
             return False
-        reply = self._node.cache.read(args[1])
-        if type(reply) is not bytes:
+        reply = self._node.cache.hit(args[1])
+        if reply is None:
             return False
         route.calls += 1
         if len(reply) < SHORT_BYTES:
