@@ -3,7 +3,8 @@
 Whoever fetches a key that is not there, and for which nobody has a token, gets
 one. It is good until it is used, its time is over, or the session ends; then
 the first of those who wait gets the next. When the key comes to be there, by a
-fill or by any other command, all have its value.
+fill or by any other command, all have its value, and the token is void: what its
+loader brings may be older than that.
 """
 
 from __future__ import annotations

@@ -323,7 +323,7 @@ class Machine:
         for key in keyspace.touched:
             self.sessions.changed(key)
             if key in self.loaders:
-                self.signal(key)
+                loading.end(self, key)  # what is being loaded may be older than this
         keyspace.touched.clear()
         while self._ready or keyspace.vacated:
             for key, value in keyspace.vacated:

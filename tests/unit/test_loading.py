@@ -155,6 +155,19 @@ def test_any_command_that_makes_it_be_there_answers_all(talk: Talk, line: str, v
     assert talk("ann", "GET k") == value
 
 
+@pytest.mark.parametrize("lines", [["SET k v", "DEL k"], ["SET k v PX 5", ""], ["SET k v", "FLUSHALL"]])
+def test_what_was_loaded_before_the_key_was_written_and_deleted_is_refused(talk: Talk, lines: list[str]) -> None:
+    token = token_of(talk("ann", "CACHE.FETCH k PX 60000"))
+    for line in lines:
+        if line:
+            assert error_free(talk("bob", line))
+        else:
+            talk.pass_ms(5)
+    assert talk("bob", "EXISTS k") == 0
+    assert talk("ann", f"CACHE.FILL k {token} old") is None
+    assert token_of(talk("cid", "CACHE.FETCH k")) > token, "nobody waits for whom it was refused"
+
+
 def error_free(reply: object) -> bool:
     return not isinstance(reply, Exception)
 

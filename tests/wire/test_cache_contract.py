@@ -139,6 +139,14 @@ ROWS: tuple[tuple[str, object], ...] = (
     ("EXEC", ["OK", "1", ["1", None], "I", 0, ["1", None], [None, 3], "OK", None, 0, 1]),
     ("CACHE.GET a", None),
     ("CACHE.FILL b 3 x EX 60", "OK"),
+    # what is loaded may be older than a write, even if nothing is left of that
+    ("CACHE.FETCH gone", [None, 4]),
+    ("MULTI", "OK"),
+    ("SET gone 1", "QUEUED"),
+    ("DEL gone", "QUEUED"),
+    ("EXEC", ["OK", 1]),
+    ("CACHE.FILL gone 4 old", None),
+    ("CACHE.FETCH gone", [None, 5]),
 )
 
 ERRORS = (
