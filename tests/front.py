@@ -132,9 +132,10 @@ class Front:
 
     @property
     def _caches_talk(self) -> bool:
-        """Whether somebody waits for a line, or for one to be given up."""
-        gates = [shard.gate for shard in self.node.shards]
-        return self.node.cache.waiting or any(gate.entry or gate.reads for gate in gates)
+        """Whether somebody waits for a line, for one to be given up, or for what the cache left to the log."""
+        shards = self.node.shards
+        kept = any(shard.gate.entry or shard.gate.reads or shard.clients.open.calls for shard in shards)
+        return kept or self.node.cache.waiting
 
     def commit(self) -> None:
         """Makes the turn's entry durable, unless writes are refused, and delivers what is answered."""
