@@ -434,9 +434,9 @@ class Directory:
 
     def _released(self, message: Release) -> None:
         cache = self._cache(message.author)
-        if cache is None or message.serial < self._granted.get(message.author, 0) or message.key in self._recalls:
+        if cache is None or message.serial < self._granted.get(message.author, 0):
             return
-        if cache.last < message.after:
+        if cache.last < message.after or message.key in self._recalls:  # it may have overtaken the answer
             self._releases.append(message)
             return
         _, authors = self._lines.get(message.key, (False, NOBODY))
