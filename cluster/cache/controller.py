@@ -442,8 +442,11 @@ class Controller:
                 self.traffic.updates += 1
                 self._fill(office, message, self.now_ms)
                 self._make_room()
+            else:
+                self._decline(office, message)
             return
         if miss is None or miss.number != message.number or miss.office is not office:
+            self._decline(office, message)
             return
         if message.serial < office.floor:
             miss.number = 0
@@ -467,6 +470,11 @@ class Controller:
             self._fill(office, message, miss.asked_ms)
             self._use(key, miss)
             self._make_room()
+
+    def _decline(self, office: Office, message: Grant) -> None:
+        """What nobody waits for any more, and is not held: the leader takes it to be."""
+        if message.state and message.key not in self._misses and self.lines.get(message.key) is None:
+            self._say(office, Release(office.term, self.author, office.granted, message.key, office.last))
 
     def _fill(self, office: Office, message: Grant, asked_ms: float) -> None:
         event = Event.FILL_EXCLUSIVE if message.state == "E" else Event.FILL_SHARED
@@ -531,6 +539,9 @@ class Controller:
             else:
                 kept = True
         self._say(office, Yield(office.term, self.author, message.serial, key, kept, office.last, reads))
+        if line is not None and not kept and message.serial < office.granted and key not in self._misses:
+            # It was late, maybe: from before the line was granted, and nobody waits for the answer.
+            self._say(office, Release(office.term, self.author, office.granted, key, office.last))
 
     def _on_lost(self, office: Office) -> None:
         """The leader gave away what this node held."""
