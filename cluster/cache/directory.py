@@ -275,7 +275,8 @@ class Directory:
         cache = self._cache(author)
         if cache is not None and cache.base == base:
             return False
-        self._send(author, Lost(self._ground.term, author, base))
+        if author not in self._closing:
+            self._send(author, Lost(self._ground.term, author, base))
         return True
 
     def _on_want(self, message: Want) -> None:
