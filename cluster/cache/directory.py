@@ -267,11 +267,32 @@ class Directory:
         if known is not None and known.is_open and known.base == message.number:
             self._send(message.author, Joined(self._ground.term, message.author, message.number))
         elif (known is None or known.last < message.number) and self._joining.get(message.author) != message.number:
+            if not self._close_other_runs(message.author):
+                return  # it will ask again
             self._joining[message.author] = message.number
             self.calls.append([caches.JOIN, message.author, b"%d" % message.number])
 
+    def _close_other_runs(self, author: bytes) -> bool:
+        """Whether no cache of that node in another run goes by a lease; those that may come back are closed.
+
+        Which run is the later cannot be told: a word of the one before may come late.
+        """
+        node = _node_of(author)
+        if any(other != author and other.startswith(node) for other in self._joining):
+            return False
+        others = [one for one in self._ground.machine.caches.open() if one.startswith(node) and one != author]
+        if not all(self._is_lease_over(other) for other in others):
+            return False
+        for other in others:
+            self._close(other)
+        return True
+
+    def _is_lease_over(self, author: bytes) -> bool:
+        leased_ms = self._leased_ms.get(author, self._began_ms + self._former_lease_ms)
+        return author != self._ground.author and self._ground.now_ms >= leased_ms
+
     def _is_lost(self, author: bytes, base: int) -> bool:
-        """Whether what joined with that number was closed; it is told."""
+        """Whether what joined with that number was closed; it is told, once that is certain."""
         cache = self._cache(author)
         if cache is not None and cache.base == base:
             return False
@@ -386,9 +407,9 @@ class Directory:
 
     def _forget_runs(self, author: bytes) -> None:
         """A node's cache in another run: that of the run before is gone."""
-        run = author[: author.index(b".") + 1]
+        node = _node_of(author)
         for former in dict.fromkeys((*self._leased_ms, *self._next_number, *self._census)):
-            if former.startswith(run) and former != author:
+            if former.startswith(node) and former != author:
                 self._forget(former)
 
     def _forget(self, author: bytes) -> None:
@@ -483,14 +504,12 @@ class Directory:
         if recalled.waiting and ground.now_ms >= recalled.asked_ms + REPEAT_MS:
             recalled.asked_ms = ground.now_ms
             for author in recalled.waiting:
-                lease_ms = self._leased_ms.get(author, self._began_ms + self._former_lease_ms)
-                if author != ground.author and ground.now_ms >= lease_ms:
+                if self._is_lease_over(author):
                     self._close(author)
                 else:
                     self._ask(key, recalled, author)
         for author in recalled.behind:  # what it spoke of never came, and nor does anything else
-            lease_ms = self._leased_ms.get(author, self._began_ms + self._former_lease_ms)
-            if author != ground.author and ground.now_ms >= lease_ms:
+            if self._is_lease_over(author):
                 self._close(author)
 
     def _recalled(self, key: bytes, recalled: _Recalled) -> None:
@@ -601,3 +620,8 @@ class Directory:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+
+def _node_of(author: bytes) -> bytes:
+    """What the authors of one node begin with."""
+    return author[: author.index(b".") + 1]
