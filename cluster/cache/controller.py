@@ -236,11 +236,18 @@ class Controller:
     def _miss(self, number: int, key: bytes) -> Miss:
         miss = self._misses.get(key)
         if miss is None:
-            line = self.lines.get(key)
-            if line is not None and not (line.state is State.SHARED and self._is_good(line)):
-                self._leave(key)  # memory must have what it changed before it is granted again
+            self._make_way(key)
             miss = self._misses[key] = Miss(self._office(number), self.now_ms)
         return miss
+
+    def _make_way(self, key: bytes) -> None:
+        """Gives up a line that is to be asked for: memory must have what it changed before it is granted again.
+
+        One that is read meanwhile may stay.
+        """
+        line = self.lines.get(key)
+        if line is not None and not (line.state is State.SHARED and self._is_good(line)):
+            self._leave(key)
 
     def _office(self, number: int) -> Office:
         office = self.offices.get(number)
@@ -507,7 +514,8 @@ class Controller:
             self._again(key, miss)
 
     def _again(self, key: bytes, miss: Miss) -> None:
-        """The miss is not over."""
+        """The miss is not over: the lease was before the line came, maybe."""
+        self._make_way(key)
         miss.number = 0
         self._misses[key] = miss
         self._pursue(key, miss)
