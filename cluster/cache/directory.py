@@ -614,6 +614,10 @@ class Directory:
         """The caches that hold a line, as far as is known here."""
         return self._lines.get(key, (False, NOBODY))[1]
 
+    def is_owned(self, key: bytes) -> bool:
+        """Whether one cache holds a line alone, and may have changed it."""
+        return self._lines.get(key, (False, NOBODY))[0]
+
     def keys(self) -> Iterator[bytes]:
         """The lines that are held anywhere."""
         return iter(self._lines)

@@ -1,0 +1,96 @@
+"""The coherence of caches, explored: what can happen with one line is followed step by step, and the rules hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
+
+import pytest
+
+from cluster.cache import directory, lines
+from cluster.cache.mesi import HOME, LINE, Call, Event, Holding, State
+from tests.simulation.exploring import begun
+from tests.simulation.mutations_of_caches import OF_CACHES, Planted
+from tests.simulation.small_scenes import SCENES
+from tests.simulation.small_world import Budget, SmallWorld
+
+WIDTH = 40
+DEPTH = 40
+
+FAST = {(state, Event.READ) for state in State}
+"""A read of a good line is answered without a look at the table."""
+
+ELSEWHERE = {
+    (State.INVALID, Event.WRITE),
+    (State.SHARED, Event.WRITE),
+    (State.INVALID, Event.SHARE),
+    (State.INVALID, Event.INVALIDATE),
+    (Holding.UNCACHED, Call.PLAIN_READ),
+    (Holding.UNCACHED, Call.PLAIN_WRITE),
+}
+"""What happens all the time, and is known before the table is asked: no line, or one to be owned."""
+
+FORBIDDEN = {(State.SHARED, Event.FILL_SHARED)}
+"""Who has a line to read asks for it again only to own it."""
+
+Key = TypeVar("Key")
+Entry = TypeVar("Entry")
+
+
+class Watched(Mapping[Key, Entry], Generic[Key, Entry]):
+    """A table, and what was looked up in it."""
+
+    def __init__(self, table: Mapping[Key, Entry]) -> None:
+        self.table = table
+        self.reached: set[Key] = set()
+
+    def __getitem__(self, key: Key) -> Entry:
+        self.reached.add(key)
+        return self.table[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def test_every_rule_holds_and_every_transition_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    line, home = Watched(LINE), Watched(HOME)
+    monkeypatch.setattr(lines, "LINE", line)
+    monkeypatch.setattr(directory, "HOME", home)
+    states = 0
+    for scene in SCENES.values():
+        states += scene.explore(depth=DEPTH, width=WIDTH).states
+    assert states > 40_000
+    missing = {*set(LINE) - line.reached, *set(HOME) - home.reached}
+    assert missing == FAST | ELSEWHERE | FORBIDDEN
+
+
+@pytest.mark.parametrize("planted", OF_CACHES, ids=lambda planted: planted.name)
+def test_a_planted_bug_is_caught(planted: Planted) -> None:
+    found = planted.catch(DEPTH)
+    assert found is not None, planted.plant.__doc__
+    assert found.rule in planted.rules, found
+
+
+def test_a_line_that_comes_too_late_to_be_used_is_asked_for_anew() -> None:
+    world = begun(SmallWorld(2, Budget()), ("read", "a"), ("write", "b"), ("evict", "b"))
+    world.take(("read", "b"))
+    grant = next(key for key in _run_until(world, "Grant"))
+    world.take(("pause",))
+    world.take(("pause",))
+    world.take(("comes", grant))
+    assert world.judge_waits
+    world.come_to_rest()
+
+
+def _run_until(world: SmallWorld, kind: str) -> Iterator[object]:
+    """Lets everything happen but what is of that kind, which is what is left."""
+    while True:
+        left = [choice for choice in world.choices() if choice[0] in ("comes", "log", "learn")]
+        others = [choice for choice in left if kind not in repr(choice)]
+        if not others:
+            yield from (key for key in world.bag if kind in repr(key))
+            return
+        world.take(others[0])
