@@ -47,6 +47,9 @@ def furnished(shards: int) -> Front:
     return front
 
 
+PATIENCE = 20  # tenths of a second in which what is answered late has been
+
+
 def is_answered(words: Words) -> bool:
     """Whether the client does not ask for silence."""
     return words[:2] != [b"CLIENT", b"REPLY"] or words[2:] not in ([b"OFF"], [b"SKIP"])
@@ -61,6 +64,12 @@ def answer(front: Front, client: Client, words: Words) -> list[object]:
         front.finish()
         replies = client.replies()
     front.finish()  # what is asked for those who observe
+    for _ in range(PATIENCE):
+        if replies or not client.session.places:
+            break
+        front.advance(100)  # until all nodes know of it, or are waited for no longer
+        front.finish()
+        replies = client.replies()
     return [reply for reply in replies if not isinstance(reply, hiredis.PushNotification)]
 
 
