@@ -23,12 +23,17 @@ IN_TOUCH_INTERVALS = 3
 
 
 class Contacts:
-    """What was heard of whom, in milliseconds of the node's own clock."""
+    """What was heard of whom, in milliseconds of the node's own clock.
 
-    __slots__ = ("_echo_us", "_heard_ms", "_in_touch_ms", "_next_ms", "_round_trip_us", "interval_ms")
+    ``sending`` are peers to whom something large is still on its way out of this
+    node: what it was sent is not lost while that lasts, and not repeated.
+    """
+
+    __slots__ = ("_echo_us", "_heard_ms", "_in_touch_ms", "_next_ms", "_round_trip_us", "interval_ms", "sending")
 
     def __init__(self, interval_ms: float) -> None:
         self.interval_ms = interval_ms
+        self.sending: dict[str, None] = {}
         self._heard_ms: dict[str, float] = {}
         self._round_trip_us: dict[str, int] = {}
         self._in_touch_ms: dict[str, float] = {}

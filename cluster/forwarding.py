@@ -15,6 +15,7 @@ import msgspec
 
 from cluster.batch import Batch, Part
 from cluster.raft.messages import Forward
+from cluster.raft.patience import extra_ms
 
 
 class Forwarding:
@@ -39,12 +40,13 @@ class Forwarding:
     def repeat(self, sent: list[Batch], now_ms: float, patience_ms: float, *, wanted: bool) -> list[Forward]:
         """Those that have waited long enough to be sent again, and all behind them: the leader refused those, too.
 
-        ``sent`` is all that is waited for in one term.
+        ``sent`` is all that is waited for in one term. A large one takes its time, and so does what is sent behind it.
         """
         messages: list[Forward] = []
-        previous = 0
+        previous = size_bytes = 0
         for batch in sent:
-            if messages or now_ms - batch.sent_ms >= patience_ms:
+            size_bytes += len(batch.body)
+            if messages or now_ms - batch.sent_ms >= patience_ms + extra_ms(size_bytes):
                 batch.sent_ms = now_ms
                 messages.append(self._message(batch, previous, wanted))
             previous = batch.number

@@ -370,8 +370,16 @@ class Node:
                 self.stir(shard)
                 shard.connected(peer)
 
+    def sending(self, peer: str, *, large: bool) -> None:
+        """Something large is on its way out to the peer from now on, or nothing is any more."""
+        if large:
+            self.contacts.sending[peer] = None
+        else:
+            self.contacts.sending.pop(peer, None)
+
     def disconnected(self, peer: str) -> None:
         """The link to the peer broke: what was on its way there may be lost."""
+        self.sending(peer, large=False)
         for shard in self._all:
             shard.disconnected(peer)
 

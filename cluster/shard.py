@@ -51,13 +51,17 @@ from cluster.raft.messages import (
     WishGranted,
     WishRefused,
 )
+from cluster.raft.patience import extra_ms
 from cluster.ring.slots import SLOTS
 from cluster.snapshots import Snapshots, ledger_of, parts_of
 from cluster.storage.contract import Entry, HardState, Recovered, Row
 from cluster.wishes import Change, Departures, Wishes
 
 GIVE_UP_MS = 5_000.0
-"""A command that has no outcome after so long is answered ``-UNCERTAIN`` though there is a leader."""
+"""A command that has no outcome after so long is answered ``-UNCERTAIN`` though there is a leader.
+
+Later, by `extra_ms`, where something large is under way in its shard.
+"""
 
 APPLY_BYTES = 128 * 1024
 """About what one `apply` carries out; more is left to the next turn, so that a replica that catches up stops nobody.
@@ -355,6 +359,9 @@ class Shard:
                 self._next_retry_ms = now_ms + self.timing.election_ms / 2
                 self._retry()
             return
+        if raft.leading is not None:
+            for peer in self._contacts.sending:
+                raft.leading.still_sending(peer)
         raft.tick()
         if raft.leading is not None:
             if self._leadership.begin(self.machine):
@@ -472,9 +479,10 @@ class Shard:
         patience_ms = 0 if news else self.timing.election_ms / 2
         now_ms, wanted = self.monotonic_ms, not self.here
         self._ask_waits(leader)
-        again = self._forwarding.repeat(outstanding.sent_before(term), now_ms, patience_ms, wanted=True)
-        again += self._forwarding.repeat(outstanding.sent_in(term), now_ms, patience_ms, wanted=wanted)
-        self._outbox += [(leader, message) for message in again]
+        if news or leader not in self._contacts.sending:
+            again = self._forwarding.repeat(outstanding.sent_before(term), now_ms, patience_ms, wanted=True)
+            again += self._forwarding.repeat(outstanding.sent_in(term), now_ms, patience_ms, wanted=wanted)
+            self._outbox += [(leader, message) for message in again]
         if wanted:
             self._look_again(leader, patience_ms)
         elif number := outstanding.unconfirmed():
@@ -518,13 +526,23 @@ class Shard:
             self.clients.refuse_open(self.monotonic_ms, no_leader(self.number))
         elif outstanding.oldest is not None and outstanding.oldest.since_ms < self.monotonic_ms - GIVE_UP_MS:
             late = uncertain("it was not carried out in time")
-            lost = outstanding.lose(late, no_leader(self.number), before_ms=self.monotonic_ms - GIVE_UP_MS)
+            before_ms = self.monotonic_ms - GIVE_UP_MS - extra_ms(self._under_way_bytes)
+            lost = outstanding.lose(late, no_leader(self.number), before_ms=before_ms)
         else:
             return
         if not self.here:  # else what begins to wait in them is ended when they are carried out
             for batch in lost:
                 for origin in batch.origins.values():
                     self.unblock(None, origin, b"TIMEOUT")
+
+    @property
+    def _under_way_bytes(self) -> int:
+        """How much is on its way through the log, as far as is known here."""
+        log, commit = self.raft.log, self.raft.commit
+        logged = sum(len(log.entry(index).payload) for index in range(commit + 1, log.last_index + 1))
+        if self.raft.leading is not None:
+            return logged
+        return max(logged, sum(len(batch.body) for batch in self.clients.outstanding if batch.writes))
 
     # Clients
 

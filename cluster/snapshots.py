@@ -22,6 +22,7 @@ from cluster.raft.following import brings_nothing
 from cluster.raft.membership import Config
 from cluster.raft.messages import Chunk, ChunkTaken
 from cluster.raft.transfer import Transfer
+from cluster.snapshot_files import size_bytes_of
 from cluster.storage.contract import Row
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -108,7 +109,7 @@ class Snapshots:
         raft = self._raft
         transfer = raft.leading.transfers.get(peer) if raft.leading is not None else None
         if transfer is not None and transfer.position == chunk.position:
-            transfer.sent(chunk.index, raft.now_ms)
+            transfer.sent(chunk.index, size_bytes_of(chunk), raft.now_ms)
             raft.send(peer, msgspec.structs.replace(chunk, term=raft.term))
 
     def begin_anew(self, peer: str) -> None:

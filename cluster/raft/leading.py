@@ -26,6 +26,7 @@ from cluster.raft.messages import (
     Heartbeat,
     TimeoutNow,
 )
+from cluster.raft.patience import extra_ms
 from cluster.raft.progress import Progress, State
 from cluster.raft.quorum import reached
 from cluster.raft.reads import Asked, Reads
@@ -112,13 +113,21 @@ class Leading:
             commit = min(progress.match, raft.applied)
             progress.told = max(progress.told, commit)
             raft.send(peer, Heartbeat(raft.term, commit, self._beat_us, matches, raft.clock_ms))
-            if progress.unanswered and raft.now_ms - progress.moved_ms > raft.timing.election_ms:
+            patience_ms = raft.timing.election_ms + extra_ms(progress.unanswered_bytes)
+            if progress.unanswered and raft.now_ms - progress.moved_ms > patience_ms:
                 progress.lost()
                 progress.moved_ms = raft.now_ms
             if peer in self.transfers and raft.now_ms - progress.heard_ms > ABANDONED_MS:
                 del self.transfers[peer]
                 progress.probe(progress.next)
             self.replicate(peer)
+
+    def still_sending(self, peer: str) -> None:
+        """What ``peer`` was sent is still on its way out of this node: too early to wait for answers."""
+        if peer in self.progress:
+            self.progress[peer].moved_ms = self._raft.now_ms
+        if peer in self.transfers:
+            self.transfers[peer].still_sending(self._raft.now_ms)
 
     def matches(self) -> dict[str, int]:
         """The last index known to be durable on each member."""

@@ -36,6 +36,7 @@ class Progress:
 
     __slots__ = (
         "_appends",
+        "_probe_bytes",
         "awaited",
         "bytes",
         "followed_us",
@@ -59,6 +60,7 @@ class Progress:
         self.moved_ms = now_ms
         self.waits = False  # a probe is on its way
         self.bytes = 0  # on their way
+        self._probe_bytes = 0  # of the last probe
         self._appends: deque[tuple[int, int]] = deque()  # (last index, bytes)
 
     @property
@@ -74,6 +76,7 @@ class Progress:
             self.moved_ms = now_ms
         if self.state is State.PROBE:
             self.waits = True
+            self._probe_bytes = size_bytes
         else:
             self.next = last_index + 1
             self._appends.append((last_index, size_bytes))
@@ -117,3 +120,8 @@ class Progress:
     def unanswered(self) -> bool:
         """Whether an append is on its way."""
         return self.waits or bool(self._appends)
+
+    @property
+    def unanswered_bytes(self) -> int:
+        """How much is on its way."""
+        return self._probe_bytes if self.waits else self.bytes

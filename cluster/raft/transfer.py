@@ -9,6 +9,7 @@ leader that is new, begins anew with the checkpoint of that moment.
 from __future__ import annotations
 
 from cluster.raft.messages import ChunkTaken
+from cluster.raft.patience import extra_ms
 
 RESEND_MS = 1000.0
 
@@ -19,21 +20,28 @@ ABANDONED_MS = 30_000.0
 class Transfer:
     """``index`` is the snapshot's (None until its first piece was sent), ``position`` the piece the follower needs."""
 
-    __slots__ = ("_sent_ms", "index", "position")
+    __slots__ = ("_patience_ms", "_sent_ms", "index", "position")
 
     def __init__(self) -> None:
         self.index: int | None = None
         self.position = 0
         self._sent_ms: float | None = None
+        self._patience_ms = RESEND_MS
 
     def due(self, now_ms: float) -> bool:
         """Whether the piece should be sent now."""
-        return self._sent_ms is None or now_ms - self._sent_ms > RESEND_MS
+        return self._sent_ms is None or now_ms - self._sent_ms > self._patience_ms
 
-    def sent(self, index: int, now_ms: float) -> None:
+    def sent(self, index: int, size_bytes: int, now_ms: float) -> None:
         """The piece was sent; it is one of the snapshot that ends with ``index``."""
         self.index = index
         self._sent_ms = now_ms
+        self._patience_ms = RESEND_MS + extra_ms(size_bytes)
+
+    def still_sending(self, now_ms: float) -> None:
+        """What was sent is still on its way out of this node."""
+        if self._sent_ms is not None:
+            self._sent_ms = now_ms
 
     def taken(self, message: ChunkTaken, now_ms: float) -> None:
         """The follower says what it needs next."""

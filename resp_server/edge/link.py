@@ -4,6 +4,11 @@ A node dials every other and sends its messages on that `Link`; what the others
 send comes in on theirs, an `Inbound` each, which were clients until they
 proved to be peers. Nothing is answered on a link. Messages that do not get
 through are the core's to repair, so a link never waits and keeps only so much.
+
+A large letter, such as a payload of hundreds of megabytes, must not keep heartbeats
+waiting. It goes out in parts whenever there is nothing else to send; what is
+said meanwhile overtakes it, but for what is of no use before it: appends, and
+batches handed over, of the same shard.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol, TypeAlias
 
@@ -19,18 +24,29 @@ import hiredis
 import trio
 
 from cluster import wire
-from cluster.raft.messages import AnyMessage, Message
+from cluster.raft.messages import AnyMessage, Append, Forward, Message
 from resp_server.edge.poller import GONE, READ, WRITE, Poller
 from resp_server.logs import LOGGER
 
 RECEIVE_BYTES = 256 * 1024
 UNSENT_BYTES_MAX = 64 * 1024 * 1024
-"""A peer that leaves more than this unread, beside one frame of any size, is dropped; it is told again what matters."""
+"""A peer that leaves more than this unread, beside what goes in parts, is dropped; it is told again what matters."""
+
+AHEAD_BYTES = 256 * 1024
+"""Of what goes out in parts, the system is given no more than this before the network has taken it."""
+
+PARTS_PER_DRAIN = 8
+"""How many parts go out before the node looks after others."""
 
 PIECES_PER_WRITE = 512  # the system's own limit is 1024
 
 FRAME = b"*2\r\n$4\r\nPEER\r\n$%d\r\n%b\r\n"
 FRAME_HEAD = b"*2\r\n$4\r\nPEER\r\n$%d\r\n"
+PART_HEAD = b"*2\r\n$4\r\nPART\r\n$%d\r\n"
+LAST_HEAD = b"*2\r\n$4\r\nLAST\r\n$%d\r\n"
+
+CHAINED = (Append, Forward)
+"""Each of these is of use only once the one before it has come."""
 
 Mail: TypeAlias = tuple[str, int, AnyMessage]
 """(from whom, about which shard, what)."""
@@ -53,11 +69,31 @@ class Told(Protocol):
         """They do not any more."""
         ...
 
+    def sending(self, peer: str, *, large: bool) -> None:
+        """Something large is on its way out to the peer from now on, or nothing is any more."""
+        ...
+
 
 class Link:
-    """The way to a peer. ``lost`` is set once it is gone, and ``reason`` says why."""
+    """The way to a peer. ``lost`` is set once it is gone, and ``reason`` says why.
 
-    __slots__ = ("_unsent", "fd", "interest", "largest_bytes", "lost", "peer", "reason", "socket", "unsent_bytes")
+    ``large`` are the letters that go out in parts, the first of them already;
+    ``told_large`` is whether the node knows that there are any.
+    """
+
+    __slots__ = (
+        "_kept_bytes",
+        "_parts",
+        "_unsent",
+        "fd",
+        "interest",
+        "large",
+        "lost",
+        "peer",
+        "reason",
+        "socket",
+        "told_large",
+    )
 
     def __init__(self, peer: str, connected: socket.socket) -> None:
         self.peer = peer
@@ -66,36 +102,61 @@ class Link:
         self.interest = READ  # nothing is ever sent on it, but its end
         self.lost = trio.Event()
         self.reason = ""
-        self.unsent_bytes = 0
-        self.largest_bytes = 0  # of a frame since all was sent
+        self.large: deque[tuple[int, list[bytes]]] = deque()
+        self.told_large = False
         self._unsent: deque[bytes | memoryview] = deque()
+        self._kept_bytes = 0
+        self._parts: Iterator[tuple[memoryview, bool]] | None = None  # of the first large one
+        if connected.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, AHEAD_BYTES)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether there is something the socket has not taken."""
+        return bool(self._unsent or self.large)
+
+    def put_aside(self, shard: int, pieces: list[bytes]) -> None:
+        """Leaves a letter to go out in parts, by and by, after those that were put aside before.
+
+        One that is among them already would bring nothing new.
+        """
+        if (shard, pieces) not in self.large:
+            self.large.append((shard, pieces))
+
+    def put_aside_any(self, shard: int) -> bool:
+        """Whether there are such letters about the shard."""
+        return any(about == shard for about, _ in self.large)
 
     def send(self, letters: list[wire.Letter]) -> None:
         """Sends a turn's letters, and keeps what the socket does not take; raises `Lost`."""
         waits = bool(self._unsent)
-        if not waits:
-            self.largest_bytes = 0
         for pieces in wire.frames(letters):
-            size_bytes = sum(map(len, pieces))
-            self.largest_bytes = max(self.largest_bytes, size_bytes)
             if len(pieces) == 1:
                 self._keep(FRAME % (len(pieces[0]), pieces[0]))
             else:
-                self._keep(FRAME_HEAD % size_bytes)
+                self._keep(FRAME_HEAD % sum(map(len, pieces)))
                 for piece in pieces:
                     self._keep(piece)
                 self._keep(b"\r\n")
         if not waits:
             self.drain()
-        if self.unsent_bytes > UNSENT_BYTES_MAX + self.largest_bytes:
+        if self._kept_bytes > UNSENT_BYTES_MAX:
             raise Lost("it does not read what it is sent")
 
-    def _keep(self, piece: bytes) -> None:
+    def _keep(self, piece: bytes | memoryview) -> None:
         self._unsent.append(piece)
-        self.unsent_bytes += len(piece)
+        self._kept_bytes += len(piece)
 
     def drain(self) -> None:
-        """Sends what was kept, as far as the socket takes it; raises `Lost`."""
+        """Sends what was kept, as far as the socket takes it, and then some of what is large; raises `Lost`."""
+        self._write()
+        for _ in range(PARTS_PER_DRAIN):
+            if self._unsent or not self.large:
+                return
+            self._keep_part()
+            self._write()
+
+    def _write(self) -> None:
         unsent = self._unsent
         while unsent:
             pieces = [unsent[0]] if len(unsent) == 1 else list(islice(unsent, PIECES_PER_WRITE))
@@ -105,12 +166,24 @@ class Link:
                 return
             except OSError as error:
                 raise Lost(error.strerror or str(error)) from None
-            self.unsent_bytes -= sent
+            self._kept_bytes -= sent
             while unsent and sent >= len(unsent[0]):
                 sent -= len(unsent.popleft())
             if sent:
                 unsent[0] = memoryview(unsent[0])[sent:]
                 return
+
+    def _keep_part(self) -> None:
+        """Lets the next part go out."""
+        if self._parts is None:
+            self._parts = wire.parts(*self.large[0])
+        part, last = next(self._parts)
+        self._keep((LAST_HEAD if last else PART_HEAD) % len(part))
+        self._keep(part)
+        self._keep(b"\r\n")
+        if last:
+            self.large.popleft()
+            self._parts = None
 
     def look(self) -> None:
         """The socket is readable: that can only be its end. Raises `Lost`."""
@@ -126,13 +199,14 @@ class Link:
 class Inbound:
     """The way from a peer."""
 
-    __slots__ = ("_reader", "fd", "peer", "socket")
+    __slots__ = ("_gathered", "_reader", "fd", "peer", "socket")
 
     def __init__(self, peer: str, connected: socket.socket) -> None:
         self.peer = peer
         self.socket = connected
         self.fd = connected.fileno()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING_WHOLE)
+        self._gathered = bytearray()  # the parts of a large letter
 
     def read(self, buffer: bytearray) -> list[tuple[int, AnyMessage]]:
         """What one look at the socket brings: (shard, message). Raises `Lost`, and `wire.WireError` for what is none.
@@ -155,6 +229,12 @@ class Inbound:
                 match frame:
                     case [b"PEER", bytes() as blob]:
                         mail += wire.decode(blob)
+                    case [b"PART", bytes() as part]:
+                        self._gathered += part
+                    case [b"LAST", bytes() as part]:
+                        self._gathered += part
+                        whole, self._gathered = self._gathered, bytearray()
+                        mail += wire.decode(whole)
                     case _:
                         raise wire.WireError("no frame of messages")
         except hiredis.HiredisError as error:
@@ -226,12 +306,19 @@ class Links:
             link = self._to.get(peer)
             if link is None:
                 continue
-            found = packed.get(id(message))
-            if found is None:
-                found = packed[id(message)] = wire.pack(message)
             letters = turn.get(link)
             if letters is None:
-                turn[link] = [(shard, found)]
+                letters = turn[link] = []
+            found = packed.get(id(message))
+            if found is None:
+                if (pieces := wire.pieces_of(message)) is not None:
+                    link.put_aside(shard, pieces)
+                    continue
+                found = packed[id(message)] = wire.pack(message)
+            if len(found) > wire.LARGE_BYTES or (
+                link.large and isinstance(message, CHAINED) and link.put_aside_any(shard)
+            ):
+                link.put_aside(shard, [found])
             else:
                 letters.append((shard, found))
         for link, letters in turn.items():
@@ -280,7 +367,11 @@ class Links:
         self._look_out(link)
 
     def _look_out(self, link: Link) -> None:
-        interest = READ | WRITE if link.unsent_bytes else READ
+        large = bool(link.large)
+        if large is not link.told_large:
+            link.told_large = large
+            self._node.sending(link.peer, large=large)
+        interest = READ | WRITE if link.unsent else READ
         if interest != link.interest:
             link.interest = interest
             self._poller.change(link.fd, interest)

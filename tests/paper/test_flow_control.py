@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cluster.raft.leading import Leading
 from cluster.raft.messages import Append, Heartbeat
+from cluster.raft.patience import extra_ms
 from tests.paper.group import Group
 
 
@@ -71,6 +72,54 @@ def test_appends_that_were_lost_are_sent_again_after_an_election_timeout() -> No
     group.lose(Append)
     group.settle()
     assert group["n1"].commit == index - 1
+    group.pass_ms(group.timing.election_ms + 2 * group.timing.heartbeat_ms)
+    assert group["n1"].commit == index
+
+
+LARGE = bytes(8 * 1024 * 1024)
+
+
+def test_a_large_append_is_given_the_time_it_takes() -> None:
+    """Ours: sent again while it is on its way it would never get through."""
+    group = Group()
+    group.elect("n1")
+    group.pass_ms(60)
+    index = group.write("n1", LARGE)
+    group.lose(Append)
+    group.pass_ms(extra_ms(len(LARGE)))
+    assert group.sent("n1", Append) == []
+    assert group["n1"].commit == index - 1
+    group.pass_ms(group.timing.election_ms + 2 * group.timing.heartbeat_ms)
+    assert group["n1"].commit == index
+
+
+def test_so_is_a_large_probe() -> None:
+    group = Group()
+    group.elect("n1")
+    group.pass_ms(60)
+    for name in ("n2", "n3"):
+        progress = leading(group, "n1").progress[name]
+        progress.probe(progress.next)
+    index = group.write("n1", LARGE)
+    group.lose(Append)
+    group.pass_ms(extra_ms(len(LARGE)))
+    assert group["n1"].commit == index - 1
+    group.pass_ms(group.timing.election_ms + 2 * group.timing.heartbeat_ms)
+    assert group["n1"].commit == index
+
+
+def test_what_is_still_on_its_way_out_is_not_sent_again() -> None:
+    """Ours: the driver says so, and patience counts from then on."""
+    group = Group()
+    group.elect("n1")
+    group.pass_ms(60)
+    index = group.write("n1", b"behind something large")
+    group.lose(Append)
+    for _ in range(5):
+        for name in ("n2", "n3"):
+            leading(group, "n1").still_sending(name)
+        group.pass_ms(group.timing.election_ms - group.timing.heartbeat_ms)
+        assert group["n1"].commit == index - 1
     group.pass_ms(group.timing.election_ms + 2 * group.timing.heartbeat_ms)
     assert group["n1"].commit == index
 

@@ -10,6 +10,7 @@ from cluster.batch import Batch
 from cluster.forwarding import Forwarding
 from cluster.machine.reply import CommandError
 from cluster.raft.messages import Forward
+from cluster.raft.patience import extra_ms
 
 
 def batch(number: int, term: int = 1) -> Batch:
@@ -62,6 +63,19 @@ def test_what_has_waited_long_enough_is_repeated_and_all_behind_it() -> None:
     assert [message.number for message in author.repeat([first, second], 150.0, 150.0, wanted=False)] == [1, 2]
     assert [message.number for message in author.repeat([second], 299.0, 150.0, wanted=False)] == []
     assert [message.number for message in author.repeat([second], 300.0, 150.0, wanted=False)] == [2]
+
+
+def test_a_large_batch_is_given_the_time_it_takes_and_so_is_what_is_behind_it() -> None:
+    author = Forwarding(b"n2.b1")
+    first, second = batch(1), batch(2)
+    first.body = bytes(9 * 1024 * 1024)
+    late_ms = 150.0 + extra_ms(len(first.body) + len(second.body))
+    assert late_ms > 2_000
+    for now_ms, expected in ((late_ms - 1, []), (late_ms, [1, 2])):
+        again = author.repeat([first, second], now_ms, 150.0, wanted=False)
+        assert [message.number for message in again] == expected
+    second.sent_ms = 0.0
+    assert [message.number for message in author.repeat([second], 150.0, 150.0, wanted=False)] == [2]
 
 
 def test_what_was_given_up_is_no_link_of_the_chain() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from cluster import clients
@@ -9,11 +11,12 @@ from cluster.leadership import ENTRIES_AHEAD_MAX
 from cluster.node import ROUND_MS, Node
 from cluster.outcomes import encode
 from cluster.raft.membership import payload_of
-from cluster.raft.messages import Append, Forward, Outcome
+from cluster.raft.messages import Append, Forward, Message, Outcome
+from cluster.raft.patience import extra_ms
 from cluster.shard import APPLY_BYTES, FOREVER_MS, GIVE_UP_MS, Shard
 from cluster.storage.contract import Entry
 from tests.front import Front
-from tests.scenarios.cluster import Cluster
+from tests.scenarios.cluster import Cluster, in_time
 from tests.scenarios.host import EPOCH_MS
 
 
@@ -251,6 +254,51 @@ def test_what_gets_nowhere_under_a_leader_that_is_there_is_given_up() -> None:
     cluster.pass_ms(500)
     cluster.hosts["n1"].read("GET x")
     assert cluster.events[-1] == 'n1 GET x -> "1"', "it was uncertain, and it happened"
+
+
+def test_what_is_large_is_given_up_later() -> None:
+    cluster = three()
+    cluster.hosts["n2"].disk = cluster.hosts["n3"].disk = "slow"
+    cluster.hosts["n1"].write("SET x " + "1" * 5_000_000)
+    cluster.pass_ms(10)
+    cluster.hosts["n1"].write("SET y 2")
+    cluster.pass_ms(GIVE_UP_MS + extra_ms(5_000_000) - 200)
+    assert cluster.events == [], "and so is what has to wait for it"
+    cluster.pass_ms(400)
+    assert [event.split()[0] for event in cluster.events] == ["n1", "n1"]
+    assert all("-UNCERTAIN" in event for event in cluster.events)
+
+
+@pytest.mark.parametrize(("author", "kind"), [("n1", Append), ("n2", Forward)])
+def test_what_is_still_on_its_way_out_is_not_sent_again(author: str, kind: type[Message]) -> None:
+    """Nor what is behind it: it is not lost unless the link is."""
+    cluster = three()
+    sent: list[Message] = []
+
+    def late(sender: str, to: str, message: Message) -> Sequence[float]:
+        if (sender, type(message)) != (author, kind):
+            return in_time(sender, to, message)
+        sent.append(message)
+        return []
+
+    cluster.fate = late
+    others = [name for name in cluster.hosts if name != author]
+    for peer in others:
+        node(cluster, author).sending(peer, large=True)
+    cluster.hosts[author].write("SET x 1")
+    cluster.pass_ms(2_000)
+    first = len(sent)
+    assert first == (2 if kind is Append else 1)
+    for peer in others:
+        node(cluster, author).sending(peer, large=False)
+    cluster.pass_ms(700)
+    assert len(sent) > first
+    cluster.fate = in_time
+    for peer in others:
+        node(cluster, author).sending(peer, large=True)
+        node(cluster, author).disconnected(peer)
+    cluster.pass_ms(700)
+    assert cluster.events == [f"{author} SET x 1 -> OK"]
 
 
 def test_a_leader_far_ahead_lets_its_batch_grow() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cluster.raft.messages import ChunkTaken
+from cluster.raft.patience import extra_ms
 from cluster.raft.reads import Asked, Reads
 from cluster.raft.transfer import RESEND_MS, Transfer
 
@@ -40,7 +41,7 @@ def test_what_somebody_asked_last() -> None:
 def test_the_first_piece_is_due_at_once_and_the_next_when_it_is_answered() -> None:
     transfer = Transfer()
     assert transfer.due(0.0)
-    transfer.sent(50, 0.0)
+    transfer.sent(50, 100, 0.0)
     assert not transfer.due(RESEND_MS)
     transfer.taken(ChunkTaken(1, 50, 1, False), 5.0)
     assert (transfer.index, transfer.position, transfer.due(5.0)) == (50, 1, True)
@@ -48,31 +49,43 @@ def test_the_first_piece_is_due_at_once_and_the_next_when_it_is_answered() -> No
 
 def test_a_piece_that_is_not_answered_is_due_again() -> None:
     transfer = Transfer()
-    transfer.sent(50, 0.0)
+    transfer.sent(50, 100, 0.0)
     assert transfer.due(RESEND_MS + 1)
     assert transfer.position == 0
 
 
+def test_a_large_piece_is_given_the_time_it_takes() -> None:
+    transfer = Transfer()
+    transfer.still_sending(1.0)
+    assert transfer.due(1.0), "nothing was sent"
+    transfer.sent(50, 100_000_000, 0.0)
+    late_ms = RESEND_MS + extra_ms(100_000_000)
+    assert late_ms > 20_000
+    assert (transfer.due(late_ms), transfer.due(late_ms + 1)) == (False, True)
+    transfer.still_sending(late_ms)
+    assert (transfer.due(2 * late_ms), transfer.due(2 * late_ms + 1)) == (False, True)
+
+
 def test_an_answer_that_comes_twice_asks_for_nothing_new() -> None:
     transfer = Transfer()
-    transfer.sent(50, 0.0)
+    transfer.sent(50, 100, 0.0)
     transfer.taken(ChunkTaken(1, 50, 1, False), 5.0)
-    transfer.sent(50, 6.0)
+    transfer.sent(50, 100, 6.0)
     transfer.taken(ChunkTaken(1, 50, 1, False), 7.0)
     assert not transfer.due(8.0)
 
 
 def test_an_answer_about_another_snapshot_is_none() -> None:
     transfer = Transfer()
-    transfer.sent(50, 0.0)
+    transfer.sent(50, 100, 0.0)
     transfer.taken(ChunkTaken(1, 40, 3, False), 5.0)
     assert (transfer.index, transfer.position, transfer.due(6.0)) == (50, 0, False)
 
 
 def test_a_follower_that_asks_for_the_first_piece_gets_the_newest_snapshot() -> None:
     transfer = Transfer()
-    transfer.sent(50, 0.0)
+    transfer.sent(50, 100, 0.0)
     transfer.taken(ChunkTaken(1, 50, 1, False), 1.0)
-    transfer.sent(50, 1.0)
+    transfer.sent(50, 100, 1.0)
     transfer.taken(ChunkTaken(1, 50, 0, False), 2.0)
     assert (transfer.index, transfer.position, transfer.due(2.0)) == (None, 0, True)
