@@ -26,6 +26,10 @@ START_MS = 1_700_000_000_000
 SHARD = 0
 
 
+TURNS_MAX = 50
+"""Turns in which what waits for a line of the cache, and not for time to pass, has it."""
+
+
 class Client:
     """One connection: what it sends is parsed and carried out, what it is answered is kept as bytes."""
 
@@ -113,6 +117,20 @@ class Front:
     def finish(self) -> None:
         """Ends the turn: commits and delivers, and goes on with what was held back."""
         dispatcher = self.dispatcher
+        self._commit_and_resume()
+        for _ in range(TURNS_MAX):
+            if not self._caches_talk or self.server.refusal is not None:
+                break
+            self._commit_and_resume()
+        for session in list(self.server.clients.values()):
+            if session.glutted:
+                session.out_bytes = 0
+                dispatcher.relieve(session)
+        if dispatcher.resumed:
+            self.finish()
+
+    def _commit_and_resume(self) -> None:
+        dispatcher = self.dispatcher
         self.commit()
         while dispatcher.resumed:
             resumed, dispatcher.resumed = dispatcher.resumed, []
@@ -121,14 +139,6 @@ class Front:
                     dispatcher.resume(session)
             self.commit()
         dispatcher.outbox.clear()
-        if self._caches_talk and self.server.refusal is None:
-            self.finish()
-        for session in list(self.server.clients.values()):
-            if session.glutted:
-                session.out_bytes = 0
-                dispatcher.relieve(session)
-        if dispatcher.resumed:
-            self.finish()
 
     @property
     def _caches_talk(self) -> bool:
@@ -202,7 +212,7 @@ def recovered(storage: MemoryStorage) -> Machine:
     node.tick()
     while (work := node.ready()) is not None:
         node.persisted(work)
-    while node.busy:
+    while any(shard.raft.applied < shard.raft.commit for shard in node.each()):
         node.apply()
         node.outgoing()
     return node.shards[SHARD].machine
