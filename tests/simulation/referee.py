@@ -305,7 +305,10 @@ class Referee:
         own = [at for at in own if at[1] not in now.waits]
         turn = min(own, default=(True, self.machine.waiters.begun + 1))
         for wait in line:
-            if wait.number in now.waits and owner_in(wait.args) != owner and before.places[wait.number, key] < turn:
+            if wait.number not in now.waits or owner_in(wait.args) == owner:
+                continue
+            # An upgrade whose hold ends in this very entry stands where it stands from then on.
+            if max(before.places[wait.number, key], now.places[wait.number, key]) < turn:
                 raise Violation("first come, first served", f"{owner!r} got {key!r} before {wait}")
 
     def _judge_places(self, key: bytes, one: Thing | None, other: Thing) -> None:
