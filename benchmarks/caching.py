@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from statistics import median
+from typing import TypeAlias
 
 from benchmarks.bench import Bench, Measure, Sampler, Samplers
 from benchmarks.open_loop import quantile
@@ -29,6 +30,8 @@ from benchmarks.probes import (
 )
 from benchmarks.wires import carry
 from tests import redis_binaries
+
+Taking: TypeAlias = "Callable[[Bench], AbstractContextManager[tuple[Sampler, Sampler | None]]]"
 
 CLIENTS = 50
 KEYS = 10_000
@@ -68,32 +71,22 @@ def _held(endpoints: Sequence[Endpoint]) -> None:
         ask(endpoint, "CACHE.GET", "line")
 
 
-@contextmanager
-def hits_beside_redis(bench: Bench) -> Samplers:
-    """CACHE.GET of a line that a follower of three holds, against GET of redis-server."""
-    requests = 300_000 // bench.divisor
-    with bench.cluster() as nodes, bench.redis() as redis:
-        follower = nodes.endpoint(nodes.followers()[0])
-        _held([follower])
-        ask(redis, "SET", "line", VALUE.decode())
-        yield (
-            lambda: _reads_per_second([follower], "CACHE.GET", requests),
-            lambda: _reads_per_second([redis], "GET", requests),
-        )
+def hits(beside: Callable[[Bench], AbstractContextManager[Endpoint]]) -> Taking:
+    """CACHE.GET of a line that a follower of three holds, against GET of a server alone."""
 
+    @contextmanager
+    def samplers(bench: Bench) -> Samplers:
+        requests = 300_000 // bench.divisor
+        with bench.cluster() as nodes, beside(bench) as alone:
+            follower = nodes.endpoint(nodes.followers()[0])
+            _held([follower])
+            ask(alone, "SET", "line", VALUE.decode())
+            yield (
+                lambda: _reads_per_second([follower], "CACHE.GET", requests),
+                lambda: _reads_per_second([alone], "GET", requests),
+            )
 
-@contextmanager
-def hits_beside_one_node(bench: Bench) -> Samplers:
-    """CACHE.GET of a line that a follower of three holds, against GET of a node alone."""
-    requests = 300_000 // bench.divisor
-    with bench.cluster() as nodes, bench.ours() as one:
-        follower = nodes.endpoint(nodes.followers()[0])
-        _held([follower])
-        ask(one, "SET", "line", VALUE.decode())
-        yield (
-            lambda: _reads_per_second([follower], "CACHE.GET", requests),
-            lambda: _reads_per_second([one], "GET", requests),
-        )
+    return samplers
 
 
 @contextmanager
@@ -159,7 +152,7 @@ CACHED = "CACHE.GET", "CACHE.SET"
 PLAIN = "GET", "SET"
 
 
-def mixing(figure: int) -> Callable[[Bench], AbstractContextManager[tuple[Sampler, Sampler | None]]]:
+def mixing(figure: int) -> Taking:
     """The read-mostly load through the caches of three nodes, against the same with GET and SET: one of its figures."""
 
     @contextmanager
@@ -244,8 +237,8 @@ def _pipeline(endpoint: Endpoint, requests: Iterator[bytes], count: int) -> None
 
 
 MEASURES = (
-    Measure("cache-redis", "CACHE.GET of a held line -c 50", "/s", "redis-server's GET", 0.9, True, hits_beside_redis),
-    Measure("cache-one", "the same", "/s", "our GET, one node", 0.9, True, hits_beside_one_node),
+    Measure("cache-redis", "CACHE.GET of a held line -c 50", "/s", "redis-server's GET", 0.9, True, hits(Bench.redis)),
+    Measure("cache-one", "the same", "/s", "our GET, one node", 0.9, True, hits(Bench.ours)),
     Measure("cache-all", "the same on all of 3 nodes at once", "/s", "GET on the leader", 1.0, True, hits_on_all_nodes),
     Measure("cache-mix", "3 nodes, 95 % reads, Zipf", "/s", "GET and SET", 3.0, True, mixing(0)),
     Measure("cache-mix-p99", "the same: p99", "ms", "GET and SET", 1 / 3, False, mixing(1)),

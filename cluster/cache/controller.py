@@ -121,11 +121,11 @@ class Miss:
 class Controller:
     """One node's cache. ``mail`` is what to send, (shard, message), to the shard's leader.
 
-        ``answers`` are for clients, ``plain`` writes that must take the way of every
-        other command: (shard, client, arguments). Shards are asked for through ``leader_of``, ``is_lost``
-    (whether nobody has led for long),
-        ``log_ms`` (the time of a shard's log) and ``sure_until`` (until when this node is certain to
-        lead a shard in that term, 0 when it does not).
+    ``answers`` are for clients, ``plain`` writes that must take the way of every
+    other command: (shard, client, arguments). Shards are asked for through
+    ``leader_of``, ``is_lost`` (whether nobody has led for long), ``log_ms`` (the
+    time of a shard's log) and ``sure_until`` (until when this node is certain to
+    lead a shard in that term, 0 when it does not).
     """
 
     def __init__(

@@ -56,7 +56,6 @@ class Traffic:
 
     hits: int = 0
     misses: int = 0
-    invalidations_sent: int = 0
     invalidations_received: int = 0
     write_backs: int = 0
     evictions: int = 0
@@ -118,10 +117,6 @@ class Lines:
     def most_read(self, count: int) -> list[tuple[bytes, Line]]:
         """Those that were read most since they were granted, most first, among the `LOOKED_AT_MAX` last used."""
         return nlargest(count, islice(reversed(self._lines.items()), LOOKED_AT_MAX), key=lambda one: one[1].reads)
-
-    def items(self) -> Iterator[tuple[bytes, Line]]:
-        """All of them."""
-        return iter(self._lines.items())
 
     def __len__(self) -> int:
         return len(self._lines)
