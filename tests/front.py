@@ -119,7 +119,7 @@ class Front:
         dispatcher = self.dispatcher
         self._commit_and_resume()
         for _ in range(TURNS_MAX):
-            if not self._caches_talk or self.server.refusal is not None:
+            if not (self.node.busy or self._caches_talk) or self.server.refusal is not None:
                 break
             self._commit_and_resume()
         for session in list(self.server.clients.values()):
