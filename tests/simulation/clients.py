@@ -141,7 +141,7 @@ class Client:
 
     def answered(self, op: Op) -> None:
         """It got an answer."""
-        if op.void and op.call[0] == b"SET" and op.call[2][:1] == b"v":
+        if op.void and op.call[0] in (b"SET", b"CACHE.SET") and op.call[2][:1] == b"v":
             self.simulation.watch.refused(op.call[2])
         elif op.void and op.call[0] == b"EXEC":
             self.simulation.watch.refused(op.call[3])

@@ -19,7 +19,7 @@ NOTHING = Life(None, ends=False)
 
 
 class Fleeting:
-    """A string under GET, SET (NX, PX) and DEL that may end at any moment, and then never comes back by itself."""
+    """A string under GET, SET (NX, XX, PX), DEL and PEXPIRE that may end at any moment, and stays away then."""
 
     initial: ClassVar[Life] = NOTHING
 
@@ -35,7 +35,9 @@ class Fleeting:
 
     def only_reads(self, call: Call, output: Output | Unknown) -> bool:
         """Whoever sees a value leaves it there; whoever sees none may be the first to know that it ended."""
-        return (call[0] == b"GET" and isinstance(output, bytes)) or (call[0] == b"SET" and output is None)
+        if call[0] == b"SET":
+            return output is None and b"XX" not in call[3:]
+        return call[0] == b"GET" and isinstance(output, bytes)
 
     def alike(self, unknown: Sequence[Call], known: Sequence[Operation]) -> Sequence[Call]:
         """All as they are."""
@@ -48,8 +50,11 @@ def _step(state: Life, call: Call) -> tuple[Output, Life]:
         return state.value, state
     if command == b"DEL":
         return int(state.value is not None), NOTHING
-    if command == b"SET" and {*options[::2]} <= {b"PX", b"NX"}:
-        if options[-1:] == (b"NX",) and state.value is not None:
+    if command == b"PEXPIRE":
+        return (0, state) if state.value is None else (1, state._replace(ends=True))
+    if command == b"SET" and {*options[::2]} <= {b"PX", b"NX", b"XX"}:
+        last = options[-1:]
+        if (last == (b"NX",) and state.value is not None) or (last == (b"XX",) and state.value is None):
             return None, state
         return "OK", Life(call[2], ends=b"PX" in options)
     raise ValueError(f"not a command of the fleeting key: {call}")

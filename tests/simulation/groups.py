@@ -375,7 +375,7 @@ class Group:
         if not payload or payload[:1] == MARK:
             return
         for author, number, body in batches.parts_in(payload)[1]:
-            if (author, number) in self._parts:
+            if author and (author, number) in self._parts:
                 first = self._parts[author, number]
                 raise Violation("carried out once", f"batch {number} of {author!r} in {first} and {entry.index}")
             self._parts[author, number] = entry.index

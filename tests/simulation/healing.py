@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cluster.machine.loading import KIND as FILL
 from cluster.ring.slots import SYSTEM, slot_of
 from tests.simulation.clients import Registers
 from tests.simulation.emptying import Emptying
-from tests.simulation.models import Call
+from tests.simulation.models import Call, Output, Unknown
 from tests.simulation.world import MS, SECOND, Violation
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ BROKEN_US_MAX = 2 * SECOND
 
 EMPTIED_US_MAX = 30 * SECOND
 """So long may it take until all that is ready was taken."""
+
+KEYS_LOOKED_AT = 8
+"""Of how many registers it is seen that they read the same everywhere."""
 
 LATE_MS = 2_000
 """How long after its time a wait may be ended."""
@@ -68,6 +72,24 @@ class Prober(Registers):
 
     def _act_soon(self) -> None:
         return
+
+
+class Reader(Prober):
+    """Reads the same registers as its likes, each through the cache of its node, beside it, and through it again."""
+
+    def __init__(self, simulation: Simulation, process: Process, keys: list[bytes]) -> None:
+        super().__init__(simulation, process)
+        self._keys = keys
+        self.found: dict[bytes, list[Output | Unknown]] = {}
+
+    def calls(self) -> Iterator[Call]:
+        """Looks three times at each."""
+        for key in self._keys:
+            yield from ((b"CACHE.GET", key), (b"GET", key), (b"CACHE.GET", key))
+
+    def learned(self, op: Op) -> None:
+        """What it saw."""
+        self.found.setdefault(op.call[1], []).append(op.output)
 
 
 def keys_of_all(simulation: Simulation, prefix: bytes = b"rp") -> list[bytes]:
@@ -111,8 +133,42 @@ class Healing:
         self._until(lambda: not self._standing.standing_cycles(), "every cycle is broken", BROKEN_US_MAX)
         self._empty_queues()
         self._until(self._settled, "a healed cluster settles again")
+        if self._simulation.caches:
+            self._read_everywhere()
         self._compare()
         self._rest()
+
+    def _read_everywhere(self) -> None:
+        """Caches and directories agree, and every node says the same of every register."""
+        simulation, caches = self._simulation, self._simulation.watch.caches
+        self._until(lambda: not any(caches.unsettled()), "lines are as their directories and memory have them")
+        self._until(
+            lambda: not any(self._unserved()), "who waits for a key to be loaded waits for somebody who loads it"
+        )
+        asked = dict.fromkeys(
+            op.call[1] for op in reversed(simulation.workload.history) if op.call[1:] and op.call[1][:1] in b"rc"
+        )
+        keys = list(asked)[:KEYS_LOOKED_AT]
+        readers = [Reader(simulation, process, keys) for process in self._members(SYSTEM)]
+        for reader in readers:
+            reader.probe()
+        self._until(lambda: all(one.asked_all and not one.unanswered() for one in readers), "caches answer")
+        for key in keys:
+            found = {output for reader in readers for output in reader.found[key]}
+            if len(found) != 1:
+                raise Violation("every node says the same", f"of {key!r}: {[one.found[key] for one in readers]}")
+        self._until(self._settled, "a cluster that was read settles")
+        self._until(lambda: not any(caches.unsettled()), "lines are as their directories and memory have them")
+
+    def _unserved(self) -> Iterator[bytes]:
+        """Keys that somebody waits for, and nobody loads."""
+        for number in range(self._simulation.shape.shards):
+            for leader in self._simulation.leaders(number):
+                assert leader.node is not None
+                machine = leader.node.shards[number].machine
+                for key in machine.waiters.keys():  # noqa: SIM118 - it is no mapping
+                    if FILL in machine.waiters.kinds(key) and key not in machine.loaders:
+                        yield key
 
     def _empty_queues(self) -> None:
         """Whoever goes on taking messages gets all that are ready, whatever part of a queue they are in."""
@@ -269,6 +325,8 @@ class Healing:
         lines += [f"lost: {op}" for op in self._lost_waits()]
         lines += [f"dead: {what}" for what in self._standing.dead()]
         lines += [f"in a cycle: {wait!r}" for wait in self._standing.standing_cycles()]
+        if self._simulation.caches:
+            lines += [*self._simulation.watch.caches.unsettled()]
         lines += [f"shard {number} does not agree" for number in self._numbers if not self._agree(number)]
         for leader in self._simulation.leaders(SYSTEM):
             assert leader.node is not None

@@ -9,6 +9,7 @@ from types import ModuleType
 from unittest.mock import patch
 
 from cluster import leadership, moves, node, outcomes, shard
+from cluster.cache import controller
 from cluster.raft import leading, progress, transfer
 
 CHOICES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
@@ -30,11 +31,30 @@ CHOICES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
 )
 """The usual value stands last."""
 
+OF_CACHES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
+    (controller, "SENT_MAX", (1, 2, 64)),
+    (controller, "CELLS_MAX", (1, 2, 1000)),
+)
+"""The same, of what only those come to who use the caches."""
+
 
 @contextmanager
 def small_limits(chance: random.Random) -> Iterator[None]:
     """Draws each limit, and puts all of them back at the end."""
+    with _drawn(chance, CHOICES):
+        yield
+
+
+@contextmanager
+def small_caches(chance: random.Random, *, small: bool) -> Iterator[None]:
+    """The same of the caches' limits, if those are to be small."""
+    with _drawn(chance, OF_CACHES if small else ()):
+        yield
+
+
+@contextmanager
+def _drawn(chance: random.Random, limits: tuple[tuple[ModuleType, str, tuple[float, ...]], ...]) -> Iterator[None]:
     with ExitStack() as stack:
-        for module, name, choices in CHOICES:
+        for module, name, choices in limits:
             stack.enter_context(patch.object(module, name, chance.choice(choices)))
         yield

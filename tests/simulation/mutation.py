@@ -31,6 +31,7 @@ class Mutation:
     think_ms: int = 150
     delay_ms: float = 0.5
     steps: int = 15_000
+    caches: bool = False
 
     def catch(self, seed: int) -> Violation | None:
         """What is found when the bug is there."""
@@ -40,7 +41,12 @@ class Mutation:
                     play(self.script, shape=self.shape, leases=self.leases, seed=seed)
                 else:
                     simulation = Simulation(
-                        seed, nodes=self.nodes, shape=self.shape, profile=self.profile, leases=self.leases
+                        seed,
+                        nodes=self.nodes,
+                        shape=self.shape,
+                        profile=self.profile,
+                        leases=self.leases,
+                        caches=self.caches,
                     )
                     simulation.run(self.steps)
             except Violation as found:

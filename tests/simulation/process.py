@@ -180,6 +180,7 @@ class Process:
             zone=self.zone,
             node_timeout_ms=shape.node_timeout_ms,
             session_timeout_ms=self.simulation.session_timeout_ms,
+            **self.simulation.caching._asdict(),
         )
         self.members = Config()
         storage = self.disk.storage

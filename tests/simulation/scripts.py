@@ -282,7 +282,7 @@ def _node(process: Process) -> Node:
 def play(script: Play, *, shape: Shape = ONE, leases: bool = True, seed: int = 1) -> None:
     """Plays a script to its healed end; raises `Violation`."""
     nodes = NODES.get(script.__name__, 3 if shape is ONE else 4)
-    simulation = Simulation(seed, nodes=nodes, shape=shape, profile=CALM, leases=leases)
+    simulation = Simulation(seed, nodes=nodes, shape=shape, profile=CALM, leases=leases, caches=False)
     number = SYSTEM if script.__name__ in OF_SYSTEM else 0
     script(Script(simulation, number, moving=script.__name__ in MOVING))
     simulation.by_hand = False

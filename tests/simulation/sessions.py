@@ -2,8 +2,9 @@
 
 This is resp_server/dispatch.py's part: what is read at once, what takes its
 place in the log of its shard, what is refused while the disk takes nothing, what
-goes to several parts of a queue (resp_server/partitions.py says to which), and
-that answers of several shards come in the order in which they were asked for.
+goes to several parts of a queue (resp_server/partitions.py says to which), what
+goes through the node's cache, and holds up all behind it, and that answers of
+several shards come in the order in which they were asked for.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from cluster.machine.queue_parts import Shape
 from cluster.machine.reply import WAITING, CommandError, Reply, Status
 from cluster.ring.slots import slot_of
 from cluster.shard import Shard
+from resp_server.commands.command import PLAINLY
 from resp_server.commands.table import Table
 from resp_server.partitions import Awaiting
-from resp_server.places import Gather, Place, Share, merged
+from resp_server.places import Finish, Gather, Place, Share, merged
 from tests.simulation.models import UNKNOWN, Call, Operation, Output, Unknown
 from tests.simulation.world import Violation
 
@@ -39,6 +41,9 @@ KEY_AT = {b"LOCK.MACQUIRE": 2}
 WALKS = frozenset({b"Q.POP", b"Q.REDRIVE"})
 """What asks the parts of a queue one after the other."""
 
+LOADS = b"CACHE.FETCH"
+"""It waits as a pop with BLOCK does, and answers with a pair: the value, or a token."""
+
 NEVER_HAPPENED = frozenset({"CLUSTERDOWN", "MISCONF"})
 """Errors that promise it."""
 
@@ -46,8 +51,8 @@ Seen: TypeAlias = "Output | Unknown"
 
 
 def key_of(call: Call) -> bytes:
-    """The key that says in which shard a call belongs."""
-    return call[KEY_AT.get(call[0], 1)]
+    """The key that says in which shard a call belongs; nothing where it has none."""
+    return call[KEY_AT.get(call[0], 1)] if len(call) > 1 else b""
 
 
 class Op:
@@ -99,7 +104,7 @@ class Op:
     @property
     def may_wait(self) -> bool:
         """Whether nothing is carried out behind it until it is answered."""
-        return b"BLOCK" in self.call
+        return b"BLOCK" in self.call or self.call[0] == LOADS
 
     def fill(self, reply: Reply) -> None:
         """What its shard says to it."""
@@ -124,11 +129,14 @@ class Session:
     ``shards`` are those that may hold something of it, with since when at the earliest on its node's monotonic clock;
     ``unsure``: it was not told what became of something it asked. ``awaiting`` are the parts of a queue in which it
     waits: what it asks meanwhile, as it was answered by one of them and the others have not ended yet, is held back.
+    ``author`` is its node's name in the log. What waits for a line of the cache is ``cached``.
     """
 
     __slots__ = (
         "_held",
+        "author",
         "awaiting",
+        "cached",
         "client",
         "closed",
         "direct",
@@ -148,6 +156,7 @@ class Session:
         self.number = number
         assert process.node is not None
         self.origin = process.node.shards[0].clients.origin(number)
+        self.author = process.node.author
         self.queue: deque[Op] = deque()
         self.closed = False
         self.shards: dict[int, float] = {}
@@ -155,7 +164,8 @@ class Session:
         self.awaiting: Awaiting | None = None
         self.written: Shard | None = None
         self.wrote: dict[bytes, bytes] = {}  # the values it wrote, by key
-        self._held: list[Op] = []
+        self._held: deque[Op] = deque()
+        self.cached: Op | None = None
         self.direct: list[tuple[Op, Reply]] = []  # answered in this turn by a look at the state, not sent yet
 
     def __str__(self) -> str:
@@ -172,21 +182,22 @@ class Session:
         op = Op(self, call, number, world.tick(), world.now_us, process.excused_us)
         self.client.asked(op)
         self.queue.append(op)
-        if self.awaiting is not None:
-            self._held.append(op)
-        else:
-            self._begin(op)
+        self._held.append(op)
+        self.resume()
 
     def resume(self) -> None:
-        """What was held back until all waits had ended."""
-        held, self._held = self._held, []
-        for op in held:
-            self._begin(op)
+        """Begins what need not be held back any more."""
+        while self.may_resume:
+            self._begin(self._held.popleft())
 
     @property
     def may_resume(self) -> bool:
         """Whether something is held back that need not be any more."""
-        return bool(self._held) and self.awaiting is None and not self.closed
+        if not self._held or self.awaiting is not None or self.closed:
+            return False
+        if self.cached is not None and not self.cached.answered:
+            return False
+        return not (_ROUTES[self._held[0].call[0]].command.alone and self._pending(self._held[0]))
 
     def _begin(self, op: Op) -> None:
         process = self.process
@@ -196,6 +207,8 @@ class Session:
             self._reply(op, refusal)
             return
         shard, route = process.shard(op.shard), _ROUTES[name]
+        if refusal is None and self._through(op, args):
+            return
         try:
             shape = process.partitions.shape_of(route, args)
             if shape is not None:
@@ -221,6 +234,23 @@ class Session:
             shard.submit(op, shard.machine.handler(name), args, origin=self.origin)
         else:
             shard.clients.submit_writes(op, [(shard.machine.handler(name), args, b"")])
+
+    def _through(self, op: Op, args: list[bytes]) -> bool:
+        """Carries it out by way of the node's cache, if it can be."""
+        through = _ROUTES[op.call[0]].command.through
+        if through is None:
+            return False
+
+        def asking(finish: Finish | None = None) -> Place:
+            return Place(self, lambda reply: op.finish(reply if finish is None else finish(reply)))  # type: ignore[arg-type]
+
+        reply = through(self.process, args, asking)  # type: ignore[arg-type]
+        if reply is WAITING:
+            if not op.answered:
+                self.cached = op
+        elif reply is not PLAINLY:
+            self._now(op, reply)
+        return reply is not PLAINLY
 
     def _look(self, op: Op, shard: Shard, args: list[bytes]) -> None:
         handler = shard.machine.handler(args[0])
@@ -420,7 +450,11 @@ def _seen(op: Op) -> tuple[Seen, bool]:
     if isinstance(reply, CommandError):
         if reply.code == "UNCERTAIN":
             return UNKNOWN, False
-        return f"-{reply.code} {reply.message}", reply.code in NEVER_HAPPENED
+        asks_again = reply.code == "TRYAGAIN" and op.call[0] in READS  # a cache may have had what it reads
+        return f"-{reply.code} {reply.message}", asks_again or reply.code in NEVER_HAPPENED
+    if op.call[0] == LOADS and isinstance(reply, list):
+        value, token = reply
+        return token if value is None else value, False
     if op.call[0] == b"EXEC" and isinstance(reply, list):
         if reply[0] != (op.call[2] or None):
             raise Violation("a watched key", f"{op} went on, and found {reply[0]!r}")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cluster.raft.core import Timing
 from cluster.raft.membership import VOTERS_MAX, Config, static
 from cluster.ring.slots import shard_of_slots
+from tests.simulation.cache_clients import cache_users
 from tests.simulation.clients import Workload
 from tests.simulation.clocks import DRIFT, Clock
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults, Profile
 from tests.simulation.healing import Healing
 from tests.simulation.history import judge
-from tests.simulation.limits import small_limits
+from tests.simulation.limits import small_caches, small_limits
 from tests.simulation.network import Network
 from tests.simulation.owners import lockers
 from tests.simulation.process import Process
@@ -62,6 +64,28 @@ ONE = Shape()
 """One shard, which is on every node."""
 
 
+class Caching(NamedTuple):
+    """How nodes are told to cache: see `cluster.node.Node`."""
+
+    cache_max_bytes: int = 256 * 1024 * 1024
+    cache_lease_ms: int = 500
+    cache_writeback_ms: int = 100
+
+    @classmethod
+    def drawn(cls, chance: random.Random) -> Caching:
+        """As chance will have it: for few lines or all, for short or long."""
+        return cls(
+            chance.choice((700, 1_000, 1_000_000, 1_000_000)),
+            chance.choice((100, 500, 500, 2_000)),
+            chance.choice((5, 100, 100, 1_000)),
+        )
+
+
+def are_cached(seed: int) -> bool:
+    """In half of the worlds, unless told otherwise, there are clients that use the caches."""
+    return seed // 2 % 2 == 0
+
+
 @dataclass(frozen=True)
 class Result:
     """What a run that found nothing did."""
@@ -75,6 +99,8 @@ class Result:
     elections: int
     snapshots: int
     deadlocks: int
+    hits: int
+    losses: int
     faults: dict[str, int]
 
 
@@ -82,7 +108,7 @@ class Simulation:
     """A run to be. ``nodes`` 0 lets the seed choose how many there are.
 
     ``shards`` 1 is the cluster whose only shard is on every node. Of more, as of -1, which lets the seed choose how
-    many, each is on some nodes only.
+    many, each is on some nodes only. ``caches`` says whether clients use the caches; the seed decides unless told.
 
     ``processes`` are by name, in the order they came; ``turns`` counts those of all of them.
     """
@@ -96,12 +122,15 @@ class Simulation:
         shape: Shape | None = None,
         profile: Profile | None = None,
         leases: bool | None = None,
+        caches: bool | None = None,
         keep_all: bool = False,
     ) -> None:
         self.world = World(seed, keep_all=keep_all)
         self.profile = profile or Profile.drawn(self.world.chance)
         self.shape = shape or (ONE if shards == 1 else Shape.drawn(self.world.chance, shards))
         self.slot_shard = shard_of_slots(self.shape.shards)
+        self.caches = are_cached(seed) if caches is None else caches
+        self.caching = Caching.drawn(random.Random(seed)) if self.caches else Caching()
         self.network = Network(self.world, int(self.profile.delay_ms * MS))
         self.processes: dict[str, Process] = {}
         self.turns = 0
@@ -124,12 +153,14 @@ class Simulation:
             self.world.at(chance.randrange(300 * MS), lambda process=process: self.start(process))  # type: ignore[misc]
         self.workload = Workload(self)
         self.workload.join(*lockers(self.workload), *queue_users(self.workload))
+        if self.caches:
+            self.workload.join(*cache_users(self.workload))
         self.faults = Faults(self, self.profile)
 
     def run(self, steps: int) -> Result:
         """Takes ``steps`` turns among faults, heals, and judges; raises `Violation`."""
         world = self.world
-        with small_limits(world.chance):
+        with small_limits(world.chance), small_caches(world.chance, small=self.caches):
             world.after(SECOND, self.faults.start)
             self.workload.start()
             while self.turns < steps and world.step():
@@ -142,7 +173,7 @@ class Simulation:
         self.workload.stop()
         self.faults.stop()
         Healing(self).run()
-        judged = judge(self.workload.history) + judge_told(self.workload.history, self.watch)
+        judged = judge(self.workload.history, self.watch) + judge_told(self.workload.history, self.watch)
         judged += judge_queues(self.workload.history, self.watch)
         watch = self.watch
         return Result(
@@ -155,6 +186,8 @@ class Simulation:
             watch.elections,
             self.snapshots,
             watch.deadlocks,
+            watch.caches.hits + sum(one.node.cache.traffic.hits for one in self.processes.values() if one.node),
+            len(watch.caches.losses),
             self.faults.counts,
         )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cluster.machine import caches
 from cluster.raft.messages import Message
 from cluster.ring.slots import SYSTEM
+from tests.simulation.cache_watch import CacheWatch
 from tests.simulation.groups import Group
 from tests.simulation.standing import Standing
 from tests.simulation.world import Violation
@@ -25,6 +27,7 @@ class Watch:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self.standing = Standing(simulation.world)
+        self.caches = CacheWatch(simulation)
         numbers = [*range(simulation.shape.shards), SYSTEM]
         self.groups = {number: Group(simulation, self, number) for number in numbers}
         self.standing.referees += [group.referee for group in self.groups.values() if group.referee is not None]
@@ -60,6 +63,7 @@ class Watch:
 
     def crashed(self, process: Process, node: Node) -> None:
         """A run is over."""
+        self.caches.crashed(node)
         for shard in node.each():
             self.groups[shard.number].crashed(process, shard.raft)
 
@@ -95,6 +99,7 @@ class Watch:
             self.groups[shard.number].turned(process, shard)
         if not self._turns % UNTOUCHED_EVERY:
             self._judge_reports(process, node)
+        self.caches.turned(process, node)
         for number in node._to_drop:
             if self._dropped_in.get((process.name, number)) != process.boot:
                 self._dropped_in[process.name, number] = process.boot
@@ -127,20 +132,31 @@ class Watch:
     def written(self, number: int, write: list[Any], index: int) -> None:
         """A write is in a committed entry for the first time."""
         self.commands += 1
+        if write[0] in caches.HANDLERS:
+            for value in self.caches.carried_out(number, write):
+                self._judge_refused(value, write, number, index)
+            return
         writes = [write]
         if write[0] == b"EXEC":
             writes = [one for one in write[1:] if one is not True and type(one[0]) is bytes]
         for one in writes:
             if len(one) > 2 and one[0] == b"SET":
                 self._written.setdefault(one[2], (number, index))
-                if one[2] in self._void:
-                    raise Violation("never happened", f"{one} was refused and is carried out in {index} of {number}")
+                self._judge_refused(one[2], one, number, index)
+
+    def _judge_refused(self, value: bytes, call: list[Any], number: int, index: int) -> None:
+        if value in self._void:
+            raise Violation("never happened", f"{call} was refused and is carried out in {index} of {number}")
 
     def refused(self, value: bytes) -> None:
         """A client was told that the SET of this value never happened; no other has the same one."""
         self._void.add(value)
-        if value in self._written:
+        if self.has(value):
             raise Violation("never happened", f"SET of {value!r} was refused after it had been committed")
+
+    def has(self, value: bytes) -> bool:
+        """Whether the SET of a value, or what a cache wrote back of it, is in a committed entry."""
+        return value in self._written or value in self.caches.written_back
 
     def older(self, one: bytes, other: bytes) -> bool:
         """Whether the SET of one value is known to stand in an entry before that of another in its shard."""
