@@ -213,7 +213,7 @@ class Controller:
             return None
         if not self.lines.fits(key, value):
             return MISS
-        line.move(Event.WRITE)
+        self.lines.move(line, Event.WRITE)
         self.lines.change(key, line, value)
         line.deadline_ms, line.end_ms = None, FOREVER_MS
         if life_ms is not None:
@@ -309,7 +309,7 @@ class Controller:
         if line is None:
             return False
         office = line.office
-        if Action.WRITE_BACK in line.move(Event.LEAVE):
+        if Action.WRITE_BACK in self.lines.move(line, Event.LEAVE):
             self._send_back(office, [key])
         self.lines.remove(key)
         if key not in self._misses:  # else what it asked for would be taken for what it gave up
@@ -339,7 +339,7 @@ class Controller:
         for key in dirty:
             line = self.lines.get(key)
             assert line is not None
-            line.move(Event.CLEAN)
+            self.lines.move(line, Event.CLEAN)
         self._send_back(office, dirty)
 
     def _send_back(self, office: Office, keys: list[bytes]) -> None:
@@ -539,7 +539,7 @@ class Controller:
         if line is not None and line.office is office:
             reads = line.reads
             self.traffic.invalidations_received += not message.share
-            actions = line.move(Event.SHARE if message.share else Event.INVALIDATE)
+            actions = self.lines.move(line, Event.SHARE if message.share else Event.INVALIDATE)
             if Action.WRITE_BACK in actions:
                 self._send_back(office, [key])
             if Action.DROP in actions:
@@ -618,7 +618,7 @@ class Controller:
         for key in keys:
             line = self.lines.get(key)
             assert line is not None
-            if Action.WRITE_BACK in line.move(Event.LEAVE):
+            if Action.WRITE_BACK in self.lines.move(line, Event.LEAVE):
                 self._send_back(office, [key])
             self.lines.remove(key)
         office.term, office.leader = leader.term, leader.name

@@ -14,13 +14,15 @@ from heapq import nlargest
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cluster.cache.mesi import LINE, Action, Event, State
 
 if TYPE_CHECKING:
     from cluster.cache.controller import Office
 
 LINE_BYTES = 280
-"""What a line costs besides its key and value."""
+"""What a line costs besides its key and value: as a process grows by 200,000 of them, 282 bytes were measured."""
 
 FOREVER_MS = float("inf")
 
@@ -28,24 +30,21 @@ LOOKED_AT_MAX = 100_000
 """How many lines `Lines.most_read` looks at: that takes some hundredths of a second."""
 
 
-class Line:
-    """One line: ``value`` None says that there is no such key.
+class Line(msgspec.Struct, gc=False, eq=False):
+    """One line: ``value`` None says that there is no such key. It refers to nothing that refers to it.
 
     ``end_ms`` is on the node's monotonic clock, ``deadline_ms`` on the shard's, as the memory is to have it.
     """
 
-    __slots__ = ("deadline_ms", "end_ms", "office", "reads", "state", "value")
-
-    def __init__(self, office: Office, value: bytes | None, end_ms: float, deadline_ms: int | None = None) -> None:
-        self.office = office
-        self.value = value
-        self.end_ms = end_ms
-        self.deadline_ms = deadline_ms
-        self.state = State.INVALID
-        self.reads = 0
+    office: Office
+    value: bytes | None
+    end_ms: float
+    deadline_ms: int | None = None
+    state: State = State.INVALID
+    reads: int = 0
 
     def move(self, event: Event) -> tuple[Action, ...]:
-        """Goes on to the next state; what is to be done. A `KeyError` is a bug."""
+        """Goes on to the next state; what is to be done. A `KeyError` is a bug. `Lines.move` is for what is held."""
         self.state, actions = LINE[self.state, event]
         return actions
 
@@ -64,13 +63,17 @@ class Traffic:
 
 
 class Lines:
-    """Lines by key, within ``max_bytes``: whoever adds some lets `overdue` ones go afterwards."""
+    """Lines by key, within ``max_bytes``: whoever adds some lets `overdue` ones go afterwards.
 
-    __slots__ = ("_lines", "bytes", "get", "max_bytes", "touch")
+    ``counts`` says how many there are in each state.
+    """
+
+    __slots__ = ("_lines", "bytes", "counts", "get", "max_bytes", "touch")
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
+        self.counts = dict.fromkeys(State, 0)
         self._lines: OrderedDict[bytes, Line] = OrderedDict()
         self.get = self._lines.get
         self.touch = self._lines.move_to_end
@@ -83,14 +86,23 @@ class Lines:
         """Holds a line, in the place of another if there was one."""
         self.remove(key)
         self._lines[key] = line
+        self.counts[line.state] += 1
         self.bytes += size_bytes(key, line.value)
 
     def remove(self, key: bytes) -> Line | None:
         """Forgets a line, and gives it back if there was one."""
         line = self._lines.pop(key, None)
         if line is not None:
+            self.counts[line.state] -= 1
             self.bytes -= size_bytes(key, line.value)
         return line
+
+    def move(self, line: Line, event: Event) -> tuple[Action, ...]:
+        """One of these lines goes on to the next state; what is to be done."""
+        self.counts[line.state] -= 1
+        actions = line.move(event)
+        self.counts[line.state] += 1
+        return actions
 
     def change(self, key: bytes, line: Line, value: bytes) -> None:
         """Gives a line another value."""
@@ -107,12 +119,11 @@ class Lines:
         """The keys of the lines of one shard."""
         return [key for key, line in self._lines.items() if line.office is office]
 
-    def counts(self) -> dict[State, int]:
-        """How many there are in each state."""
-        found = dict.fromkeys(State, 0)
-        for line in self._lines.values():
-            found[line.state] += 1
-        return found
+    def check(self) -> None:
+        """Raises `AssertionError` unless what is counted is there."""
+        states = [line.state for line in self._lines.values()]
+        assert self.counts == {state: states.count(state) for state in State}, (self.counts, states)
+        assert self.bytes == sum(size_bytes(key, line.value) for key, line in self._lines.items())
 
     def most_read(self, count: int) -> list[tuple[bytes, Line]]:
         """Those that were read most since they were granted, most first, among the `LOOKED_AT_MAX` last used."""

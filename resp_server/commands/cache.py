@@ -158,7 +158,7 @@ def _flush(server: Server, args: list[bytes], asking: Asking) -> Reply:
 
 def _stats(session: Session, args: list[bytes]) -> Reply:
     cache = session.server.node.cache
-    traffic, counts = cache.traffic, cache.lines.counts()
+    traffic, counts = cache.traffic, cache.lines.counts
     reads = traffic.hits + traffic.misses
     return {
         b"lines": len(cache.lines),

@@ -614,6 +614,8 @@ class SmallWorld:
 
     def check(self) -> None:
         """Never two owners, never a sharer beside one, and the directory knows of each line."""
+        for member in self.members.values():
+            member.cache.lines.check()
         good = list(self.good_lines())
         owners = [member for member, state in good if state is not State.SHARED]
         if len(owners) > 1:

@@ -6,13 +6,14 @@ value that is equal for states from which the same can happen: times count by ho
 
 from __future__ import annotations
 
+import copy
 import types
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from enum import Enum
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from cluster.cache.controller import REPEAT_MS
 from cluster.machine.machine import Machine
@@ -64,7 +65,7 @@ def twin(thing: Any, memo: dict[int, Any]) -> Any:
     elif kind is types.BuiltinMethodType:
         made = getattr(twin(thing.__self__, memo), thing.__name__)
     else:
-        made = object.__new__(kind)
+        made = copy.copy(thing) if isinstance(thing, Struct) else object.__new__(kind)
         memo[id(thing)] = made
         for name in fields(thing):
             setattr(made, name, twin(getattr(thing, name), memo))
