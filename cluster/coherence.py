@@ -90,7 +90,8 @@ class _Led:
 
 
 class Coherence:
-    """Of one node. ``lease_ms`` is for how long caches may go by what its directories say.
+    """Of one node. ``lease_ms`` is for how long caches may go by what its directories say, ``fans_out``
+    whether these send lines anew to those who read them often.
 
     ``sent`` and ``received`` count the messages that other nodes got, and that came from them, by kind.
     """
@@ -99,7 +100,7 @@ class Coherence:
         self, node: Node, *, max_bytes: int, lease_ms: int, writeback_ms: float, fans_out: bool = True
     ) -> None:
         self.lease_ms = lease_ms
-        self.fans_out = fans_out
+        self._fans_out = fans_out
         self._node = node
         self._directories: dict[Shard, Directory] = {}
         self._recalls_sent = 0  # by directories that are no more
@@ -153,10 +154,16 @@ class Coherence:
         leading = shard.raft.leading
         if directory is None and leading is not None and leading.settled:
             ground = _Led(self._node, shard, leading)
-            directory = Directory(ground, self.lease_ms, fans_out=self.fans_out)
+            directory = Directory(ground, self.lease_ms, fans_out=self._fans_out)
             directory.holding = True  # there may be reads that came too early
             self._directories[shard] = shard.gate.directory = directory
         return directory
+
+    def propagate(self, *, wanted: bool) -> None:
+        """Whether directories send what was written to those who read it often, from now on."""
+        self._fans_out = wanted
+        for directory in self._directories.values():
+            directory.fans_out = wanted
 
     # Messages
 

@@ -127,7 +127,8 @@ class Node:
     ``node_timeout_ms`` is how long another may be silent before its shards move,
     ``session_timeout_ms`` how long before its clients' sessions are ended. ``cache_max_bytes`` is what the lines of
     its cache may take, ``cache_writeback_ms`` how long they may be dirty, ``cache_lease_ms`` how long other
-    nodes' caches may go by what this one says as a leader.
+    nodes' caches may go by what this one says as a leader, ``cache_propagation`` whether it then sends them what
+    was written.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Node:
         cache_max_bytes: int = 256 * 1024 * 1024,
         cache_lease_ms: int = 500,
         cache_writeback_ms: int = 100,
+        cache_propagation: bool = True,
     ) -> None:
         self.identity = identity
         self.name = identity.node
@@ -208,7 +210,11 @@ class Node:
         self._detection = Detection(self) if len(self.shards) > 1 else None
         self._courier = Courier(self)
         self._coherence = Coherence(
-            self, max_bytes=cache_max_bytes, lease_ms=cache_lease_ms, writeback_ms=cache_writeback_ms
+            self,
+            max_bytes=cache_max_bytes,
+            lease_ms=cache_lease_ms,
+            writeback_ms=cache_writeback_ms,
+            fans_out=cache_propagation,
         )
         self._offices: list[_Office] = [self._courier, self._coherence]
         if self._detection is not None:
@@ -719,6 +725,10 @@ class Node:
     def cache(self) -> Controller:
         """The cache of this node."""
         return self._coherence.cache
+
+    def propagate(self, *, wanted: bool) -> None:
+        """Whether caches are sent what was written to the lines they read often, as far as this node leads."""
+        self._coherence.propagate(wanted=wanted)
 
     @property
     def invalidations_sent(self) -> int:

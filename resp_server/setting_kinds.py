@@ -91,6 +91,15 @@ def choice(members: type[E]) -> Kind[E]:
     return Kind("|".join(names), f"{', '.join(names[:-1])} or {names[-1]}", parse, lambda member: str(member.value))
 
 
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in ("yes", "no"):
+        raise ValueError("argument must be 'yes' or 'no'")
+    return text.lower() == "yes"
+
+
+YES_OR_NO = Kind("yes|no", "yes or no", _yes_or_no, lambda told: "yes" if told else "no")
+
+
 def matching(pattern: str, short: str, allowed: str) -> Kind[str]:
     """A text that matches a regular expression as a whole."""
 

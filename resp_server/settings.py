@@ -33,6 +33,7 @@ from resp_server.setting_kinds import (
     PATH,
     PERMISSIONS,
     SECRET,
+    YES_OR_NO,
     BufferLimit,
     FlawError,
     Kind,
@@ -227,6 +228,13 @@ class Settings:
     cache_max_bytes: int = setting(size("0"), "256mb", FEATURES, "Size past which cache lines are evicted.", live=True)
     cache_writeback_ms: int = setting(
         integer(0), "100", FEATURES, "Milliseconds after which CACHE.SET without SYNC is made durable.", live=True
+    )
+    cache_propagation: bool = setting(
+        YES_OR_NO,
+        "yes",
+        FEATURES,
+        "Whether this node, as a shard's leader, sends what was written to the caches that read it often.",
+        live=True,
     )
     cache_lease_ms: int = setting(
         integer(50),

@@ -222,6 +222,7 @@ class App:
         self._storage.set_policy(settings.appendfsync)
         self._server.node.cache.resize(settings.cache_max_bytes)
         self._server.node.cache.writeback_ms = settings.cache_writeback_ms
+        self._server.node.propagate(wanted=settings.cache_propagation)
         self._server.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len)
         self._dispatcher.hurry()
         logs.set_level(settings.loglevel)
@@ -262,6 +263,7 @@ def new_node(table: Table, settings: Settings, belonging: Belonging) -> Node:
         cache_max_bytes=settings.cache_max_bytes,
         cache_lease_ms=settings.cache_lease_ms,
         cache_writeback_ms=settings.cache_writeback_ms,
+        cache_propagation=settings.cache_propagation,
     )
 
 

@@ -69,6 +69,7 @@ def test_any_size_in_range_comes_back_as_its_bytes(size: int) -> None:
         ("proto-max-bulk-len", "1xb", "argument must be a memory value"),
         ("proto-max-bulk-len", "1", "argument must be between 1048576 and 9223372036854775807 inclusive"),
         ("appendfsync", "often", "argument(s) must be one of the following: always, everysec, no"),
+        ("cache-propagation", "on", "argument must be 'yes' or 'no'"),
         ("client-output-buffer-limit", "1mb", "Wrong number of arguments in buffer limit configuration."),
         ("client-output-buffer-limit", "pubsub 1mb 1mb 1", "Wrong number of arguments in buffer limit configuration."),
         (
@@ -114,6 +115,7 @@ def test_values_have_the_types_the_server_uses() -> None:
         ({}, {"SEPAKAT_PORT": "tcp://10.0.0.1:6379"}, "SEPAKAT_PORT must be a whole number from 0 to 65535, not 'tcp:"),
         ({}, {"SEPAKAT_APPENDFSYNC": "x"}, "SEPAKAT_APPENDFSYNC must be always, everysec or no, not 'x'"),
         ({"cache_max_bytes": "lots"}, {}, "--cache-max-bytes must be a size such as 64mb, not below 0, not 'lots'"),
+        ({"cache_propagation": "1"}, {}, "--cache-propagation must be yes or no, not '1'"),
         ({"node_id": "a b"}, {}, "--node-id must be up to 64 letters, digits, dots, dashes or underscores, not 'a b'"),
         ({"election_timeout": "49"}, {}, "--election-timeout must be a whole number from 50 to 60000, not '49'"),
         ({"heartbeat_interval": "0"}, {}, "--heartbeat-interval must be a whole number from 5 to 20000, not '0'"),

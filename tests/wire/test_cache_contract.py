@@ -444,6 +444,32 @@ def test_a_life_that_is_taken_away_or_cut_short(clients: list[RawClient]) -> Non
     assert [ask(client, "CACHE.GET k") for client in clients] == [None] * 3
 
 
+def read_often_and_written(clients: list[RawClient], value: str) -> None:
+    """All read the line several times, then one writes it plainly."""
+    for client in clients:
+        for _ in range(3):
+            ask(client, "CACHE.GET k")
+    assert states(clients) == "SSS"
+    assert ask(clients[0], f"SET k {value}") == "OK"
+
+
+def test_who_reads_often_is_sent_what_was_written_unless_that_is_turned_off(clients: list[RawClient]) -> None:
+    read_often_and_written(clients, "1")
+    wait_until(lambda: states(clients) == "SSS")
+    try:
+        assert ask(clients[0], "CONFIG SET cache-propagation no") == "OK"
+        asked = [stats(client)["misses"] for client in clients]
+        read_often_and_written(clients, "2")
+        assert [stats(client)["misses"] for client in clients] == asked
+        assert [ask(client, "CACHE.GET k") for client in clients] == ["2"] * 3
+        assert [stats(client)["misses"] for client in clients] == [count + 1 for count in asked]
+    finally:
+        assert ask(clients[0], "CONFIG SET cache-propagation yes") == "OK"
+    read_often_and_written(clients, "3")
+    wait_until(lambda: states(clients) == "SSS")
+    assert [ask(client, "CACHE.GET k") for client in clients] == ["3"] * 3
+
+
 def test_flush_is_of_one_node(clients: list[RawClient]) -> None:
     keys = [f"flush:{number}" for number in range(7)]
     for key in keys:
