@@ -88,6 +88,7 @@ class Dispatcher:
         self._calls = Calls(server)
         self._fast: dict[bytes, Route] = {}
         self._cached: dict[bytes, Route] = {}
+        self._line_of = server.node.cache.hit
         self.hurry()
 
     def hurry(self) -> None:
@@ -488,7 +489,7 @@ class Dispatcher:
         """Answers CACHE.GET from a line of this node, if there is one."""
         if session.pending or len(args) != route.arguments_min:
             return False
-        reply = self._node.cache.hit(args[1])
+        reply = self._line_of(args[1])
         if reply is None:
             return False
         route.calls += 1

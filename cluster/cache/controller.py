@@ -180,21 +180,31 @@ class Controller:
     def hit(self, key: bytes) -> bytes | None:
         """The value if a line has one; else None, and it is for `read` to say, and to count, what that means."""
         line = self.lines.get(key)
-        if line is None or line.value is None or not self._is_good(line):
+        if line is None:
             return None
-        self.traffic.hits += 1
-        line.reads += 1
-        self.lines.touch(key)
-        return line.value
+        office = line.office  # as `_is_good` has it, without a call for every read
+        if office.turn != self.turn:
+            self._enter(office)
+        if self.now_ms >= office.until_ms or self.now_ms >= line.end_ms:
+            return None
+        value = line.value
+        if value is not None:
+            self.traffic.hits += 1
+            line.reads += 1
+            self.lines.touch(key)
+        return value
 
     def _is_good(self, line: Line) -> bool:
         """Whether clients may use the line now."""
-        office = line.office
-        if office.turn != self.turn:
-            office.turn = self.turn
-            if office.leads:
-                office.until_ms = self._sure_until(office.number, office.term)
-        return self.now_ms < office.until_ms and self.now_ms < line.end_ms
+        if line.office.turn != self.turn:
+            self._enter(line.office)
+        return self.now_ms < line.office.until_ms and self.now_ms < line.end_ms
+
+    def _enter(self, office: Office) -> None:
+        """A line of this shard is used for the first time in this turn."""
+        office.turn = self.turn
+        if office.leads:
+            office.until_ms = self._sure_until(office.number, office.term)
 
     def await_read(self, client: Client, number: int, key: bytes) -> None:
         """A client waits for what `read` did not have; ``number`` is the key's shard."""
