@@ -422,8 +422,8 @@ class Controller:
             case Census():
                 self._say(office, Surrendered(office.term, self.author, office.last))
                 self._resend(office)
-            case Lost() if message.base == office.base:
-                self._on_lost(office)
+            case Lost():
+                self._on_lost(office, message.base)
 
     def renewed(self, message: Renewed) -> None:
         """Leases stand, counted from when this node asked."""
@@ -561,20 +561,27 @@ class Controller:
             # It was late, maybe: from before the line was granted, and nobody waits for the answer.
             self._say(office, Release(office.term, self.author, office.granted, key, office.last))
 
-    def _on_lost(self, office: Office) -> None:
-        """The leader gave away what this node held."""
+    def _on_lost(self, office: Office, base: int) -> None:
+        """It was closed: the leader gave away what this node held, unless it had not heard yet that it had joined."""
+        if base == office.base:
+            self._lose(office)
+        elif base != office.joining:
+            return
+        office.joining = 0
+        for key, miss in list(self._misses.items()):
+            if miss.office is office:
+                miss.number = 0
+                self._pursue(key, miss)
+
+    def _lose(self, office: Office) -> None:
         self.traffic.leases_lost += 1
         for key in self.lines.of(office):
             self.lines.remove(key)
             self._dirty.pop(key, None)
         office.sent.clear()
-        office.base = office.joining = 0
+        office.base = 0
         office.until_ms = 0.0
         self._settle_flushes()
-        for key, miss in list(self._misses.items()):
-            if miss.office is office:
-                miss.number = 0
-                self._pursue(key, miss)
 
     # Who leads
 

@@ -266,6 +266,8 @@ class Directory:
         known = self._ground.machine.caches.known.get(message.author)
         if known is not None and known.is_open and known.base == message.number:
             self._send(message.author, Joined(self._ground.term, message.author, message.number))
+        elif known is not None and known.base == message.number:  # it was closed before it heard that it had joined
+            self._send(message.author, Lost(self._ground.term, message.author, message.number))
         elif (known is None or known.last < message.number) and self._joining.get(message.author) != message.number:
             if not self._close_other_runs(message.author):
                 return  # it will ask again
