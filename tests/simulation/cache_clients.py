@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from tests.simulation.clients import Workload
     from tests.simulation.sessions import Op, Session
 
-CACHERS = 4
+CACHERS = 5
+HELD_CALLS = 1200
+"""Registers of the caches' own are in use for so many calls: longer than any lease."""
+
 LOADERS = 3
 LOAD_MS = (100, 600, 3_000)
 LIVES_MS = (20, 200, 1_500)
@@ -32,26 +35,30 @@ class Cacher(Client):
         chance = self.world.chance
         for _ in range(1 if chance.random() < 0.4 else chance.randrange(2, 8)):
             draw = chance.random()
-            if draw < 0.08:
+            if draw < 0.05:
                 yield (b"CACHE.GET", self.workload.key("c", 2))
-            elif draw < 0.3:
+            elif draw < 0.2:
                 yield self._fleeting(self.workload.key("f", 2))
-            else:
+            elif draw < 0.4:
                 yield self._register(self.workload.key("r", 3))
+            else:
+                yield self._register(self.workload.key("y", 2, HELD_CALLS))
 
     def _register(self, key: bytes) -> Call:
         chance, draw = self.world.chance, self.world.chance.random()
-        if draw < 0.5:
+        if draw < 0.66:
             return (b"CACHE.GET", key)
-        if draw < 0.78:
+        if draw < 0.8:
             return (b"CACHE.SET", key, self.workload.value(), *chance.choice(((), (), (), (b"NX",), (b"XX",))))
-        if draw < 0.84:
+        if draw < 0.83:
             return (b"CACHE.SET", key, self.workload.value(), b"SYNC", *chance.choice(((), (b"NX",), (b"XX",))))
-        if draw < 0.88:
-            return (b"CACHE.DEL", key)
-        if draw < 0.93:
+        if draw < 0.87:
+            return chance.choice(((b"CACHE.DEL", key), (b"DEL", key)))
+        if draw < 0.9:
             return (b"CACHE.EVICT", key)
-        return (b"CACHE.FLUSH",) if draw < 0.96 else (b"GET", key)
+        if draw < 0.92:
+            return (b"CACHE.FLUSH",)
+        return (b"GET", key) if draw < 0.97 else (b"SET", key, self.workload.value())
 
     def _fleeting(self, key: bytes) -> Call:
         """A command on a key that expires."""

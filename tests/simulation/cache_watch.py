@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cluster import batch as batches
 from cluster.cache.lines import Line
 from cluster.cache.mesi import State
 from cluster.machine import caches
+from tests.simulation.sessions import LOADS
 from tests.simulation.world import Violation
 
 if TYPE_CHECKING:
     from cluster.cache.directory import Directory
+    from cluster.machine.loading import Loader
+    from cluster.machine.machine import Machine
     from cluster.node import Node
+    from cluster.storage.contract import Entry
     from tests.simulation.process import Process
     from tests.simulation.simulation import Simulation
 
@@ -107,6 +112,26 @@ class CacheWatch:
         self.losses.append(Loss(author, number, after, at))
 
     # What must hold
+
+    def judge_loaders(self, entry: Entry, before: dict[bytes, Loader], machine: Machine) -> None:
+        """Nobody is given the token of a key in an entry while another has one, whose time is not over.
+
+        Nor was the key written meanwhile, or did anybody's session end.
+        """
+        changed = {
+            key: (former, now)
+            for key, former in before.items()
+            if (now := machine.loaders.get(key)) is not None and former.token != now.token
+        }
+        if not changed:
+            return
+        writes = [write for _, _, body in batches.parts_in(entry.payload)[1] for write in batches.writes_in(body)[0]]
+        if any(write[0].startswith(b"_") and write[0] not in caches.HANDLERS for write in writes):
+            return
+        named = {word for write in writes if write[0] != LOADS for word in write if isinstance(word, bytes)}
+        for key, (former, now) in changed.items():
+            if former.until_ms > machine.now_ms and former.origin != now.origin and key not in named:
+                raise Violation("one loads", f"{now} took {key!r} over from {former} in {entry.index}")
 
     def good_lines(self, process: Process) -> Iterator[tuple[bytes, Line]]:
         """The good lines of a node."""

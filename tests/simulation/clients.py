@@ -54,10 +54,10 @@ class Workload:
         """Nothing more is asked."""
         self.going = False
 
-    def key(self, kind: str, keys: int) -> bytes:
-        """One of the keys of a kind in use now."""
+    def key(self, kind: str, keys: int, calls_max: int = KEY_CALLS) -> bytes:
+        """One of the keys of a kind in use now; after ``calls_max`` calls there are others."""
         calls = self._calls[kind] = self._calls.get(kind, 0) + 1
-        return f"{kind}{calls // KEY_CALLS}.{self.simulation.world.chance.randrange(keys)}".encode()
+        return f"{kind}{calls // calls_max}.{self.simulation.world.chance.randrange(keys)}".encode()
 
     def value(self) -> bytes:
         """A value that was never given before."""

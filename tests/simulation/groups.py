@@ -382,7 +382,10 @@ class Group:
             for write in batches.writes_in(body)[0]:
                 self._watch.written(self.number, write, entry.index)
         if self.referee is not None:
+            machine = self.referee.machine
+            loaders = dict(machine.loaders)
             self.referee.carry_out(entry)
+            self._watch.caches.judge_loaders(entry, loaders, machine)
             if entry.index % STATES_EVERY == 0:
                 self._states[entry.index] = found = _state(self.referee.machine)
                 self._judge_keys(found)

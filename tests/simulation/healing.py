@@ -133,7 +133,7 @@ class Healing:
         self._until(lambda: not self._standing.standing_cycles(), "every cycle is broken", BROKEN_US_MAX)
         self._empty_queues()
         self._until(self._settled, "a healed cluster settles again")
-        if self._simulation.caches:
+        if any(op.call[0].startswith(b"CACHE.") for op in self._simulation.workload.history):
             self._read_everywhere()
         self._compare()
         self._rest()
@@ -146,7 +146,7 @@ class Healing:
             lambda: not any(self._unserved()), "who waits for a key to be loaded waits for somebody who loads it"
         )
         asked = dict.fromkeys(
-            op.call[1] for op in reversed(simulation.workload.history) if op.call[1:] and op.call[1][:1] in b"rc"
+            op.call[1] for op in reversed(simulation.workload.history) if op.call[1:] and op.call[1][:1] in b"yrc"
         )
         keys = list(asked)[:KEYS_LOOKED_AT]
         readers = [Reader(simulation, process, keys) for process in self._members(SYSTEM)]
@@ -325,8 +325,8 @@ class Healing:
         lines += [f"lost: {op}" for op in self._lost_waits()]
         lines += [f"dead: {what}" for what in self._standing.dead()]
         lines += [f"in a cycle: {wait!r}" for wait in self._standing.standing_cycles()]
-        if self._simulation.caches:
-            lines += [*self._simulation.watch.caches.unsettled()]
+        lines += [*self._simulation.watch.caches.unsettled()]
+        lines += [f"nobody loads {key!r}" for key in self._unserved()]
         lines += [f"shard {number} does not agree" for number in self._numbers if not self._agree(number)]
         for leader in self._simulation.leaders(SYSTEM):
             assert leader.node is not None

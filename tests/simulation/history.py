@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 JUDGED: dict[bytes, Model[Any]] = {
     b"r": Cached(Register()),
+    b"y": Cached(Register()),
     b"c": Cached(Register()),
     b"f": Cached(Fleeting()),
     b"g": Cached(Loaded()),

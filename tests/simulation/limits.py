@@ -20,7 +20,7 @@ CHOICES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
     (progress, "IN_FLIGHT_BYTES_MAX", (1000, 8 * 1024 * 1024)),
     (progress, "IN_FLIGHT_APPENDS_MAX", (2, 256)),
     (leading, "CAUGHT_UP_ENTRIES", (4, 64)),
-    (outcomes, "KEPT_REPLIES_MAX", (40, 200_000)),
+    (outcomes, "KEPT_REPLIES_MAX", (150, 200_000)),
     (outcomes, "KEPT_MS", (7_000.0, 15_000.0)),
     (shard, "FORGOTTEN_MS", (1_000.0, 5_000.0)),
     (moves, "STEADY_MS", (300.0, 2_000.0)),

@@ -47,6 +47,7 @@ from tests.simulation.mutations_of_lapses import OF_LAPSES
 from tests.simulation.mutations_of_locks import OF_LOCKS
 from tests.simulation.mutations_of_queues import OF_QUEUES
 from tests.simulation.mutations_of_shards import OF_SHARDS
+from tests.simulation.mutations_with_caches import WITH_CACHES
 
 
 def _handler(kind: type[Message], handler: Callable[[Raft, str, Any], None]) -> Patch:
@@ -494,5 +495,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     *OF_DEADLOCKS,
     *OF_LAPSES,
     *OF_QUEUES,
+    *WITH_CACHES,
 )
 """All of them."""

@@ -76,7 +76,7 @@ class Caching(NamedTuple):
         """As chance will have it: for few lines or all, for short or long."""
         return cls(
             chance.choice((700, 1_000, 1_000_000, 1_000_000)),
-            chance.choice((100, 500, 500, 2_000)),
+            chance.choice((200, 500, 500, 2_000)),
             chance.choice((5, 100, 100, 1_000)),
         )
 

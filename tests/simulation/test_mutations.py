@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.simulation.cache_scripts import OF_CACHES
 from tests.simulation.deadlocks import DEADLOCKS
 from tests.simulation.lapses import LAPSES
 from tests.simulation.moving import MOVING, ON_THREE, SHAPES
@@ -42,6 +43,13 @@ def test_a_script_of_sessions_ends_well(script: Play) -> None:
 def test_a_script_of_locks_ends_well(script: Play) -> None:
     for seed in range(1, 4):
         play(script, shape=DEADLOCKS[script], seed=seed)
+
+
+@pytest.mark.parametrize("leases", [True, False], ids=["lease", "quorum"])
+@pytest.mark.parametrize("script", OF_CACHES, ids=lambda script: script.__name__)
+def test_a_script_of_caches_ends_well(script: Play, leases: bool) -> None:
+    for seed in range(1, 4):
+        play(script, leases=leases, seed=seed)
 
 
 @pytest.mark.parametrize("script", OF_QUEUES, ids=lambda script: script.__name__)

@@ -1,0 +1,197 @@
+"""Situations of caches, set up by hand: as scripts.py."""
+
+from __future__ import annotations
+
+from cluster.machine import caches
+from cluster.node import Node
+from tests.simulation.network import Weather
+from tests.simulation.process import Process
+from tests.simulation.scripts import Play, Script
+from tests.simulation.sessions import Op
+from tests.simulation.world import MS, SECOND, Violation
+
+LEASE_MS = 500
+PASSED_ON_US_MAX = 9 * SECOND
+"""A token lives longer, but its session does not."""
+
+
+def _node(process: Process) -> Node:
+    assert process.node is not None
+    return process.node
+
+
+def _holds(script: Script, process: Process, key: str) -> None:
+    """The process has a line, and reads it."""
+    script.call(process, "CACHE.GET", key)
+    script.run(30)
+    script.call(process, "CACHE.GET", key)
+
+
+def _goes_on_reading(script: Script, process: Process, key: str, ms: int) -> None:
+    """Somebody else reads there now and then."""
+    for _ in range(ms // 20):
+        script.ask(process, "CACHE.GET", key)
+        script.run(20)
+
+
+def holder_cut_off(script: Script) -> None:
+    """A node that holds a line is cut off; somebody writes, and it is read on both sides."""
+    a, c = script.a, script.c
+    script.call(a, "SET", "r", "old")
+    _holds(script, c, "r")
+    script.isolate(c)
+    script.ask(a, "SET", "r", "new")
+    _goes_on_reading(script, c, "r", 3 * LEASE_MS)
+
+
+def renewed_late(script: Script) -> None:
+    """What a leader says of leases is on its way for long, and then it says no more."""
+    a, c = script.a, script.c
+    script.call(a, "SET", "r", "old")
+    _holds(script, c, "r")
+    script.weather(a, c, Weather(delay_us=0, least_us=300 * MS))
+    script.run(LEASE_MS)
+    script.cut((a, c), (c, a))
+    script.ask(a, "SET", "r", "new")
+    _goes_on_reading(script, c, "r", 3 * LEASE_MS)
+
+
+def closed_and_back(script: Script) -> None:
+    """A node was cut off until its cache was closed, and comes back."""
+    a, c = script.a, script.c
+    script.call(a, "SET", "r", "old")
+    _holds(script, c, "r")
+    script.isolate(c)
+    script.call(a, "SET", "r", "new")
+    script.heal()
+    script.run(LEASE_MS // 2)
+    _goes_on_reading(script, c, "r", LEASE_MS)
+
+
+def written_at_another(script: Script) -> None:
+    """What a cache took, and memory has not yet, is asked for at a new leader."""
+    a, b, c = script.a, script.b, script.c
+    script.call(a, "SET", "r", "old")
+    _holds(script, c, "r")
+    script.call(c, "CACHE.SET", "r", "new")
+    script.cut((c, a), (b, a), (a, b), (a, c))
+    script.ask(b, "GET", "r")
+    script.elect(b)
+    script.run(500)
+    script.call(b, "GET", "r")
+
+
+def lines_of_a_former_leader(script: Script) -> None:
+    """A leader has lines of its own, and is cut off; another is elected, and writes."""
+    a, b = script.a, script.b
+    script.call(a, "SET", "r", "old")
+    _holds(script, a, "r")
+    script.isolate(a)
+    script.stands(b)
+    script.until(lambda: script.leads(b))
+    script.call(b, "SET", "r", "new")
+    _goes_on_reading(script, a, "r", LEASE_MS)
+
+
+def joined_unheard(script: Script) -> None:
+    """A cache has joined, and was closed by the next leader, before it heard of either."""
+    a, b, c = script.a, script.b, script.c
+    script.call(b, "CACHE.SET", "r", "v")
+    script.cut((a, c))
+    script.ask(c, "CACHE.GET", "r")
+    script.until(lambda: _node(c).author in script.shard(a).machine.caches.known)
+    script.isolate(c)
+    script.hand_over(b)
+    joined = caches.Cache(1, 1)
+    script.until(lambda: not script.shard(b).machine.caches.known.get(_node(c).author, joined).is_open)
+    script.heal()
+    op = script.send(c, "CACHE.GET", "r")
+    until_us = script.world.now_us + SECOND
+    script.until(lambda: op.done or script.world.now_us > until_us)
+    if op.output != b"v":
+        raise Violation("progress", f"{op} got {op.output!r} within a second")
+
+
+def lagging_holder(script: Script) -> None:
+    """A node that holds lines gets a snapshot in place of what it missed; what it holds was written meanwhile."""
+    a, b, c = script.a, script.b, script.c
+    for key in ("r0", "r1", "r2"):
+        script.call(a, "SET", key, "old")
+        _holds(script, c, key)
+    script.isolate(c)
+    for value in range(30):
+        script.ask(a, "SET", f"r{value % 3}", f"new{value}")
+        script.run(40)
+    for process in (a, b):
+        script.checkpoint(process)
+    script.heal()
+    for _ in range(20):
+        for key in ("r0", "r1", "r2"):
+            _goes_on_reading(script, c, key, 20)
+
+
+def _becomes_loader(script: Script, op: Op) -> None:
+    """Whoever waits gets the next token, soon."""
+    until_us = script.world.now_us + PASSED_ON_US_MAX
+    script.until(lambda: op.done or script.world.now_us > until_us, 2 * PASSED_ON_US_MAX)
+    if not isinstance(op.output, int):
+        raise Violation("somebody loads", f"{op} got {op.output!r}")
+
+
+def loader_leaves(script: Script) -> None:
+    """Who loads a key goes away, and then the next, at another node; the last one fills it."""
+    a, b, c = script.a, script.b, script.c
+    first, second = script.typist(), script.typist()
+    script.until(lambda: script.leads(a))
+    op = script.send(b, "CACHE.FETCH", "g", typist=first)
+    script.until(lambda: op.done)
+    next_one = script.send(c, "CACHE.FETCH", "g", typist=second)
+    script.until(lambda: next_one.waits)
+    last = script.wait(a, "CACHE.FETCH", "g")
+    b.crash()
+    _becomes_loader(script, next_one)
+    assert second.session is not None
+    second.session.close()
+    second.session = None
+    _becomes_loader(script, last)
+    late = script.call(c, "CACHE.FILL", "g", str(next_one.output), "late")
+    filled = script.call(c, "CACHE.FILL", "g", str(last.output), "filled")
+    if (late.output, filled.output) != (None, "OK"):
+        raise Violation("somebody loads", f"{late.output!r} of a late fill, {filled.output!r} of the loader's")
+
+
+def written_while_loaded(script: Script) -> None:
+    """A key is written and deleted while somebody loads it: what that one brings is too old."""
+    a, b, c = script.a, script.b, script.c
+    token = script.call(b, "CACHE.FETCH", "g").output
+    assert isinstance(token, int)
+    script.call(a, "SET", "g", "newer")
+    script.call(c, "CACHE.GET", "g")
+    script.call(c, "CACHE.DEL", "g")
+    script.call(b, "CACHE.FILL", "g", str(token), "older")
+    script.call(c, "GET", "g")
+
+
+def two_miss(script: Script) -> None:
+    """Two clients of two nodes miss the same key; one loads it, and both have it."""
+    a, b, c = script.a, script.b, script.c
+    op = script.call(b, "CACHE.FETCH", "g")
+    other = script.send(c, "CACHE.FETCH", "g")
+    script.until(lambda: other.waits or other.done)
+    script.call(a, "CACHE.FILL", "g", str(op.output), "filled")
+    script.until(lambda: other.done)
+
+
+OF_CACHES: tuple[Play, ...] = (
+    holder_cut_off,
+    renewed_late,
+    closed_and_back,
+    written_at_another,
+    lines_of_a_former_leader,
+    joined_unheard,
+    lagging_holder,
+    loader_leaves,
+    written_while_loaded,
+    two_miss,
+)
+"""All of them."""
