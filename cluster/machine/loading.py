@@ -16,6 +16,7 @@ import msgspec
 from cluster.machine import strings
 from cluster.machine.arguments import Options, integer
 from cluster.machine.clockwork import Alarm
+from cluster.machine.expiry import future
 from cluster.machine.hold_requests import read_life_ms
 from cluster.machine.reply import WAITING, Reply, syntax_error
 
@@ -89,7 +90,7 @@ def fill(machine: Machine, args: list[bytes]) -> Reply:
     for word in options:
         if word not in (b"EX", b"PX") or len(args) > 6:
             raise syntax_error()
-        integer(options.value())
+        future(machine, args[0], word, options.value())  # refused whoever asks
     if loader is None or loader.token != token or key in machine.keyspace.values:
         return None
     reply = strings.set_(machine, [b"CACHE.FILL", key, *args[3:]])

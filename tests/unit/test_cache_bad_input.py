@@ -8,6 +8,7 @@ import hiredis
 import pytest
 
 from resp_server.settings import load
+from tests.bad_cache_calls import ARITY, HELD, LIVES, NO_LIFE, NO_NUMBER, SHOWN, SYNTAX, with_word
 from tests.front import Client, Front
 
 SERVERS: dict[str, tuple[int, dict[str, str]]] = {
@@ -15,12 +16,6 @@ SERVERS: dict[str, tuple[int, dict[str, str]]] = {
     "resp3 and eight shards": (3, {"shards": "8"}),
 }
 STEP_MS = 10
-
-HELD = (
-    "SET {t}plain text", "CACHE.SET {t}dirty text", "CACHE.GET {t}plain", "CACHE.GET {t}none", "Q.PUSH {t}queue job",
-    "LOCK.ACQUIRE {t}lock ann PX 60000", "CACHE.FETCH {t}loading PX 600000",
-)  # fmt: skip
-SHOWN = [b"{t}plain", b"{t}dirty", b"{t}none", b"{t}new"]
 
 
 class Scene:
@@ -75,22 +70,6 @@ def scene(request: pytest.FixtureRequest) -> Scene:
 
 # Times and numbers
 
-NO_NUMBER = [b"", b"text", b"1e3", b"1.5", b"+1", b"01", b" 1", b"1 ", b"0x10", b"nan", b"9" * 400, b"%d" % 2**63]
-NO_LIFE = [b"0", b"-1", b"%d" % (2**63 - 1), b"%d" % -(2**63)]
-
-LIVES = (
-    "CACHE.SET {t}dirty v PX TIME",
-    "CACHE.SET {t}new v EX TIME",
-    "CACHE.SET {t}plain v NX EX TIME",
-    "CACHE.SET {t}none v PX TIME SYNC",
-    "CACHE.FILL {t}loading LAST v PX TIME",
-    "CACHE.FILL {t}loading LAST v EX TIME",
-)
-
-
-def with_word(line: str, word: bytes) -> list[bytes]:
-    return [word if one in (b"TIME", b"TOKEN") else one for one in line.encode().split()]
-
 
 @pytest.mark.parametrize("line", LIVES)
 def test_a_life_is_a_positive_number_that_ends(scene: Scene, line: str) -> None:
@@ -132,28 +111,10 @@ def test_how_many_lines_are_shown(scene: Scene) -> None:
 
 # Options
 
-SYNTAX = (
-    "CACHE.SET {t}dirty v NX XX", "CACHE.SET {t}dirty v XX NX", "CACHE.SET {t}dirty v GET",
-    "CACHE.SET {t}dirty v KEEPTTL", "CACHE.SET {t}dirty v EX", "CACHE.SET {t}dirty v PX", "CACHE.SET {t}dirty v 5",
-    "CACHE.SET {t}dirty v EX 5 PX 5", "CACHE.SET {t}dirty v PX 5 PX 5", "CACHE.SET {t}dirty v PXAT 5",
-    "CACHE.SET {t}new v SYNC now", "CACHE.FETCH {t}new PX", "CACHE.FETCH {t}new EX 5", "CACHE.FETCH {t}new 5",
-    "CACHE.FETCH {t}new BLOCK 5", "CACHE.FILL {t}loading 1 v NX", "CACHE.FILL {t}loading 1 v SYNC",
-    "CACHE.FILL {t}loading 1 v PX", "CACHE.FILL {t}loading 1 v EX 5 PX 5", "CACHE.FILL {t}loading 1 v 5",
-    "CACHE.TOP 5", "CACHE.TOP COUNT", "CACHE.TOP COUNT 5 MATCH x",
-)  # fmt: skip
-
 
 @pytest.mark.parametrize("line", SYNTAX)
 def test_options_that_are_unknown_doubled_or_against_each_other(scene: Scene, line: str) -> None:
     assert scene.refuses(line) == "ERR syntax error"
-
-
-ARITY = (
-    "CACHE.GET", "CACHE.GET {t}plain {t}dirty", "CACHE.MGET", "CACHE.SET", "CACHE.SET {t}dirty", "CACHE.DEL",
-    "CACHE.FETCH", "CACHE.FILL", "CACHE.FILL {t}loading", "CACHE.FILL {t}loading 1", "CACHE.STATE",
-    "CACHE.STATE {t}dirty more", "CACHE.EVICT", "CACHE.EVICT {t}dirty {t}plain", "CACHE.FLUSH {t}dirty",
-    "CACHE.STATS {t}dirty", "CACHE.TRAFFIC more",
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("line", ARITY)

@@ -236,3 +236,14 @@ def test_what_is_refused_leaves_the_token_good(talk: Talk, line: str, text: str)
     assert error(talk("ann", line)) == text
     assert talk("ann", "EXISTS k") == 0
     assert talk("ann", "CACHE.FILL k 1 v") is OK
+
+
+@pytest.mark.parametrize("life", ["PX 0", "EX -1", f"EX {2**62}"])
+def test_a_life_that_cannot_be_is_refused_whoever_asks(talk: Talk, life: str) -> None:
+    token = token_of(talk("ann", "CACHE.FETCH k"))
+    for key, other in (("k", token + 1), ("other", token)):
+        assert (
+            error(talk("ann", f"CACHE.FILL {key} {other} v {life}"))
+            == "ERR invalid expire time in 'cache.fill' command"
+        )
+    assert talk("ann", f"CACHE.FILL k {token} v") is OK
