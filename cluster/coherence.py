@@ -112,7 +112,6 @@ class Coherence:
             Lines(max_bytes),
             leader_of=self._leader_of,
             is_lost=self._is_lost,
-            log_ms=self._log_ms,
             sure_until=self._sure_until,
             writeback_ms=writeback_ms,
             no_leader=no_leader,
@@ -128,11 +127,6 @@ class Coherence:
         shard = self._node.shards[number]
         self._node.touch(shard)
         return shard.lost_leader
-
-    def _log_ms(self, number: int) -> int:
-        shard = self._node.shards[number]
-        self._node.touch(shard)
-        return shard.now_ms
 
     def _sure_until(self, number: int, term: int) -> float:
         raft = self._node.shards[number].raft

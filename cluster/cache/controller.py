@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
+from math import ceil
 from typing import NamedTuple
 
 from cluster.batch import Client, node_of
@@ -49,6 +50,7 @@ SHARE = 0.89
 the wall clock by a hundredth."""
 
 REPEAT_MS = 50.0
+AGAIN_MS = 1.0
 GIVE_UP_MS = 5_000.0
 CELLS_MAX = 1000
 """Lines in one write-back."""
@@ -77,6 +79,14 @@ class Write(NamedTuple):
     args: list[bytes]
 
 
+class Cell(NamedTuple):
+    """What is written back of a line; ``dies_ms`` is when the key is to end, on the node's monotonic clock, if ever."""
+
+    key: bytes
+    value: bytes
+    dies_ms: float | None
+
+
 class Office:
     """One shard. ``base`` is the number it joined with, 0 before; ``last`` that of the last write-back.
 
@@ -93,7 +103,7 @@ class Office:
         self.term = 0
         self.leader = ""
         self.base = self.last = self.joining = 0
-        self.sent: deque[tuple[int, list[bytes]]] = deque()  # write-backs that are not carried out for all we know
+        self.sent: deque[tuple[int, list[Cell]]] = deque()  # write-backs that are not carried out for all we know
         self.sent_ms = self.asked_ms = 0.0
         self.floor = 0  # the last recall's serial
         self.granted = 0  # the last grant's
@@ -123,9 +133,10 @@ class Controller:
 
     ``answers`` are for clients, ``plain`` writes that must take the way of every
     other command: (shard, client, arguments). Shards are asked for through
-    ``leader_of``, ``is_lost`` (whether nobody has led for long), ``log_ms`` (the
-    time of a shard's log) and ``sure_until`` (until when this node is certain to
-    lead a shard in that term, 0 when it does not).
+    ``leader_of``, ``is_lost`` (whether nobody has led for long) and ``sure_until``
+    (until when this node is certain to lead a shard in that term, 0 when it does
+    not). ``now_ms`` is when the turn began on a monotonic clock, and ``clock_ms``,
+    if it is given, tells that clock's time within the turn.
     """
 
     def __init__(
@@ -135,7 +146,6 @@ class Controller:
         *,
         leader_of: Callable[[int], Leader],
         is_lost: Callable[[int], bool],
-        log_ms: Callable[[int], int],
         sure_until: Callable[[int, int], float],
         writeback_ms: float,
         no_leader: Callable[[int], CommandError],
@@ -148,12 +158,12 @@ class Controller:
         self.answers: list[tuple[Client, Reply]] = []
         self.plain: list[tuple[int, Client, list[bytes]]] = []
         self.now_ms = 0.0
+        self.clock_ms: Callable[[], float] | None = None
         self.turn = 0
         self.writeback_ms = writeback_ms
         self.offices: dict[int, Office] = {}
         self._leader_of = leader_of
         self._is_lost = is_lost
-        self._log_ms = log_ms
         self._sure_until = sure_until
         self._no_leader = no_leader
         self._misses: dict[bytes, Miss] = {}
@@ -185,7 +195,7 @@ class Controller:
         office = line.office  # as `_is_good` has it, without a call for every read
         if office.turn != self.turn:
             self._enter(office)
-        if self.now_ms >= office.until_ms or self.now_ms >= line.end_ms:
+        if self.now_ms >= office.until_ms or not (line.end_ms == FOREVER_MS or self._lasts(line)):
             return None
         value = line.value
         if value is not None:
@@ -198,7 +208,15 @@ class Controller:
         """Whether clients may use the line now."""
         if line.office.turn != self.turn:
             self._enter(line.office)
-        return self.now_ms < line.office.until_ms and self.now_ms < line.end_ms
+        return self.now_ms < line.office.until_ms and (line.end_ms == FOREVER_MS or self._lasts(line))
+
+    def _lasts(self, line: Line) -> bool:
+        """Whether a key with a deadline lives on.
+
+        The turn may have lasted since it began: nobody renews the life of a key, so nothing shows later that all was
+        well, as it does for a lease.
+        """
+        return (self.now_ms if self.clock_ms is None else self.clock_ms()) < line.end_ms
 
     def _enter(self, office: Office) -> None:
         """A line of this shard is used for the first time in this turn."""
@@ -225,9 +243,9 @@ class Controller:
             return MISS
         self.lines.move(line, Event.WRITE)
         self.lines.change(key, line, value)
-        line.deadline_ms, line.end_ms = None, FOREVER_MS
+        line.dies_ms, line.end_ms = None, FOREVER_MS
         if life_ms is not None:
-            line.deadline_ms = self._log_ms(line.office.number) + life_ms
+            line.dies_ms = self.now_ms + life_ms
             line.end_ms = self.now_ms + life_ms * SHARE
         self._dirty.setdefault(key, self.now_ms)
         self._at(self.now_ms + self.writeback_ms)
@@ -309,7 +327,7 @@ class Controller:
     @property
     def dirty(self) -> int:
         """How many lines memory does not have as they are, or may not have."""
-        return len(self._dirty) + sum(len(cells) // 3 for office in self.offices.values() for _, cells in office.sent)
+        return len(self._dirty) + sum(len(cells) for office in self.offices.values() for _, cells in office.sent)
 
     # Lines that go
 
@@ -354,20 +372,19 @@ class Controller:
 
     def _send_back(self, office: Office, keys: list[bytes]) -> None:
         """A write-back of lines that are still here; whoever calls it moves their states."""
-        cells: list[bytes] = []
+        cells: list[Cell] = []
         for key in keys:
             if self._dirty.pop(key, None) is None:
                 continue
             line = self.lines.get(key)
             assert line is not None
             assert line.value is not None
-            deadline = NO_DEADLINE if line.deadline_ms is None else b"%d" % line.deadline_ms
-            cells += (key, line.value, deadline)
+            cells.append(Cell(key, line.value, line.dies_ms))
         if not cells:
             return
         office.last += 1
         office.sent.append((office.last, cells))
-        self.traffic.write_backs += len(cells) // 3
+        self.traffic.write_backs += len(cells)
         if len(office.sent) == 1:
             office.sent_ms = self.now_ms
         self._push(office)
@@ -380,7 +397,12 @@ class Controller:
         for number, cells in islice(office.sent, SENT_MAX):
             if number > office.pushed:
                 office.pushed = number
-                self._say(office, WriteBack(office.term, self.author, office.base, number, cells))
+                told = [word for cell in cells for word in (cell.key, cell.value, self._rest_of(cell))]
+                self._say(office, WriteBack(office.term, self.author, office.base, number, told))
+
+    def _rest_of(self, cell: Cell) -> bytes:
+        """How much of its life is left: the leader's clock says when that ends, as this node's may be behind."""
+        return NO_DEADLINE if cell.dies_ms is None else b"%d" % max(0, ceil(cell.dies_ms - self.now_ms))
 
     def _on_written(self, office: Office, number: int) -> None:
         while office.sent and office.sent[0][0] <= number:
@@ -485,7 +507,7 @@ class Controller:
                 self._again(key, miss)
         else:
             self._fill(office, message, miss.asked_ms)
-            self._use(key, miss)
+            self._use(key, miss, message.number)
             self._make_room()
 
     def _decline(self, office: Office, message: Grant) -> None:
@@ -497,20 +519,17 @@ class Controller:
         event = Event.FILL_EXCLUSIVE if message.state == "E" else Event.FILL_SHARED
         end_ms = FOREVER_MS if message.rest_ms < 0 else asked_ms + message.rest_ms * SHARE
         line = Line(office, message.value, end_ms)
-        if message.rest_ms >= 0:
-            line.deadline_ms = self._log_ms(office.number) + message.rest_ms
         former = self.lines.get(message.key)
         if former is not None:
             line.state = former.state
         line.move(event)
         self.lines.add(message.key, line)
 
-    def _use(self, key: bytes, miss: Miss) -> None:
-        """A line came: those who waited for it have their turn."""
+    def _use(self, key: bytes, miss: Miss, number: int) -> None:
+        """A line came: those who waited for it have their turn; what it says was so after that request was sent."""
         line = self.lines.get(key)
         assert line is not None
-        if self._is_good(line):
-            self._answer_readers(miss, line.value)
+        self._answer_readers(miss, line.value, before=None if self._is_good(line) else number)
         if self._retired:
             self._go_plain(miss)
         while miss.writes:
@@ -524,11 +543,14 @@ class Controller:
             self._again(key, miss)
 
     def _again(self, key: bytes, miss: Miss) -> None:
-        """The miss is not over: the lease was before the line came, maybe."""
+        """The miss is not over: the lease, or the key's life, was before the line could be used, maybe."""
         self._make_way(key)
         miss.number = 0
         self._misses[key] = miss
-        self._pursue(key, miss)
+        if miss.asked_ms < self.now_ms:
+            self._pursue(key, miss)
+        else:
+            self._at(self.now_ms + AGAIN_MS)  # a leader on this node would say the same as long as the turn lasts
 
     def _answer_readers(self, miss: Miss, reply: Reply, before: int | None = None) -> None:
         """Those who asked; with ``before``, only who did before that request was sent."""

@@ -29,7 +29,7 @@ listed until somebody else wants the line: that costs a message.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from cluster.cache.mesi import HOME, Call, Holding, Step
@@ -332,7 +332,15 @@ class Directory:
             self._next_number[author] = known.last + 1  # nothing is on its way
         if message.number == self._next_number.setdefault(author, known.last + 1):
             self._next_number[author] += 1
-            self.calls.append([caches.WRITE_BACK, author, b"%d" % message.number, *message.cells])
+            self.calls.append([caches.WRITE_BACK, author, b"%d" % message.number, *self._with_deadlines(message.cells)])
+
+    def _with_deadlines(self, cells: Sequence[bytes]) -> Iterator[bytes]:
+        """What is written back, with when keys end for what is left of their lives."""
+        for at in range(0, len(cells), 3):
+            key, value, rest = cells[at : at + 3]
+            yield key
+            yield value
+            yield rest if rest == caches.NO_DEADLINE else b"%d" % (self._ground.machine.now_ms + int(rest))
 
     def renews(self, author: bytes, base: int) -> bool:
         """Whether a cache's lease stands, from now on for `lease_ms`."""
@@ -532,10 +540,6 @@ class Directory:
                 continue
             if key in self._recalls or self._ground.applied < after or cache.last < want.after:
                 return
-            if self._is_ending(key):
-                del wants[author]
-                self._send_line(author, want.number, key, "", None)
-                continue
             _, authors = self._lines.get(key, (False, NOBODY))
             others = [one for one in authors if one != author]
             if want.own:
@@ -547,6 +551,9 @@ class Directory:
                 self._look_at(key, self._recalls[key])
                 continue
             del wants[author]
+            if self._is_ending(key):  # in memory, which has all there is: nobody else owns it
+                self._send_line(author, want.number, key, "", None)
+                continue
             owned = decision.holding is Holding.OWNED
             if owned and self._ground.machine.keyspace.watches(key):
                 # Who watches is to hear of every change at once: none may happen in a cache.
@@ -602,8 +609,10 @@ class Directory:
             readers = self._fans.pop(key, {})
             value = ground.machine.keyspace.values.get(key)
             owned, authors = self._lines.get(key, (False, NOBODY))
-            if owned or not isinstance(value, bytes) or self._is_ending(key) or key in self._wants:
+            if owned or not isinstance(value, bytes) or key in self._wants:
                 continue
+            if key in ground.machine.keyspace.deadlines:
+                continue  # who did not ask cannot tell how long the message took, so not how long it may be used
             for author in readers:
                 if author not in authors and self._cache(author) is not None:
                     authors = (*authors, author)

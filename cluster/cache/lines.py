@@ -33,13 +33,14 @@ LOOKED_AT_MAX = 100_000
 class Line(msgspec.Struct, gc=False, eq=False):
     """One line: ``value`` None says that there is no such key. It refers to nothing that refers to it.
 
-    ``end_ms`` is on the node's monotonic clock, ``deadline_ms`` on the shard's, as the memory is to have it.
+    ``end_ms`` and ``dies_ms`` are on the node's monotonic clock: until when it may be used, and, where it was written
+    here, when its key is to end.
     """
 
     office: Office
     value: bytes | None
     end_ms: float
-    deadline_ms: int | None = None
+    dies_ms: float | None = None
     state: State = State.INVALID
     reads: int = 0
 

@@ -326,7 +326,7 @@ class Release(Message, tag=31):
 
 
 class WriteBack(Message, tag=32):
-    """What a cache changed: key, value, deadline in decimal digits ("" for none), and so on."""
+    """What a cache changed: key, value, milliseconds left of its life in decimal digits ("" for all), and so on."""
 
     author: bytes
     base: int

@@ -70,6 +70,10 @@ LEADERLESS_S_MAX = 10
 """How long those who wait are left in peace while there is no leader."""
 
 
+def _monotonic_ms() -> float:
+    return time.monotonic_ns() / 1e6
+
+
 class Reactor:
     """Moves bytes between sockets and the core, turn by turn.
 
@@ -106,6 +110,7 @@ class Reactor:
         self._leaderless_s: dict[int, int] = {}  # by shard
         self._settle_at_ms = 0.0
         self._doubts: dict[Session, list[Doubt]] = {}  # who is not to see yet what it read
+        self._node.cache.clock_ms = _monotonic_ms
         self._bell = disk.bell.fileno()
         self._poller.watch(self._bell, READ)
 

@@ -91,7 +91,9 @@ def numbers_are_not_looked_at() -> Iterator[None]:
 
     def takes_all(directory: Directory, message: WriteBack) -> None:
         if not directory._is_lost(message.author, message.base):
-            directory.calls.append([caches.WRITE_BACK, message.author, b"%d" % message.number, *message.cells])
+            directory.calls.append(
+                [caches.WRITE_BACK, message.author, b"%d" % message.number, *directory._with_deadlines(message.cells)]
+            )
 
     def write_back(machine: Machine, args: list[bytes]) -> Reply:
         cache = machine.caches.known[args[1]]

@@ -88,10 +88,6 @@ class Seat:
         """As the controller asks: there is always a leader."""
         return False
 
-    def log_ms(self, number: int) -> int:
-        """No key ends here."""
-        return 0
-
 
 class Member:
     """A node: its cache, and what it knows."""
@@ -103,7 +99,6 @@ class Member:
             Lines(100_000),
             leader_of=seat.leader_of,
             is_lost=seat.is_lost,
-            log_ms=seat.log_ms,
             sure_until=seat.sure_until_of,
             writeback_ms=WRITEBACK_MS,
             no_leader=no_leader,

@@ -81,14 +81,16 @@ def test_a_planted_bug_is_caught(planted: Planted) -> None:
     assert found.rule in planted.rules, found
 
 
-def test_a_line_that_comes_too_late_to_be_used_is_asked_for_anew() -> None:
+@pytest.mark.parametrize("wants", ["read", "write"])
+def test_a_line_that_comes_too_late_to_be_used_is_asked_for_anew(wants: str) -> None:
+    """By who is to write it; for who reads, what it says was so after the question, and that is the answer."""
     world = begun(SmallWorld(2, Budget()), ("read", "a"), ("write", "b"), ("evict", "b"))
-    world.take(("read", "b"))
+    world.take((wants, "b"))
     grant = next(key for key in _run_until(world, "Grant"))
     world.take(("pause",))
     world.take(("pause",))
     world.take(("comes", grant))
-    assert world.judge_waits
+    assert world.judge_waits == (wants == "write")
     world.come_to_rest()
 
 
