@@ -74,6 +74,20 @@ class Wanderer:
         self._nodes = nodes
         self._chance = chance
         self._connection: RawClient | None = None
+        self._node: Node | None = None  # where the connection is
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session of the last call goes on: it ends when the client goes to another node."""
+        return self._connection is not None
+
+    def place(self) -> Node:
+        """The node that the next call goes to; raises `NotDone` when it cannot be reached."""
+        if self._node not in self._nodes:
+            self.leave()
+        self._connected()
+        assert self._node is not None
+        return self._node
 
     def call(self, *words: bytes) -> Output:
         """As `Caller`'s."""
@@ -106,6 +120,7 @@ class Wanderer:
                 self._connection = RawClient(node.server)
             except OSError as error:
                 raise NotDone(str(error)) from None
+            self._node = node
             self._connection.socket.settimeout(REPLY_SECONDS)
         return self._connection
 

@@ -84,9 +84,10 @@ def _run(load: Load, task: Task, caller: Caller) -> None:
 
 
 @contextlib.contextmanager
-def _running(
+def clients_of(
     load: Load, tasks: Sequence[Task], nodes: Sequence[Node], seed: int, new_caller: NewCaller = Wanderer
 ) -> Iterator[None]:
+    """Each task has a client of its own, at any of these nodes, until the block ends; raises what one failed with."""
     callers = [new_caller(nodes, random.Random(seed * 1000 + number)) for number in range(len(tasks))]
     threads = [
         threading.Thread(target=_run, args=(load, task, caller), daemon=True)
@@ -193,49 +194,7 @@ def registers_and_locks(
         else _register_client(history, f"{prefix}-client{number}", seed * 100 + number, registers)
         for number in range(clients)
     ]
-    with _running(history, tasks, nodes or list(cluster.nodes.values()), seed):
-        yield history
-
-
-def _cached_client(history: History, name: str, seed: int, keys: Sequence[bytes], *, durable: bool) -> Task:
-    chance = random.Random(seed)
-    numbers = itertools.count(1)
-    options = (b"SYNC",) if durable else ()
-
-    def serve(caller: Caller) -> None:
-        key, die = chance.choice(keys), chance.random()
-        value = b"%d" % (seed * 10**9 + next(numbers) * 1000)
-        if die < 0.6:
-            history.record(name, caller, (b"GET", key), (b"CACHE.GET", key))
-        elif die < 0.7:
-            history.record(name, caller, (b"GET", key))
-        elif die < 0.85:
-            history.record(name, caller, (b"SET", key, value), (b"CACHE.SET", key, value, *options))
-        elif die < 0.93:
-            history.record(name, caller, (b"SET", key, value))
-        elif die < 0.97:
-            history.record(name, caller, (b"DEL", key), (b"CACHE.DEL", key))
-        else:
-            caller.call(b"CACHE.EVICT", key)
-
-    return serve
-
-
-@contextlib.contextmanager
-def cached_registers(
-    cluster: Cluster, *, seed: int, prefix: str, durable: bool, clients: int = CLIENTS, rest_s: float = 0.0
-) -> Iterator[History]:
-    """Clients of all nodes use a few registers, through the nodes' caches and past them, until the block ends.
-
-    ``durable``: what they write through a cache does not go with its node.
-    """
-    history = History(rest_s)
-    registers = [f"{prefix}:cached:{number}".encode() for number in range(3)]
-    tasks = [
-        _cached_client(history, f"{prefix}-client{number}", seed * 100 + number, registers, durable=durable)
-        for number in range(clients)
-    ]
-    with _running(history, tasks, list(cluster.nodes.values()), seed):
+    with clients_of(history, tasks, nodes or list(cluster.nodes.values()), seed):
         yield history
 
 
@@ -319,7 +278,7 @@ def counting(
     """Clients that set keys of their own, count and push, on random nodes, until the block ends."""
     load = Counting(rest_s=rest_s, told=[_Told(f"{prefix}:{number}") for number in range(clients)])
     tasks = [_counting_client(told) for told in load.told]
-    with _running(load, tasks, nodes or list(cluster.nodes.values()), seed, new_caller):
+    with clients_of(load, tasks, nodes or list(cluster.nodes.values()), seed, new_caller):
         yield load
 
 
@@ -450,5 +409,5 @@ def growing(
     """
     load = Growing(rest_s=rest_s)
     tasks = [_Grower(load, f"{prefix}:{number}", random.Random(seed * 100 + number)) for number in range(clients)]
-    with _running(load, tasks, nodes, seed, new_caller):
+    with clients_of(load, tasks, nodes, seed, new_caller):
         yield load

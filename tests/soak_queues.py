@@ -18,22 +18,14 @@ from pathlib import Path
 
 import click
 
-from tests.clusters import UNHURRIED, Cluster, new_cluster, sepakat
+from tests.clusters import UNHURRIED, Cluster, new_cluster
 from tests.queue_traffic import Traffic, three_queues, traffic
 from tests.rings import REPLICAS, ring_of, wait_for_ring
-from tests.troubles import TROUBLES
+from tests.troubles import TROUBLES, guest, mend
 
 SHARDS = 16
 TROUBLES_PER_ROUND = 5
 MOVE_CHANCE = 0.3  # of a round in which a node joins and is removed
-
-
-def mend(cluster: Cluster) -> None:
-    """All nodes run and all links hold."""
-    cluster.network.heal()
-    for node in cluster.nodes.values():
-        node.resume()
-    cluster.start()
 
 
 class Soak:
@@ -90,20 +82,13 @@ class Soak:
         mend(self._cluster)
         self._joined += 1
         name = f"n{self._joined}"
-        new = self._cluster.newcomer(name, self._members[0], "--node-id", name)
-        new.start()
-        new.wait_until_ready()
-        running.joined_by(new)
-        wait_for_ring(self._cluster)
-        self._tell(running, f"{new} joined")
-        running.goes_on()
-        running.left_by(new)
-        done = sepakat("remove", new.name, "--port", str(self._members[1].port))
-        assert done.returncode == 0, done.stderr
-        wait_for_ring(self._cluster, self._members)
+        with guest(self._cluster, self._members, name) as new:
+            running.joined_by(new)
+            wait_for_ring(self._cluster)
+            self._tell(running, f"{new} joined")
+            running.goes_on()
+            running.left_by(new)
         self._tell(running, f"{new} was removed")
-        new.stop()
-        del self._cluster.nodes[new.name]
         self.done["joined and removed"] += 1
 
 

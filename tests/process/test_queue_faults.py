@@ -16,11 +16,11 @@ from tests.troubles import (
     deafen,
     hand_over,
     isolate,
-    kill_a_leader,
+    kill,
     kill_all,
     mute,
     slow_links,
-    stop_a_leader,
+    stop,
 )
 
 SHARDS = 16
@@ -66,9 +66,7 @@ def test_in_peace_nothing_comes_twice(cluster: Cluster) -> None:
         running.check(calm=True)
 
 
-@pytest.mark.parametrize(
-    "trouble", [kill_a_leader, kill_all, stop_a_leader, isolate, deafen, mute, slow_links, hand_over]
-)
+@pytest.mark.parametrize("trouble", [kill, kill_all, stop, isolate, deafen, mute, slow_links, hand_over])
 def test_nothing_is_lost_or_out_of_order(cluster: Cluster, trouble: Trouble) -> None:
     chance = random.Random(trouble.__name__)
     with traffic(cluster, queues(cluster), seed=2) as running:
