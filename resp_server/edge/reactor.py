@@ -31,6 +31,7 @@ import trio
 from cluster.doubt import Doubt
 from cluster.raft.messages import Alive, Heartbeat, Presence
 from resp_server.dispatch import Dispatcher
+from resp_server.edge.alarm import new_alarm
 from resp_server.edge.clock import Clock
 from resp_server.edge.connection import RECEIVE_BYTES, Connection, endpoints, keep_alive
 from resp_server.edge.disk import Disk
@@ -95,6 +96,7 @@ class Reactor:
         self._limits = limits
         self._clients_max = clients_max
         self._poller = new_poller()
+        self._alarm = new_alarm(self._poller.fileno())
         self.links = Links(self._poller, self._node)
         self.on_peer: Callable[[str, str], None] = lambda peer, address: None
         self.after_turn: Callable[[], None] = lambda: None
@@ -156,8 +158,7 @@ class Reactor:
 
     async def _wait(self) -> list[tuple[int, int]]:
         """Waits through Trio until a socket is ready, an alarm is due or a timer has run out."""
-        with trio.move_on_after(self._patience_s()):
-            await trio.lowlevel.wait_readable(self._poller.fileno())
+        await self._alarm.wait(self._patience_s())
         return self._poller.poll(0)
 
     def _patience_s(self) -> float:
@@ -195,6 +196,7 @@ class Reactor:
             self._drop(connection)
         self._finish()
         self.links.close()
+        self._alarm.close()
         self._poller.close()
 
     # A turn
