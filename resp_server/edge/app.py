@@ -118,6 +118,7 @@ class App:
         self._server.on_refusal = self._dispatcher.hurry
         self._final_checkpoint = True
         self._stop = trio.Event()
+        self._limit_changed = trio.Event()
         self._leads_no_more = trio.Event()
         self.settings_changed("")
 
@@ -190,7 +191,9 @@ class App:
             limit_bytes = self._server.settings.maxmemory
             if self._server.fullness.weigh(measure().used_bytes if limit_bytes else 0, limit_bytes):
                 self._dispatcher.hurry()
-            await trio.sleep(WEIGH_S)
+            self._limit_changed = trio.Event()
+            with trio.move_on_after(WEIGH_S if limit_bytes else SWEEP_S):
+                await self._limit_changed.wait()
 
     async def _sweep(self) -> None:
         while True:
@@ -225,6 +228,8 @@ class App:
         self._server.node.propagate(wanted=settings.cache_propagation)
         self._server.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len)
         self._dispatcher.hurry()
+        if name == "maxmemory":
+            self._limit_changed.set()
         logs.set_level(settings.loglevel)
 
 
