@@ -93,6 +93,29 @@ def lines_of_a_former_leader(script: Script) -> None:
     _goes_on_reading(script, a, "r", LEASE_MS)
 
 
+def handed_over(script: Script) -> None:
+    """Another leads, and takes a write of what a node held under the one before."""
+    a, b, c = script.a, script.b, script.c
+    script.call(a, "SET", "r", "old")
+    _holds(script, c, "r")
+    script.hand_over(b)
+    script.until(lambda: script.raft(c).leader == b.name)
+    script.call(b, "SET", "r", "new")
+    _goes_on_reading(script, c, "r", LEASE_MS)
+
+
+def outlived(script: Script) -> None:
+    """A key ends while two nodes hold its line."""
+    a, b, c = script.a, script.b, script.c
+    script.call(a, "SET", "f", "v", "PX", "800")
+    _holds(script, b, "f")
+    _holds(script, c, "f")
+    while script.call(a, "GET", "f").output is not None:
+        script.run(10)
+    for process in (b, c):
+        _goes_on_reading(script, process, "f", 100)
+
+
 def joined_unheard(script: Script) -> None:
     """A cache has joined, and was closed by the next leader, before it heard of either."""
     a, b, c = script.a, script.b, script.c
@@ -188,6 +211,8 @@ OF_CACHES: tuple[Play, ...] = (
     closed_and_back,
     written_at_another,
     lines_of_a_former_leader,
+    handed_over,
+    outlived,
     joined_unheard,
     lagging_holder,
     loader_leaves,

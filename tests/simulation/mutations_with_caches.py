@@ -6,14 +6,13 @@ from typing import Any
 from unittest.mock import patch
 
 from cluster.cache.controller import Controller, Office
-from cluster.cache.lines import Line
 from cluster.coherence import Coherence
 from cluster.machine import loading
 from cluster.machine.machine import Machine
 from cluster.machine.reply import Reply
 from tests.simulation import cache_scripts as scripts
 from tests.simulation import mutations_of_caches as of_caches
-from tests.simulation.mutation import CUTS, SLOW, Mutation, Patch
+from tests.simulation.mutation import SLOW, Mutation, Patch
 
 
 def lines_outlive_terms() -> Patch:
@@ -37,16 +36,7 @@ def lines_outlive_terms() -> Patch:
 
 def lines_outlive_keys() -> Patch:
     """A line is good although its key's life in it is over."""
-
-    def is_good(cache: Controller, line: Line) -> bool:
-        office = line.office
-        if office.turn != cache.turn:
-            office.turn = cache.turn
-            if office.leads:
-                office.until_ms = cache._sure_until(office.number, office.term)
-        return cache.now_ms < office.until_ms
-
-    return patch.object(Controller, "_is_good", is_good)
+    return patch.object(Controller, "_lasts", lambda cache, line: True)
 
 
 def a_leader_trusts_its_own_lines() -> Patch:
@@ -108,8 +98,8 @@ WITH_CACHES: tuple[Mutation, ...] = (
     Mutation(of_caches.the_closed_are_renewed, ONE_ORDER, script=scripts.closed_and_back, seed=2),
     Mutation(of_caches.closed_in_its_lease, ONE_ORDER, script=scripts.holder_cut_off),
     Mutation(a_leader_trusts_its_own_lines, ONE_ORDER, script=scripts.lines_of_a_former_leader),
-    Mutation(lines_outlive_terms, ONE_ORDER, CUTS, caches=True, steps=6000, seed=5),
-    Mutation(lines_outlive_keys, ONE_ORDER, caches=True, steps=6000, seed=3),
+    Mutation(lines_outlive_terms, (*ONE_ORDER, "progress"), script=scripts.handed_over),
+    Mutation(lines_outlive_keys, ONE_ORDER, script=scripts.outlived),
     Mutation(everybody_loads, ("one loads",), script=scripts.two_miss),
     Mutation(tokens_outlive_writes, ONE_ORDER, script=scripts.written_while_loaded),
     Mutation(nobody_loads_for_the_dead, ("somebody loads",), script=scripts.loader_leaves),

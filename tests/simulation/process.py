@@ -191,6 +191,7 @@ class Process:
             if found.last_index:
                 world.note(self.name, "recovers", (shard.number, found))
         self.node = node
+        node.cache.clock_ms = lambda: self.clock.monotonic_ms(world.now_us)
         self._lapses = Lapses(self)  # type: ignore[arg-type]
         self.partitions = Partitions(self)  # type: ignore[arg-type]
         self.started_us = world.now_us
