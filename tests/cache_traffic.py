@@ -83,8 +83,8 @@ class CacheHistory(History):
 
     def ask(self, name: str, caller: Wanderer, words: Call, recorded: Sequence[Call], read: Read = _as_it_is) -> Any:
         """Makes the call, and keeps what is known of it as these operations, of which ``read`` gives the outputs."""
-        self.commands[words[0].decode()] += 1
         client = f"{name} {words[0].decode()} at {caller.place()}"
+        self.commands[words[0].decode()] += 1
         invoked = time.monotonic_ns()
         try:
             reply: Any = caller.call(*words)
