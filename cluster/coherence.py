@@ -6,14 +6,17 @@ What the two say to each other on the same node never leaves it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cluster.batch import node_of
 from cluster.cache.controller import Controller, Leader, Office
 from cluster.cache.directory import Directory
 from cluster.cache.lines import Lines
+from cluster.cache.naming import named_in
 from cluster.clients import no_leader
 from cluster.machine.machine import Machine
+from cluster.raft.membership import config_in
 from cluster.raft.messages import (
     Census,
     Grant,
@@ -32,6 +35,7 @@ from cluster.raft.messages import (
     Yield,
 )
 from cluster.ring.slots import SYSTEM
+from cluster.storage.contract import Entry
 
 if TYPE_CHECKING:
     from cluster.node import Node
@@ -85,8 +89,76 @@ class _Led:
 
     def hears(self, author: bytes) -> bool:
         """Whether the node of that cache was heard of late."""
-        heard_ms = self._node.contacts.heard_ms(node_of(author))
-        return heard_ms is not None and heard_ms > self._node.monotonic_ms - self._node.timing.election_ms
+        return self._node.contacts.hears(node_of(author), self._node.monotonic_ms - self._node.timing.election_ms)
+
+    def replicates_to(self, author: bytes) -> bool:
+        """Whether the node of that cache takes this shard's log as it grows, or is this one."""
+        return author == self.author or self._leading.replicates_to(node_of(author))
+
+    def demand(self, author: bytes, index: int) -> None:
+        """The entry is not to be committed before the node of that cache has it in its log."""
+        self._leading.demands.add(node_of(author), index)
+
+    def tell(self, author: bytes) -> None:
+        """The node of that cache is to hear soon what is carried out."""
+        self._leading.tell(node_of(author))
+
+    def has(self, author: bytes, index: int) -> bool:
+        """Whether the node of that cache has it."""
+        return self._leading.match(node_of(author)) >= index
+
+    def excuse(self, author: bytes) -> None:
+        """Nothing that was demanded of that node so far is waited for."""
+        self._leading.excuse(node_of(author))
+
+
+def _named(entry: Entry, author: bytes) -> dict[bytes, None] | None:
+    """What an entry names, see `named_in`: nothing if it is what a leader begins with, or a change of members."""
+    if not entry.payload or config_in(entry.payload) is not None:
+        return {}
+    return named_in(entry.payload, author)
+
+
+class _Followed:
+    """This node's replica of a shard, as its cache sees it."""
+
+    def __init__(self, shard: Shard, author: bytes) -> None:
+        self._shard = shard
+        self._author = author
+
+    @property
+    def last_index(self) -> int:
+        """The last entry of its log."""
+        return self._shard.raft.log.last_index
+
+    @property
+    def saved_index(self) -> int:
+        """The last that the disk has: those behind it `Coherence.logged` is told of, once or more."""
+        return self._shard.raft.log.saved_index
+
+    @property
+    def applied(self) -> int:
+        """The last entry that is carried out."""
+        return self._shard.raft.applied
+
+    def last_naming(self, key: bytes, after: int) -> int:
+        """The last entry behind ``after`` that names the key, or may have; 0 if there is none."""
+        log = self._shard.raft.log
+        for index in range(log.last_index, max(after, log.base_index), -1):
+            named = _named(log.entry(index), self._author)
+            if named is None or key in named:
+                return index
+        return log.base_index if log.base_index > after else 0
+
+    def is_lasting(self, key: bytes) -> bool:
+        """Whether memory has a string without a deadline there, or nothing."""
+        keyspace = self._shard.machine.keyspace
+        return key not in keyspace.deadlines and isinstance(keyspace.values.get(key, b""), bytes)
+
+    def value(self, key: bytes) -> bytes | None:
+        """What memory has there, if that is so."""
+        value = self._shard.machine.keyspace.values.get(key)
+        return value if isinstance(value, bytes) else None
 
 
 class Coherence:
@@ -106,6 +178,8 @@ class Coherence:
         self._recalls_sent = 0  # by directories that are no more
         self.sent: dict[type[Message], int] = dict.fromkeys(KINDS, 0)
         self.received: dict[type[Message], int] = dict.fromkeys(KINDS, 0)
+        self._followed = {shard: _Followed(shard, node.author) for shard in node.shards}
+        self._heard: dict[Directory, None] = {}  # those that were told something, and did nothing about it
         self._own: deque[tuple[Shard, Message]] = deque()  # between the two sides of this node
         self.cache = Controller(
             node.author,
@@ -113,8 +187,10 @@ class Coherence:
             leader_of=self._leader_of,
             is_lost=self._is_lost,
             sure_until=self._sure_until,
+            replica_of=self._replica_of,
             writeback_ms=writeback_ms,
             no_leader=no_leader,
+            propagates=fans_out,
         )
 
     # What the cache wants to know
@@ -131,6 +207,26 @@ class Coherence:
     def _sure_until(self, number: int, term: int) -> float:
         raft = self._node.shards[number].raft
         return raft.leading.sure_until_ms if raft.leading is not None and raft.term == term else 0.0
+
+    def _replica_of(self, number: int) -> _Followed | None:
+        shard = self._node.shards[number]
+        return self._followed[shard] if shard.here else None
+
+    # What comes into the logs
+
+    def logged(self, shard: Shard, entries: Iterable[Entry]) -> None:
+        """Entries came into this node's log of a shard, before it says so to anybody."""
+        cache, number = self.cache, shard.number
+        office = cache.offices.get(number)
+        if office is None or office.replica is None or not len(cache.lines):
+            return
+        for entry in entries:
+            named = _named(entry, cache.author)
+            if named is None:
+                cache.overwrite_all(number, entry.index)
+            else:
+                for word in named:
+                    cache.overwrite(number, word, entry.index)
 
     # Who leads what
 
@@ -155,7 +251,7 @@ class Coherence:
 
     def propagate(self, *, wanted: bool) -> None:
         """Whether directories send what was written to those who read it often, from now on."""
-        self._fans_out = wanted
+        self._fans_out = self.cache.propagates = wanted
         for directory in self._directories.values():
             directory.fans_out = wanted
 
@@ -184,6 +280,7 @@ class Coherence:
             directory = self._open(shard)
         if directory is not None:
             directory.receive(message)
+            self._heard[directory] = None
 
     def _on_renew(self, peer: str, message: Renew) -> None:
         offices = []
@@ -208,6 +305,7 @@ class Coherence:
         """Does what has become possible in this turn, and sends what there is to say."""
         cache, node = self.cache, self._node
         cache.now_ms, cache.turn = node.monotonic_ms, node.turn
+        self._heard.clear()
         for shard, directory in self._directories.items():
             if shard.turn == node.turn:
                 directory.go_on()
@@ -221,11 +319,15 @@ class Coherence:
             self._collect()
             if not self._own:
                 break
-            shard, message = self._own.popleft()
-            if type(message) in TO_LEADERS:
-                self._to_leader(shard, message)
-            else:
-                cache.receive(shard.number, message)
+            while self._own:
+                shard, message = self._own.popleft()
+                if type(message) in TO_LEADERS:
+                    self._to_leader(shard, message)
+                else:
+                    cache.receive(shard.number, message)
+            for directory in self._heard:
+                directory.go_on()
+            self._heard.clear()
         for shard, directory in self._directories.items():
             if directory.holding:
                 shard.go_on()

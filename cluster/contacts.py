@@ -22,6 +22,9 @@ IN_TOUCH_INTERVALS = 3
 """What a peer heard last was sent at most so many intervals ago, else it does not hear this node: it takes two."""
 
 
+FOREVER_MS = float("inf")
+
+
 class Contacts:
     """What was heard of whom, in milliseconds of the node's own clock.
 
@@ -48,6 +51,10 @@ class Contacts:
     def heard_ms(self, peer: str) -> float | None:
         """When a message of the peer last came; None: never."""
         return self._heard_ms.get(peer)
+
+    def hears(self, peer: str, since_ms: float) -> bool:
+        """Whether a message of the peer came after that."""
+        return self._heard_ms.get(peer, -FOREVER_MS) > since_ms
 
     def present(self, peer: str, message: Presence, came_ms: float) -> None:
         """The peer is there."""

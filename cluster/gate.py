@@ -65,13 +65,13 @@ class Gate:
         directory.holding = True
         return False
 
-    def take_entry(self) -> Kept | None:
-        """What was kept back and may go into the log now."""
+    def take_entry(self, index: int) -> Kept | None:
+        """What was kept back and may be entry ``index`` now."""
         directory, kept = self.directory, self.entry
         if kept is None or directory is None or directory.blocked:
             return None
         self.entry = None
-        return kept
+        return kept if self.admits(kept, index) else None
 
     def holds_reads_of(self, peer: str) -> bool:
         """Whether reads are kept back that the peer sent."""

@@ -7,6 +7,8 @@ that what is due has happened before anybody looks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from cluster import batch as batches
@@ -49,6 +51,8 @@ class Leadership:
         self._settled: Leading | None = None  # the one that was settled last
         self._rung_index = 0  # the last entry that was made because something was due
         self._asked: list[tuple[str, int]] = []  # reads of others that wait for what is due to happen
+        self._former = ""  # who granted caches their lines before
+        self._leases_end_ms = 0.0
         self._caching = False  # caches may hold lines, for all that is known before this node has carried out all
         self.gate = Gate()
 
@@ -69,10 +73,40 @@ class Leadership:
         self._rung_index = 0
         self.gate = Gate()
         if leading is not None:
-            log, first = self._raft.log, self._raft.applied + 1
-            joins = (caches.JOIN in log.entry(index).payload for index in range(first, log.last_index + 1))
-            self._caching = bool(machine.caches.known) or any(joins)
+            unknown = [entry.payload for entry in self._raft.log.slice_from(self._raft.applied + 1)]
+            self._caching = bool(machine.caches.known) or any(caches.JOIN in payload for payload in unknown)
+            if self._caching:
+                self._heed_leases(leading, machine, unknown)
         return leading is not None
+
+    def _heed_leases(self, leading: Leading, machine: Machine, unknown: list[bytes]) -> None:
+        """Caches on nodes with a replica may have lines that entries of former terms name.
+
+        Who has an entry of this term has those, too, and reads no such line; who does
+        not answer is waited for until no lease can stand. What leases there are is in
+        the state, or in what is not carried out yet (``unknown``).
+        """
+        raft = self._raft
+        self._former = batches.node_of(machine.caches.home) if machine.caches.home else ""
+        lease_ms = machine.caches.lease_ms
+        for payload in unknown:
+            for _, _, body in batches.parts_in(payload)[1] if caches.HOME in payload else ():
+                for call in batches.writes_in(body)[0]:
+                    if call[0] == caches.HOME:
+                        self._former, lease_ms = "", max(lease_ms, int(call[2]))
+        self._leases_end_ms = raft.now_ms + lease_ms
+        for peer in dict.fromkeys((*leading.progress, *raft.membership.before.others(raft.name))):
+            leading.demands.add(peer, leading.first_index)
+
+    def wait_out_leases(self, hears: Callable[[str], bool]) -> None:
+        """Former leases end with time; that of the leader before with the last word of it: it was good while it led."""
+        leading = self._raft.leading
+        if leading is None or not leading.demands or leading.settled:
+            return
+        over = self._raft.now_ms >= self._leases_end_ms
+        for peer in leading.demands.members():
+            if over or (peer == self._former and not hears(peer)):
+                leading.excuse(peer)
 
     def settles(self) -> bool:
         """Whether the first entry of this term of office was just carried out: then all the others hear of it at once.
@@ -233,7 +267,7 @@ class Leadership:
         if directory.calls:
             self._log_calls(now_ms, directory.calls)
             directory.calls = []
-        kept = self.gate.take_entry()
+        kept = self.gate.take_entry(self._raft.log.last_index + 1)
         if kept is not None:
             self._log(now_ms, kept, due=due)
             self.gate.let_go(self._raft.log.last_index)

@@ -649,7 +649,9 @@ class Node:
         hard_states: list[tuple[int, HardState]] = []
         for shard in self._touched:
             found, hard_state = shard.ready()
-            entries += found
+            if found:
+                self._coherence.logged(shard, found)
+                entries += found
             if hard_state is not None:
                 hard_states.append((shard.number, hard_state))
         return Work(entries, hard_states) if entries or hard_states else None
@@ -811,7 +813,10 @@ class Node:
         """A piece of a shard's `snapshots` is on the disk, or cannot be had there; after the last the state is it."""
         shard = self._by_number[number]
         self.stir(shard)
+        former = shard.machine
         shard.chunk_stored(chunk, stored=stored)
+        if shard.machine is not former:
+            self.cache.replace(number)
 
     def give_up(self, number: int) -> None:
         """A shard is elsewhere: the driver empties what is here of it."""

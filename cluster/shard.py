@@ -358,6 +358,7 @@ class Shard:
             if self._leadership.begin(self.machine) or now_ms >= self._next_retry_ms:
                 self._next_retry_ms = now_ms + self.timing.election_ms / 2
                 self._retry()
+            self._leadership.wait_out_leases(self._hears)
             return
         if raft.leading is not None:
             for peer in self._contacts.sending:
@@ -367,11 +368,16 @@ class Shard:
             if self._leadership.begin(self.machine):
                 self._next_retry_ms = now_ms
             self._leadership.pass_on_reads(self.now_ms)
+            self._leadership.wait_out_leases(self._hears)
         if now_ms >= self._next_retry_ms:
             self._next_retry_ms = now_ms + self.timing.election_ms / 2
             self._retry()
         if self.clients.waiting:
             self._give_up()
+
+    def _hears(self, peer: str) -> bool:
+        """Whether the node was heard of late."""
+        return self._contacts.hears(peer, self.monotonic_ms - self.timing.election_ms)
 
     def next_tick_ms(self) -> float:
         """The monotonic time at which `tick` has something to do, infinite when only a message can bring it."""

@@ -233,7 +233,7 @@ class Settings:
         YES_OR_NO,
         "yes",
         FEATURES,
-        "Whether this node, as a shard's leader, sends what was written to the caches that read it often.",
+        "Whether lines that several nodes read stay with them when they are written, with the new value.",
         live=True,
     )
     cache_lease_ms: int = setting(

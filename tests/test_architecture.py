@@ -58,7 +58,7 @@ ARROWS = {
                           "cluster.raft.messages"},
     "cluster.courier": {"cluster.node", "cluster.shard", "cluster.machine", "cluster.ring"},
     "cluster.coherence": {"cluster.node", "cluster.shard", "cluster.cache", "cluster.clients", "cluster.batch",
-                          "cluster.machine", "cluster.raft", "cluster.ring"},
+                          "cluster.machine", "cluster.raft", "cluster.ring", "cluster.storage.contract"},
     "cluster.silence": {"cluster.node", "cluster.shard", "cluster.batch"},
     "cluster.node": {"cluster"},
     "resp_server.protocol": {"resp_server.protocol", "cluster.machine.reply"},

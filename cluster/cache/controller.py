@@ -26,6 +26,7 @@ from typing import NamedTuple
 from cluster.batch import Client, node_of
 from cluster.cache.lines import FOREVER_MS, Line, Lines, Traffic
 from cluster.cache.mesi import Action, Event, State
+from cluster.cache.snooping import Overwritten, Replica
 from cluster.machine.caches import NO_DEADLINE
 from cluster.machine.reply import OK, CommandError, Reply
 from cluster.raft.messages import (
@@ -58,8 +59,14 @@ CELLS_MAX = 1000
 SENT_MAX = 64
 """Write-backs under way for one shard; what is changed beyond that stays in its line for now."""
 
+THROUGH_MAX = 16
+"""So many writes of such a line go to memory at once; for the next it is asked whether it can be owned."""
+
 MISS: Reply = object()  # type: ignore[assignment]
 """There is no line that could answer."""
+
+OVERWRITTEN_MS = -FOREVER_MS
+"""Up to when a line may be read that is overwritten."""
 
 
 class Leader(NamedTuple):
@@ -91,11 +98,12 @@ class Office:
     """One shard. ``base`` is the number it joined with, 0 before; ``last`` that of the last write-back.
 
     ``until_ms`` is when its lease runs out; ``turn`` the one in which a line was last used.
+    ``replica`` is this node's, if it has one.
     """
 
     __slots__ = (
-        "asked_ms", "base", "floor", "granted", "joining", "last", "leader", "leads", "number", "pushed", "sent",
-        "sent_ms", "term", "turn", "until_ms",
+        "asked_ms", "base", "floor", "granted", "joining", "last", "leader", "leads", "number", "overwritten", "pushed",
+        "replica", "sent", "sent_ms", "term", "through", "turn", "until_ms",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -111,6 +119,9 @@ class Office:
         self.turn = 0
         self.leads = False
         self.pushed = 0  # the last write-back that was sent in this term
+        self.replica: Replica | None = None
+        self.overwritten = Overwritten()
+        self.through: dict[bytes, int] = {}  # lines that are written to memory at once, with how often since asked
 
 
 class Miss:
@@ -133,9 +144,10 @@ class Controller:
 
     ``answers`` are for clients, ``plain`` writes that must take the way of every
     other command: (shard, client, arguments). Shards are asked for through
-    ``leader_of``, ``is_lost`` (whether nobody has led for long) and ``sure_until``
+    ``leader_of``, ``is_lost`` (whether nobody has led for long), ``sure_until``
     (until when this node is certain to lead a shard in that term, 0 when it does
-    not). ``now_ms`` is when the turn began on a monotonic clock, and ``clock_ms``,
+    not) and ``replica_of``. ``propagates`` says whether lines stay that others have
+    written. ``now_ms`` is when the turn began on a monotonic clock, and ``clock_ms``,
     if it is given, tells that clock's time within the turn.
     """
 
@@ -147,8 +159,10 @@ class Controller:
         leader_of: Callable[[int], Leader],
         is_lost: Callable[[int], bool],
         sure_until: Callable[[int, int], float],
+        replica_of: Callable[[int], Replica | None],
         writeback_ms: float,
         no_leader: Callable[[int], CommandError],
+        propagates: bool = True,
     ) -> None:
         self.author = author
         self.name = node_of(author)
@@ -165,6 +179,8 @@ class Controller:
         self._leader_of = leader_of
         self._is_lost = is_lost
         self._sure_until = sure_until
+        self._replica_of = replica_of
+        self.propagates = propagates
         self._no_leader = no_leader
         self._misses: dict[bytes, Miss] = {}
         self._dirty: OrderedDict[bytes, float] = OrderedDict()  # keys of lines in M, with since when
@@ -226,6 +242,10 @@ class Controller:
 
     def await_read(self, client: Client, number: int, key: bytes) -> None:
         """A client waits for what `read` did not have; ``number`` is the key's shard."""
+        line = self.lines.get(key)
+        if line is not None and self._is_good(line):
+            self.answers.append((client, line.value))
+            return
         miss = self._miss(number, key)
         miss.readers.append((client, self._number if miss.number else 0))
         self._pursue(key, miss)
@@ -254,12 +274,24 @@ class Controller:
 
     def await_write(self, write: Write, number: int, key: bytes) -> None:
         """A client waits to do what `write` did not; ``number`` is the key's shard."""
-        if self._retired or not self.lines.fits(key, write.value):
+        if self._retired or not self.lines.fits(key, write.value) or self._goes_through(number, key):
             self.write_through(write.client, number, write.args)
             return
         miss = self._miss(number, key)
         miss.writes.append(write)
         self._pursue(key, miss)
+
+    def _goes_through(self, number: int, key: bytes) -> bool:
+        """Whether others read the line so much that it is not worth while to own it, as its leader said of late."""
+        office = self.offices.get(number)
+        count = office.through.get(key) if office is not None and key not in self._misses else None
+        if office is None or count is None:
+            return False
+        if count == THROUGH_MAX:
+            del office.through[key]
+            return False
+        office.through[key] = count + 1
+        return True
 
     def _miss(self, number: int, key: bytes) -> Miss:
         miss = self._misses.get(key)
@@ -271,10 +303,12 @@ class Controller:
     def _make_way(self, key: bytes) -> None:
         """Gives up a line that is to be asked for: memory must have what it changed before it is granted again.
 
-        One that is read meanwhile may stay.
+        One that is read meanwhile may stay, and so may one that will be.
         """
         line = self.lines.get(key)
-        if line is not None and not (line.state is State.SHARED and self._is_good(line)):
+        if line is None or key in line.office.overwritten:
+            return
+        if not (line.state is State.SHARED and self._is_good(line)):
             self._leave(key)
 
     def _office(self, number: int) -> Office:
@@ -282,6 +316,7 @@ class Controller:
         if office is None:
             office = self.offices[number] = Office(number)
             self._follow(office)
+            self._look_at_replica(office)
         return office
 
     def write_through(self, client: Client, number: int, args: list[bytes]) -> None:
@@ -339,10 +374,15 @@ class Controller:
         office = line.office
         if Action.WRITE_BACK in self.lines.move(line, Event.LEAVE):
             self._send_back(office, [key])
-        self.lines.remove(key)
+        self._drop(key, line)
         if key not in self._misses:  # else what it asked for would be taken for what it gave up
             self._say(office, Release(office.term, self.author, office.granted, key, office.last))
         return True
+
+    def _drop(self, key: bytes, line: Line) -> None:
+        self.lines.remove(key)
+        line.office.overwritten.forget(key)
+        line.office.through.pop(key, None)
 
     def _make_room(self) -> None:
         for key in self.lines.overdue():
@@ -477,38 +517,49 @@ class Controller:
         key, miss = message.key, self._misses.get(message.key)
         office.granted = max(office.granted, message.serial)
         if message.number == 0:
-            if miss is None and message.serial > office.floor and office.base and self.lines.get(key) is None:
-                self.traffic.updates += 1
-                self._fill(office, message, self.now_ms)
-                self._make_room()
-            else:
-                self._decline(office, message)
-            return
-        if miss is None or miss.number != message.number or miss.office is not office:
+            self._on_update(office, message)
+        elif miss is None or miss.number != message.number or miss.office is not office:
             self._decline(office, message)
-            return
-        if message.serial < office.floor:
+        elif message.serial < office.floor:
             miss.number = 0
             self._pursue(key, miss)
-            return
-        del self._misses[key]
-        self._lease(office, miss.asked_ms, message.lease_ms)
-        if message.refused:
-            code, _, text = message.refused.partition(" ")
-            self._answer_readers(miss, CommandError(text, code))
-            self._go_plain(miss)
-        elif not message.state or not self.lines.fits(key, message.value):
-            self._leave(key)
-            if message.state:
-                self._say(office, Release(office.term, self.author, office.granted, key, office.last))
-            self._answer_readers(miss, message.value, before=message.number)
-            self._go_plain(miss)
-            if miss.readers:
-                self._again(key, miss)
         else:
-            self._fill(office, message, miss.asked_ms)
-            self._use(key, miss, message.number)
+            del self._misses[key]
+            self._lease(office, miss.asked_ms, message.lease_ms)
+            if message.refused:
+                code, _, text = message.refused.partition(" ")
+                self._answer_readers(miss, CommandError(text, code))
+                self._go_plain(miss)
+            elif message.state and self.lines.fits(key, message.value):
+                self._fill(office, message, miss.asked_ms)
+                self._use(key, miss, message.number)
+                self._make_room()
+            else:
+                self._do_without(office, message, miss)
+
+    def _on_update(self, office: Office, message: Grant) -> None:
+        """A line that was read often, and written by another, comes unasked."""
+        line, miss = self.lines.get(message.key), self._misses.get(message.key)
+        if miss is None and line is None and message.serial > office.floor and office.base:
+            self.traffic.updates += 1
+            self._fill(office, message, self.now_ms)
             self._make_room()
+        else:
+            self._decline(office, message)
+
+    def _do_without(self, office: Office, message: Grant, miss: Miss) -> None:
+        """A line that cannot be held, or not be owned: others read it so much that it is written to memory at once."""
+        key = message.key
+        if message.state or not message.through:
+            self._leave(key)
+        elif self.lines.get(key) is not None:
+            office.through[key] = 0
+        if message.state:
+            self._say(office, Release(office.term, self.author, office.granted, key, office.last))
+        self._answer_readers(miss, message.value, before=message.number)
+        self._go_plain(miss)
+        if miss.readers:
+            self._again(key, miss)
 
     def _decline(self, office: Office, message: Grant) -> None:
         """What nobody waits for any more, and is not held: the leader takes it to be."""
@@ -523,7 +574,12 @@ class Controller:
         if former is not None:
             line.state = former.state
         line.move(event)
+        office.through.pop(message.key, None)
         self.lines.add(message.key, line)
+        replica, shared = office.replica, line.state is State.SHARED
+        if replica is not None and not office.overwritten.granted(message.key, message.index, replica, shared=shared):
+            self.lines.move(line, Event.OVERWRITE)
+            line.end_ms = OVERWRITTEN_MS
 
     def _use(self, key: bytes, miss: Miss, number: int) -> None:
         """A line came: those who waited for it have their turn; what it says was so after that request was sent."""
@@ -545,6 +601,9 @@ class Controller:
     def _again(self, key: bytes, miss: Miss) -> None:
         """The miss is not over: the lease, or the key's life, was before the line could be used, maybe."""
         self._make_way(key)
+        line = self.lines.get(key)
+        if line is not None and self._is_good(line):
+            self._answer_readers(miss, line.value)
         miss.number = 0
         self._misses[key] = miss
         if miss.asked_ms < self.now_ms:
@@ -575,13 +634,16 @@ class Controller:
             if Action.WRITE_BACK in actions:
                 self._send_back(office, [key])
             if Action.DROP in actions:
-                self.lines.remove(key)
+                self._drop(key, line)
             else:
                 kept = True
         self._say(office, Yield(office.term, self.author, message.serial, key, kept, office.last, reads))
         if line is not None and not kept and message.serial < office.granted and key not in self._misses:
             # It was late, maybe: from before the line was granted, and nobody waits for the answer.
             self._say(office, Release(office.term, self.author, office.granted, key, office.last))
+        miss = self._misses.get(key)
+        if line is not None and not kept and miss is not None and not miss.number:
+            self._pursue(key, miss)  # it waited for what was to come by the log
 
     def _on_lost(self, office: Office, base: int) -> None:
         """It was closed: the leader gave away what this node held, unless it had not heard yet that it had joined."""
@@ -598,7 +660,9 @@ class Controller:
     def _lose(self, office: Office) -> None:
         self.traffic.leases_lost += 1
         for key in self.lines.of(office):
-            self.lines.remove(key)
+            line = self.lines.get(key)
+            assert line is not None
+            self._drop(key, line)
             self._dirty.pop(key, None)
         office.sent.clear()
         office.base = 0
@@ -611,6 +675,7 @@ class Controller:
         """Who leads may have changed; what has to be repeated, written back or given up is."""
         for office in list(self.offices.values()):
             self._follow(office)
+            self._look_at_replica(office)
         if self.now_ms < self._next_ms:
             return
         self._next_ms = FOREVER_MS
@@ -659,7 +724,7 @@ class Controller:
             assert line is not None
             if Action.WRITE_BACK in self.lines.move(line, Event.LEAVE):
                 self._send_back(office, [key])
-            self.lines.remove(key)
+            self._drop(key, line)
         office.term, office.leader = leader.term, leader.name
         office.until_ms = 0.0
         office.floor = office.granted = 0
@@ -669,6 +734,73 @@ class Controller:
             if miss.office is office:
                 miss.number = 0
                 self._pursue(key, miss)
+
+    # What comes into this node's logs
+
+    def overwrite(self, number: int, key: bytes, index: int) -> None:
+        """Entry ``index`` of a shard's log here names a key: a line of it that is shared is good no longer."""
+        line = self.lines.get(key)
+        if line is None or line.office.number != number or line.state not in (State.SHARED, State.INVALID):
+            return
+        overwritten = line.office.overwritten
+        if overwritten.counts(key, index):
+            self.lines.move(line, Event.OVERWRITE)
+            line.end_ms = OVERWRITTEN_MS
+            overwritten.add(key, index, line.reads)
+
+    def overwrite_all(self, number: int, index: int) -> None:
+        """Entry ``index`` may change anything."""
+        office = self.offices.get(number)
+        for key in self.lines.of(office) if office is not None else []:
+            self.overwrite(number, key, index)
+
+    def replace(self, number: int) -> None:
+        """A snapshot took the place of a shard's log here: what was shared, and is good by that log, is given up."""
+        office = self.offices.get(number)
+        for key in self.lines.of(office) if office is not None else []:
+            line = self.lines.get(key)
+            assert line is not None
+            if line.state in (State.SHARED, State.INVALID):
+                self._leave(key)
+
+    def _look_at_replica(self, office: Office) -> None:
+        """What was overwritten, and is carried out, can be read again; all is given up when the replica comes or goes.
+
+        Where there is none lines are good by what the leader says, where there is one by what is in its log.
+        """
+        replica = self._replica_of(office.number)
+        if (replica is None) != (office.replica is None):
+            for key in self.lines.of(office):
+                self._leave(key)
+            for miss in self._misses.values():
+                if miss.office is office:
+                    miss.number = 0
+            self._at(self.now_ms)
+        office.replica = replica
+        if replica is None or not office.overwritten.after:
+            return
+        for key in office.overwritten.carried_out(replica):
+            self._read_again(office, key, replica)
+        self._make_room()
+
+    def _read_again(self, office: Office, key: bytes, replica: Replica) -> None:
+        line, miss, value = self.lines.get(key), self._misses.get(key), replica.value(key)
+        assert line is not None
+        unread = miss is None and office.overwritten.is_unread(key)
+        stays = self.propagates and not unread and replica.is_lasting(key) and self.lines.fits(key, value)
+        if not stays:
+            self._leave(key)
+        else:
+            self.lines.move(line, Event.FILL_SHARED)
+            self.lines.replace(line, value)
+            line.dies_ms, line.end_ms = None, FOREVER_MS
+            self.traffic.updates += 1
+        if miss is not None and not miss.number:
+            self._misses.pop(key)
+            if self.lines.get(key) is None:
+                self._again(key, miss)
+            else:
+                self._use(key, miss, 0)
 
     def _resend(self, office: Office) -> None:
         office.pushed = 0
@@ -689,6 +821,8 @@ class Controller:
             return
         self._at(self.now_ms + REPEAT_MS)
         own = bool(miss.writes)
+        if key in office.overwritten and not own:
+            return  # it comes by the log
         if miss.number and self.now_ms < miss.asked_ms + REPEAT_MS and own <= miss.own:
             return
         if leader.name is None or not office.term:
@@ -698,7 +832,9 @@ class Controller:
             return
         self._number += 1
         miss.number, miss.own, miss.asked_ms = self._number, own, self.now_ms
-        want = Want(office.term, self.author, office.base, self._number, office.last, key, own)
+        line, snoops = self.lines.get(key), office.replica is not None
+        reads = line.reads if line is not None else 0
+        want = Want(office.term, self.author, office.base, self._number, office.last, key, own, snoops, reads)
         self._say(office, want)
 
     def _join(self, office: Office) -> None:
@@ -716,11 +852,11 @@ class Controller:
     # Leases
 
     def to_renew(self) -> dict[str, list[tuple[int, int, int]]]:
-        """By leader: the offices whose leases are to be renewed now. Where nothing is held none is needed."""
+        """By leader: the offices whose leases are to be renewed now: none where nothing is held, or under way."""
         if self.now_ms < self._next_renewal_ms:
             return {}
         self._next_renewal_ms = FOREVER_MS
-        if not len(self.lines):
+        if not (len(self.lines) or any(office.sent for office in self.offices.values())):
             return {}
         found: dict[str, list[tuple[int, int, int]]] = {}
         for office in self.offices.values():

@@ -7,7 +7,9 @@ state) has not, and nobody changes what a cache may read. So
   answered a `Recall`, and all that was in the log before it is carried out;
 * a command that names a key which caches hold is kept out of the log until they
   have answered (`touch`); so is a read while one of them owns the line (`look`).
-  While any is kept back nothing is granted, so it comes to its turn.
+  While any is kept back nothing is granted, so it comes to its turn;
+* caches that share the line on nodes which watch their log (`cluster.cache.snooping`)
+  are not asked, but it is not committed before they have it in theirs.
 
 An answer counts once the write-backs it speaks of are carried out. Who does not
 answer is waited for until its lease has run out; then its cache is *closed*,
@@ -32,7 +34,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from cluster.cache.lines import MUCH_READS
 from cluster.cache.mesi import HOME, Call, Holding, Step
+from cluster.cache.naming import KEY_BYTES_MAX, clears, words_of
 from cluster.machine import caches
 from cluster.machine.machine import Machine
 from cluster.machine.reply import wrong_type
@@ -54,14 +58,6 @@ from cluster.raft.messages import (
 
 REPEAT_MS = 50.0
 """How long an answer is waited for before the question is asked again."""
-
-KEY_BYTES_MAX = 64 * 1024
-"""Keys longer than this are not cached: what commands name is looked up by its hash."""
-
-FAN_READS = 2
-"""A line that was read so often between two writes is sent to its reader anew after the next."""
-
-CLEARING = frozenset({b"FLUSHALL", b"FLUSHDB"})
 
 NOBODY: tuple[bytes, ...] = ()
 FOREVER_MS = float("inf")
@@ -95,6 +91,21 @@ class Ground(Protocol):
     def hears(self, author: bytes) -> bool:
         """Whether the node of that cache was heard of late."""
 
+    def replicates_to(self, author: bytes) -> bool:
+        """Whether the node of that cache takes this shard's log as it grows, or is this one."""
+
+    def demand(self, author: bytes, index: int) -> None:
+        """The entry is not to be committed before the node of that cache has it in its log."""
+
+    def tell(self, author: bytes) -> None:
+        """The node of that cache is to hear soon what is carried out."""
+
+    def has(self, author: bytes, index: int) -> bool:
+        """Whether the node of that cache has it."""
+
+    def excuse(self, author: bytes) -> None:
+        """Nothing that was demanded of that node so far is waited for."""
+
 
 class _Recalled:
     """A line that is being recalled, but not from ``besides``: who has not answered, which write-backs to wait for."""
@@ -109,6 +120,16 @@ class _Recalled:
         self.asked_ms = now_ms
         self.behind: dict[bytes, int] = {}  # who answered, and up to which write-back
         self.kept: dict[bytes, bool] = {}
+
+
+class _Demanded:
+    """What a node must have in its log: the ``index`` that was waited for ``since_ms``, and the last."""
+
+    __slots__ = ("index", "last", "since_ms")
+
+    def __init__(self, index: int, now_ms: float) -> None:
+        self.index = self.last = index
+        self.since_ms = now_ms
 
 
 class Directory:
@@ -144,6 +165,10 @@ class Directory:
         self._joining: dict[bytes, int] = {}
         self._fans: dict[bytes, dict[bytes, None]] = {}
         self._fan_after: dict[bytes, int] = {}
+        self._snoops: dict[bytes, tuple[int, bool]] = {}  # by author: whether it does, by which of its wants
+        self._demanded: dict[bytes, _Demanded] = {}
+        self._over: dict[bytes, int] = {}  # by author: the base that no lease stands for any more, and never will
+        self._much_read: dict[bytes, None] = {}  # lines that were read by others between two writes
         began = ground.machine.caches
         self._began_ms = ground.now_ms
         self._former_lease_ms = max(began.lease_ms, lease_ms)
@@ -184,15 +209,8 @@ class Directory:
 
     def touch(self, args: Iterable[Any], index: int) -> None:
         """A command is to go into entry ``index``: what caches hold of its keys is recalled, see `blocked`."""
-        if isinstance(args, list) and args and isinstance(args[0], bytes) and args[0].upper() in CLEARING:
-            for key in list(self._lines):
-                self._touch(key, index)
-        for arg in args:
-            if isinstance(arg, bytes):
-                if len(arg) <= KEY_BYTES_MAX:
-                    self._touch(arg, index)
-            elif isinstance(arg, list):
-                self.touch(arg, index)
+        for key in list(self._lines) if clears(args) else words_of(args):
+            self._touch(key, index)
 
     def _touch(self, key: bytes, index: int) -> None:
         wants = self._wants.get(key)
@@ -202,24 +220,36 @@ class Directory:
         if key in self._fan_after:
             self._fan_after[key] = index
         if key in self._lines or key in self._recalls:
-            if key in self._recalls or self._decide(key, Call.PLAIN_WRITE).step is Step.RECALL_ALL:
+            distant: list[bytes] | None = None
+            if key not in self._recalls and self._decide(key, Call.PLAIN_WRITE).step is Step.OVERWRITE:
+                distant = self._overwrite(key, index)
+            if distant != []:
                 self._kept_back[key] = None
-                self._recall(key, share=False)
-            if self.fans_out:
-                self._fan_after[key] = index
+                self._recall(key, share=False, whom=distant)
+                if self.fans_out:
+                    self._fan_after[key] = index
+
+    def _overwrite(self, key: bytes, index: int) -> list[bytes]:
+        """A line that is shared is written by entry ``index``: nodes that watch their log must have it; the others."""
+        distant = []
+        for author in self._lines[key][1]:
+            if not (self._snoops.get(author, (0, False))[1] and self._ground.replicates_to(author)):
+                distant.append(author)
+            elif author != self._ground.author:
+                self._ground.demand(author, index)
+                demanded = self._demanded.setdefault(author, _Demanded(index, self._ground.now_ms))
+                demanded.last = index
+        return distant
 
     def look(self, args: Iterable[Any]) -> bool:
         """Whether these commands may be carried out as reads now; if not, what is in their way is recalled."""
         free = not self._census
-        for arg in args:
-            if isinstance(arg, list):
-                free &= self.look(arg)
-            elif isinstance(arg, bytes) and len(arg) <= KEY_BYTES_MAX:
-                if arg in self._recalls:
-                    free = False
-                elif arg in self._lines and self._decide(arg, Call.PLAIN_READ).step is Step.RECALL_SHARE:
-                    self._recall(arg, share=True)
-                    free = False
+        for word in words_of(args):
+            if word in self._recalls:
+                free = False
+            elif word in self._lines and self._decide(word, Call.PLAIN_READ).step is Step.RECALL_SHARE:
+                self._recall(word, share=True)
+                free = False
         return free
 
     def _decide(self, key: bytes, call: Call) -> Any:
@@ -236,7 +266,7 @@ class Directory:
     # What caches say
 
     def receive(self, message: Message) -> None:
-        """A cache's word, in this term."""
+        """A cache's word, in this term; `go_on` follows."""
         if message.term != self._ground.term:
             return
         match message:
@@ -255,12 +285,13 @@ class Directory:
                     self._census[message.author] = message.after
             case _:
                 return
-        self.go_on()
 
     def _cache(self, author: bytes) -> caches.Cache | None:
-        """The cache as the state knows it, if it is open."""
+        """The cache as the state knows it, if it is open, and stays so."""
         cache = self._ground.machine.caches.known.get(author)
-        return cache if cache is not None and cache.is_open and author not in self._closing else None
+        if cache is None or not cache.is_open or author in self._closing or self._over.get(author) == cache.base:
+            return None
+        return cache
 
     def _on_join(self, message: Join) -> None:
         known = self._ground.machine.caches.known.get(message.author)
@@ -298,6 +329,8 @@ class Directory:
         cache = self._cache(author)
         if cache is not None and cache.base == base:
             return False
+        if author in self._over:
+            self._close(author)  # what was to do that may have been taken out of the log again
         if author not in self._closing:
             self._send(author, Lost(self._ground.term, author, base))
         return True
@@ -305,6 +338,8 @@ class Directory:
     def _on_want(self, message: Want) -> None:
         if self._is_lost(message.author, message.base):
             return
+        if self._snoops.get(message.author, (0, False))[0] < message.number:
+            self._snoops[message.author] = message.number, message.snoops
         wants = self._wants.setdefault(message.key, {})
         known = wants.get(message.author)
         if known is None or known[0].number < message.number:
@@ -317,8 +352,10 @@ class Directory:
         del recalled.waiting[message.author]
         recalled.behind[message.author] = message.after
         recalled.kept[message.author] = message.kept
-        if self.fans_out and not recalled.share and message.reads >= FAN_READS:
+        if self.fans_out and not recalled.share and message.reads >= MUCH_READS:
             self._fans.setdefault(message.key, {})[message.author] = None
+            if recalled.besides:
+                self._much_read[message.key] = None
 
     def _on_write_back(self, message: WriteBack) -> None:
         author = message.author
@@ -346,10 +383,15 @@ class Directory:
         """Whether a cache's lease stands, from now on for `lease_ms`."""
         if self._is_lost(author, base):
             return False
-        if author in self._census or not self._ground.sure():
+        if author in self._census or not self._ground.sure() or self._is_late(author):
             return False
         self._lease(author)
         return True
+
+    def _is_late(self, author: bytes) -> bool:
+        """Whether commands have been waiting for that node for long: its lease must not go on for ever."""
+        demanded = self._demanded.get(author)
+        return demanded is not None and self._ground.now_ms >= demanded.since_ms + self.lease_ms
 
     def _lease(self, author: bytes) -> None:
         self._leased_ms[author] = self._ground.now_ms + self.lease_ms
@@ -362,6 +404,8 @@ class Directory:
     def go_on(self) -> None:
         """Does what has become possible: after something was carried out, an answer came, or time has passed."""
         self._look_at_caches()
+        if self._demanded:
+            self._look_at_demands()
         if self._census:
             self._count()
             if self._census:
@@ -392,6 +436,8 @@ class Directory:
             at_ms = self._census_asked_ms + REPEAT_MS
         for recalled in self._recalls.values():
             at_ms = min(at_ms, recalled.asked_ms + REPEAT_MS)
+        if self._demanded:
+            at_ms = min(at_ms, self._ground.now_ms + REPEAT_MS)
         return self._ground.now_ms + REPEAT_MS if self._wants and at_ms == FOREVER_MS else at_ms
 
     def _look_at_caches(self) -> None:
@@ -415,6 +461,21 @@ class Directory:
                 self._told[author] = cache.last
                 self._send(author, WrittenBack(term, author, cache.last))
 
+    def _look_at_demands(self) -> None:
+        """Whether nodes have in their logs what is to be committed; whose lease is over is waited for no longer."""
+        ground = self._ground
+        for author, demanded in list(self._demanded.items()):
+            if ground.has(author, demanded.last):
+                if ground.applied >= demanded.last:
+                    ground.tell(author)
+                    del self._demanded[author]
+            elif ground.has(author, demanded.index):
+                demanded.index, demanded.since_ms = demanded.last, ground.now_ms
+            elif ground.now_ms >= demanded.since_ms + REPEAT_MS and self._is_lease_over(author):
+                self._close(author)
+                del self._demanded[author]
+                ground.excuse(author)
+
     def _forget_runs(self, author: bytes) -> None:
         """A node's cache in another run: that of the run before is gone."""
         node = _node_of(author)
@@ -425,6 +486,9 @@ class Directory:
     def _forget(self, author: bytes) -> None:
         """A cache holds nothing any more."""
         self._census.pop(author, None)
+        self._over.pop(author, None)
+        if self._demanded.pop(author, None) is not None:
+            self._ground.excuse(author)
         self._next_number.pop(author, None)
         self._told.pop(author, None)
         for wants in self._wants.values():
@@ -440,7 +504,7 @@ class Directory:
     def _close(self, author: bytes) -> None:
         cache = self._ground.machine.caches.known.get(author)
         if cache is not None and cache.is_open and author not in self._closing:
-            self._closing[author] = cache.base
+            self._closing[author] = self._over[author] = cache.base
             self.calls.append([caches.CLOSE, author, b"%d" % cache.base])
 
     def _count(self) -> None:
@@ -483,15 +547,17 @@ class Directory:
             self._lines[key] = self._holdings.setdefault((owned, authors), (owned, authors))
         else:
             self._lines.pop(key, None)
+            if key not in self._wants:
+                self._much_read.pop(key, None)
 
-    def _recall(self, key: bytes, *, share: bool, besides: bytes = b"") -> None:
-        """Asks those who hold a line, but for ``besides``, to give it up, or to share it."""
+    def _recall(self, key: bytes, *, share: bool, besides: bytes = b"", whom: Iterable[bytes] | None = None) -> None:
+        """Asks those who hold a line (or ``whom`` of them), but for ``besides``, to give it up, or to share it."""
         recalled = self._recalls.get(key)
         if recalled is not None and (share or not recalled.share) and recalled.besides in (b"", besides):
             return  # it is on its way
         _, authors = self._lines.get(key, (False, NOBODY))
         self._serial += 1
-        waiting = [one for one in authors if one != besides]
+        waiting = [one for one in authors if one != besides] if whom is None else whom
         recalled = _Recalled(share, waiting, besides, self._serial, self._ground.now_ms)
         self._recalls[key] = recalled
         for author in recalled.waiting:
@@ -546,6 +612,12 @@ class Directory:
                 decision = self._decide(key, Call.OWN_OTHERS if others else Call.OWN)
             else:
                 decision = self._decide(key, Call.READ_OTHERS if others else Call.READ)
+            if decision.step is Step.RECALL_ALL and self._is_much_read(want) and self._is_string(key):
+                del wants[author]
+                self._let_read(author, want, through=True)
+                continue
+            if want.own and not others:
+                self._much_read.pop(key, None)
             if decision.step in (Step.RECALL_ALL, Step.RECALL_SHARE):
                 self._recall(key, share=decision.step is Step.RECALL_SHARE, besides=author)
                 self._look_at(key, self._recalls[key])
@@ -562,15 +634,24 @@ class Directory:
                 self._grant(author, want, owned=owned)
         del self._wants[key]
 
+    def _is_much_read(self, want: Want) -> bool:
+        """Whether what others share, and would have to give up, is read so often that it is better written through."""
+        return self.fans_out and (want.reads >= MUCH_READS or want.key in self._much_read)
+
+    def _is_string(self, key: bytes) -> bool:
+        """Whether a cache may hold what the key has, or that it has nothing."""
+        return isinstance(self._ground.machine.keyspace.values.get(key, b""), bytes)
+
     def _is_ending(self, key: bytes) -> bool:
         """Whether the key's life is over, and that has not happened yet."""
         deadline_ms = self._ground.machine.keyspace.deadlines.get(key)
         return deadline_ms is not None and deadline_ms <= self._ground.machine.now_ms
 
-    def _let_read(self, author: bytes, want: Want) -> None:
-        """Tells the value, and grants nothing."""
+    def _let_read(self, author: bytes, want: Want, *, through: bool = False) -> None:
+        """Tells the value, and grants nothing; ``through``: what is to be written goes to memory at once."""
         value = self._ground.machine.keyspace.values.get(want.key)
-        self._send_line(author, want.number, want.key, "", value if isinstance(value, bytes) else None)
+        known = value if isinstance(value, bytes) else None
+        self._send_line(author, want.number, want.key, "", known, through=through)
 
     def _grant(self, author: bytes, want: Want, *, owned: bool) -> None:
         key = want.key
@@ -586,7 +667,15 @@ class Directory:
         self._send_line(author, want.number, key, "E" if owned else "S", value)
 
     def _send_line(
-        self, author: bytes, number: int, key: bytes, state: str, value: bytes | None, refused: str = ""
+        self,
+        author: bytes,
+        number: int,
+        key: bytes,
+        state: str,
+        value: bytes | None,
+        *,
+        refused: str = "",
+        through: bool = False,
     ) -> None:
         machine = self._ground.machine
         deadline_ms = machine.keyspace.deadlines.get(key)
@@ -594,10 +683,11 @@ class Directory:
         self._serial += 1
         self._granted[author] = self._serial
         self._lease(author)
-        self._send(
-            author,
-            Grant(self._ground.term, author, number, self._serial, key, state, value, rest_ms, self.lease_ms, refused),
+        term, index = self._ground.term, self._ground.last_index
+        grant = Grant(
+            term, author, number, self._serial, key, state, value, rest_ms, self.lease_ms, index, refused, through
         )
+        self._send(author, grant)
 
     def _fan(self) -> None:
         """Sends a line that was written to those who read it often, so that they need not ask."""

@@ -26,6 +26,9 @@ LINE_BYTES = 280
 
 FOREVER_MS = float("inf")
 
+MUCH_READS = 2
+"""A line that was read so often between two writes is better updated than taken from those who share it."""
+
 LOOKED_AT_MAX = 100_000
 """How many lines `Lines.most_read` looks at: that takes some hundredths of a second."""
 
@@ -106,10 +109,14 @@ class Lines:
         return actions
 
     def change(self, key: bytes, line: Line, value: bytes) -> None:
-        """Gives a line another value."""
-        self.bytes += len(value) - len(line.value or b"")
-        line.value = value
+        """A client gives a line another value."""
+        self.replace(line, value)
         self.touch(key)
+
+    def replace(self, line: Line, value: bytes | None) -> None:
+        """A line has another value now; it was not used for that."""
+        self.bytes += len(value or b"") - len(line.value or b"")
+        line.value = value
 
     def overdue(self) -> Iterator[bytes]:
         """The lines to be removed now, one after the other, until the rest fits."""

@@ -37,6 +37,7 @@ class Event(Enum):
     CLEAN = "its change is on the way to memory"
     SHARE = "another node wants to read"
     INVALIDATE = "another node wants to write"
+    OVERWRITE = "a write of it is in the log"
     LEAVE = "it is evicted, or its lease is over"
 
 
@@ -51,6 +52,7 @@ class Action(Enum):
     WRITE_BACK = "send the change to memory"
     ANSWER = "tell that it is so"
     DROP = "forget it"
+    AWAIT = "wait until that is carried out here"
 
 
 Table = Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]
@@ -65,7 +67,6 @@ LINE: Table = {
     (E, Event.WRITE): (M, (Action.STORE,)),
     (M, Event.WRITE): (M, (Action.STORE,)),
     (I, Event.FILL_SHARED): (S, (Action.KEEP,)),
-    (S, Event.FILL_SHARED): (S, (Action.KEEP,)),
     (I, Event.FILL_EXCLUSIVE): (E, (Action.KEEP,)),
     (S, Event.FILL_EXCLUSIVE): (E, (Action.KEEP,)),
     (M, Event.CLEAN): (E, (Action.WRITE_BACK,)),
@@ -73,10 +74,13 @@ LINE: Table = {
     (S, Event.SHARE): (S, (Action.ANSWER,)),
     (E, Event.SHARE): (S, (Action.ANSWER,)),
     (M, Event.SHARE): (S, (Action.WRITE_BACK, Action.ANSWER)),
-    (I, Event.INVALIDATE): (I, (Action.ANSWER,)),
+    (I, Event.INVALIDATE): (I, (Action.DROP, Action.ANSWER)),
     (S, Event.INVALIDATE): (I, (Action.DROP, Action.ANSWER)),
     (E, Event.INVALIDATE): (I, (Action.DROP, Action.ANSWER)),
     (M, Event.INVALIDATE): (I, (Action.WRITE_BACK, Action.DROP, Action.ANSWER)),
+    (S, Event.OVERWRITE): (I, (Action.AWAIT,)),
+    (I, Event.OVERWRITE): (I, (Action.AWAIT,)),
+    (I, Event.LEAVE): (I, (Action.DROP,)),
     (S, Event.LEAVE): (I, (Action.DROP,)),
     (E, Event.LEAVE): (I, (Action.DROP,)),
     (M, Event.LEAVE): (I, (Action.WRITE_BACK, Action.DROP)),
@@ -109,6 +113,7 @@ class Step(Enum):
     GRANT_EXCLUSIVE = "grant it, alone"
     RECALL_SHARE = "have the owner write back and share"
     RECALL_ALL = "have all others give it up"
+    OVERWRITE = "let it into the log, which replicas watch, once others gave it up"
     GO_ON = "let the command go on"
 
 
@@ -129,7 +134,7 @@ HOME: Mapping[tuple[Holding, Call], Decision] = {
     (Holding.SHARED, Call.OWN): Decision(Holding.OWNED, Step.GRANT_EXCLUSIVE),
     (Holding.SHARED, Call.OWN_OTHERS): Decision(Holding.SHARED, Step.RECALL_ALL),
     (Holding.SHARED, Call.PLAIN_READ): Decision(Holding.SHARED, Step.GO_ON),
-    (Holding.SHARED, Call.PLAIN_WRITE): Decision(Holding.SHARED, Step.RECALL_ALL),
+    (Holding.SHARED, Call.PLAIN_WRITE): Decision(Holding.SHARED, Step.OVERWRITE),
     (Holding.OWNED, Call.READ): Decision(Holding.OWNED, Step.GRANT_EXCLUSIVE),
     (Holding.OWNED, Call.READ_OTHERS): Decision(Holding.OWNED, Step.RECALL_SHARE),
     (Holding.OWNED, Call.OWN): Decision(Holding.OWNED, Step.GRANT_EXCLUSIVE),

@@ -3,8 +3,9 @@
 Appends are pipelined (progress.py says how much may be on its way) and go out
 before the leader's own disk has the entries; the leader's own vote for an
 entry counts when it has. Only entries of its own term are committed by counting
-(section 5.4.2). Once in an election timeout a majority must have been heard,
-else the leader steps down (check-quorum).
+(section 5.4.2), and none that somebody must have who has it not (demands.py).
+Once in an election timeout a majority must have been heard, else the leader
+steps down (check-quorum).
 
 ``commit`` is told to others only as far as this member has carried it out, so
 that nobody else is ever ahead of what a read here shows.
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from cluster.raft.demands import Demands
 from cluster.raft.membership import Config, payload_of
 from cluster.raft.messages import (
     Alive,
@@ -60,6 +62,7 @@ class Leading:
         self.progress: dict[str, Progress] = {}
         self.transfers: dict[str, Transfer] = {}
         self.reads = Reads()
+        self.demands = Demands()
         self.confirmed: list[Asked] = []
         self.next_beat_ms = raft.now_ms
         self.successor: str | None = None
@@ -261,19 +264,29 @@ class Leading:
             self._raft.send(peer, Commit(self._raft.term, commit))
 
     def count(self) -> None:
-        """Commits what a majority has on its disks."""
+        """Commits what a majority has on its disks, and all of whom it is demanded."""
         raft = self._raft
-        progress, own = self.progress, raft.log.saved_index
-        if raft.alone:
-            if own >= self.first_index:
-                raft.commit_to(own)
-            return
-        index = reached(
-            raft.config.voters,
-            lambda voter: own if voter == raft.name else progress[voter].match if voter in progress else 0,
-        )
-        if index > raft.commit and raft.log.term(index) == raft.term:
+        index = raft.log.saved_index if raft.alone else reached(raft.config.voters, self.match)
+        if self.demands:
+            index = self.demands.allowed(index, self.match)
+        if index > raft.commit and index >= self.first_index:
             raft.commit_to(index)
+
+    def match(self, member: str) -> int:
+        """The last index known to be durable on a member."""
+        if member == self._raft.name:
+            return self._raft.log.saved_index
+        return self.progress[member].match if member in self.progress else 0
+
+    def replicates_to(self, member: str) -> bool:
+        """Whether the member takes the log as it grows, for all that is known, and is to go on."""
+        progress = self.progress.get(member)
+        return progress is not None and progress.state is State.REPLICATE and member not in self._leaving
+
+    def excuse(self, member: str) -> None:
+        """Nothing that was demanded of the member is waited for any more."""
+        self.demands.excuse(member)
+        self.count()
 
     # Snapshots
 

@@ -60,6 +60,10 @@ class Log:
         """An entry that is here."""
         return self._entries[index - self.base_index - 1]
 
+    def slice_from(self, first: int) -> list[Entry]:
+        """The entries from ``first`` on, which must be here."""
+        return self._entries[first - self.base_index - 1 :]
+
     def slice(self, first: int, bytes_max: int, last: int | None = None) -> list[Entry]:
         """Entries from ``first`` on (to ``last``), the first one and then as many as fit into ``bytes_max``."""
         start = first - self.base_index - 1

@@ -115,6 +115,11 @@ class Membership:
         """The index from which it is."""
         return self._history[-1][0]
 
+    @property
+    def before(self) -> Config:
+        """The one in force before it, as far as that is remembered: as long as it may not be committed."""
+        return self._history[max(0, len(self._history) - 2)][1]
+
     def at(self, index: int) -> Config:
         """The configuration that was in force at an entry."""
         return next(config for since, config in reversed(self._history) if since <= index)

@@ -263,7 +263,9 @@ class Joined(Message, tag=26):
 class Want(Message, tag=27):
     """A cache wants a line, ``own``: as the only one that holds it. ``number`` counts its requests.
 
-    ``base`` is the number it joined with; its write-backs up to ``after`` come first.
+    ``base`` is the number it joined with; its write-backs up to ``after`` come first. ``snoops`` says that its node
+    has a replica, and goes by its log as to what is written to lines that it shares; ``reads``, how often it has read
+    this one.
     """
 
     author: bytes
@@ -272,6 +274,8 @@ class Want(Message, tag=27):
     after: int
     key: bytes
     own: bool
+    snoops: bool
+    reads: int = 0
 
 
 class Grant(Message, tag=28):
@@ -279,7 +283,8 @@ class Grant(Message, tag=28):
 
     ``number`` is that of the request, 0 where nobody asked; ``serial`` counts what the leader says of lines;
     ``rest_ms`` is how long the key lives from now, -1 without an end. ``refused`` is an error's code and text.
-    Its lease is good for ``lease_ms`` from when the request was sent.
+    Its lease is good for ``lease_ms`` from when the request was sent. ``index`` is the last entry of the leader's log.
+    ``through``: so many read it that what is to be written should go to memory at once.
     """
 
     author: bytes
@@ -290,7 +295,9 @@ class Grant(Message, tag=28):
     value: bytes | None
     rest_ms: int
     lease_ms: int
+    index: int
     refused: str = ""
+    through: bool = False
 
 
 class Recall(Message, tag=29):

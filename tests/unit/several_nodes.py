@@ -32,12 +32,14 @@ Mail: TypeAlias = "list[tuple[str, int, Message]]"
 class Member:
     """One node and what is in front of it; ``closed`` are clients it closed because it was cut off, and when."""
 
-    def __init__(self, name: str, addresses: dict[str, str], shards: int, session_timeout_ms: int) -> None:
+    def __init__(
+        self, name: str, addresses: dict[str, str], shards: int, session_timeout_ms: int, replicas: int = 3
+    ) -> None:
         table = Table()
         self.storage = MemoryStorage()
         self.node = Node(
             table.machine_commands(),
-            identity=Identity("c", name, f"disk of {name}", shards),
+            identity=Identity("c", name, f"disk of {name}", shards, replicas),
             boot="b",
             timing=Timing(),
             chance=Random(name),
@@ -84,8 +86,9 @@ class Member:
 class SeveralNodes:
     """The cluster, once every shard has the leader it should have.
 
-    A node in ``cut`` neither hears nor is heard; nothing goes the ways in ``cut_ways``; one in ``stopped`` does
-    nothing, and what is sent to it waits. ``session_timeouts_ms`` are of those nodes that have their own.
+    A node in ``cut`` neither hears nor is heard; nothing goes the ways in ``cut_ways``, and to one in ``deaf`` no such
+    message; one in ``stopped`` does nothing, and what is sent to it waits. ``session_timeouts_ms`` are of those nodes
+    that have their own.
     """
 
     def __init__(
@@ -94,14 +97,16 @@ class SeveralNodes:
         shards: int = 1,
         session_timeout_ms: int = 10_000,
         session_timeouts_ms: Mapping[str, int] = MappingProxyType({}),
+        replicas: int = 3,
     ) -> None:
         self.addresses = dict(list(ADDRESSES.items())[:count])
         self.members = {
-            name: Member(name, self.addresses, shards, session_timeouts_ms.get(name, session_timeout_ms))
+            name: Member(name, self.addresses, shards, session_timeouts_ms.get(name, session_timeout_ms), replicas)
             for name in self.addresses
         }
         self.cut: set[str] = set()
         self.cut_ways: set[tuple[str, str]] = set()
+        self.deaf: dict[str, type[Message]] = {}
         self.stopped: set[str] = set()
         self._mail: dict[str, Mail] = {name: [] for name in self.addresses}
         self.now_ms = 0
@@ -132,7 +137,8 @@ class SeveralNodes:
                 continue
             mail, self._mail[name] = self._mail[name], []
             for peer, number, message in member.turn(self.now_ms, mail):
-                if not self.cut & {name, peer} and (name, peer) not in self.cut_ways:
+                lost = type(message) is self.deaf.get(peer)
+                if not (lost or self.cut & {name, peer} or (name, peer) in self.cut_ways):
                     self._mail[peer].append((name, number, message))
 
     def leader_of(self, number: int) -> str:

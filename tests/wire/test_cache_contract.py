@@ -457,14 +457,16 @@ def test_who_reads_often_is_sent_what_was_written_unless_that_is_turned_off(clie
     read_often_and_written(clients, "1")
     wait_until(lambda: states(clients) == "SSS")
     try:
-        assert ask(clients[0], "CONFIG SET cache-propagation no") == "OK"
+        for client in clients:
+            assert ask(client, "CONFIG SET cache-propagation no") == "OK"
         asked = [stats(client)["misses"] for client in clients]
         read_often_and_written(clients, "2")
         assert [stats(client)["misses"] for client in clients] == asked
         assert [ask(client, "CACHE.GET k") for client in clients] == ["2"] * 3
         assert [stats(client)["misses"] for client in clients] == [count + 1 for count in asked]
     finally:
-        assert ask(clients[0], "CONFIG SET cache-propagation yes") == "OK"
+        for client in clients:
+            assert ask(client, "CONFIG SET cache-propagation yes") == "OK"
     read_often_and_written(clients, "3")
     wait_until(lambda: states(clients) == "SSS")
     assert [ask(client, "CACHE.GET k") for client in clients] == ["3"] * 3
