@@ -231,13 +231,15 @@ class _Loader:
         if die < 0.4 and life_ms is not None:
             history.stop.wait(life_ms * 1.3 / 1000)
         fill: Call = (b"FILL", key, b"%d" % token, self._numbers.new())
-        before = time.monotonic_ns()
+        before, visit = time.monotonic_ns(), caller.visits
         try:
             history.ask(self._name, caller, (b"CACHE.FILL", *fill[1:]), [fill])
         except (Unsure, NotDone):
             history.happens(end, before)
             caller.leave()
             raise
+        if caller.visits != visit:  # its node was removed: the session that had the token was over before it filled
+            history.happens(end, before)
 
 
 def _leases_lost(nodes: Sequence[Node]) -> dict[str, int]:

@@ -66,7 +66,7 @@ def some_node(nodes: Sequence[Node], chance: random.Random) -> Node:
 
 
 class Wanderer:
-    """A client without a library that goes from node to node."""
+    """A client without a library that goes from node to node; ``visits`` counts its sessions."""
 
     repeats: ClassVar = False
 
@@ -75,6 +75,7 @@ class Wanderer:
         self._chance = chance
         self._connection: RawClient | None = None
         self._node: Node | None = None  # where the connection is
+        self.visits = 0
 
     @property
     def connected(self) -> bool:
@@ -121,6 +122,7 @@ class Wanderer:
             except OSError as error:
                 raise NotDone(str(error)) from None
             self._node = node
+            self.visits += 1
             self._connection.socket.settimeout(REPLY_SECONDS)
         return self._connection
 

@@ -64,12 +64,13 @@ def answer(front: Front, client: Client, words: Words) -> list[object]:
         front.finish()
         replies = client.replies()
     front.finish()  # what is asked for those who observe
+    replies += client.replies()
     for _ in range(PATIENCE):
         if replies or not client.session.places:
             break
         front.advance(100)  # until all nodes know of it, or are waited for no longer
         front.finish()
-        replies = client.replies()
+        replies += client.replies()
     return [reply for reply in replies if not isinstance(reply, hiredis.PushNotification)]
 
 
