@@ -14,6 +14,7 @@ import msgspec
 from cluster import batch as batches
 from cluster.batch import Batch
 from cluster.cache.directory import Directory
+from cluster.cache.former import FormerLeases
 from cluster.clients import Clients
 from cluster.forwarding import Forwarding
 from cluster.gate import Gate, Kept, KeptReads
@@ -51,8 +52,7 @@ class Leadership:
         self._settled: Leading | None = None  # the one that was settled last
         self._rung_index = 0  # the last entry that was made because something was due
         self._asked: list[tuple[str, int]] = []  # reads of others that wait for what is due to happen
-        self._former = ""  # who granted caches their lines before
-        self._leases_end_ms = 0.0
+        self._former: FormerLeases | None = None
         self._caching = False  # caches may hold lines, for all that is known before this node has carried out all
         self.gate = Gate()
 
@@ -74,6 +74,7 @@ class Leadership:
         self.gate = Gate()
         if leading is not None:
             unknown = [entry.payload for entry in self._raft.log.slice_from(self._raft.applied + 1)]
+            self._former = None
             self._caching = bool(machine.caches.known) or any(caches.JOIN in payload for payload in unknown)
             if self._caching:
                 self._heed_leases(leading, machine, unknown)
@@ -87,25 +88,17 @@ class Leadership:
         the state, or in what is not carried out yet (``unknown``).
         """
         raft = self._raft
-        self._former = batches.node_of(machine.caches.home) if machine.caches.home else ""
-        lease_ms = machine.caches.lease_ms
-        for payload in unknown:
-            for _, _, body in batches.parts_in(payload)[1] if caches.HOME in payload else ():
-                for call in batches.writes_in(body)[0]:
-                    if call[0] == caches.HOME:
-                        self._former, lease_ms = "", max(lease_ms, int(call[2]))
-        self._leases_end_ms = raft.now_ms + lease_ms
+        self._former = FormerLeases(machine.caches, unknown, raft.now_ms)
         for peer in dict.fromkeys((*leading.progress, *raft.membership.before.others(raft.name))):
             leading.demands.add(peer, leading.first_index)
 
     def wait_out_leases(self, hears: Callable[[str], bool]) -> None:
-        """Former leases end with time; that of the leader before with the last word of it: it was good while it led."""
-        leading = self._raft.leading
-        if leading is None or not leading.demands or leading.settled:
+        """Those whose leases from before this term are over need not have an entry of it."""
+        leading, former = self._raft.leading, self._former
+        if leading is None or former is None or not leading.demands or leading.settled:
             return
-        over = self._raft.now_ms >= self._leases_end_ms
         for peer in leading.demands.members():
-            if over or (peer == self._former and not hears(peer)):
+            if former.are_over(peer, self._raft.now_ms, hears):
                 leading.excuse(peer)
 
     def settles(self) -> bool:

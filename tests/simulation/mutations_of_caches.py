@@ -9,17 +9,22 @@ from unittest.mock import patch
 
 import msgspec
 
+from cluster.cache import mesi
 from cluster.cache.controller import Controller, Office
 from cluster.cache.directory import Directory, Ground
-from cluster.cache.mesi import State
+from cluster.cache.former import FormerLeases
+from cluster.cache.mesi import Action, Event, State
+from cluster.cache.naming import named_in
+from cluster.cache.snooping import Overwritten, Replica
 from cluster.gate import Gate
 from cluster.machine import caches
 from cluster.machine.machine import Machine
 from cluster.machine.reply import Reply
+from cluster.raft.demands import Demands
 from cluster.raft.messages import Lost, Recall, Release, WriteBack, Yield
+from tests.simulation import small_log
 from tests.simulation.mutation import Patch
 from tests.simulation.small_scenes import SCENES
-from tests.simulation.small_world import forget_machines
 from tests.simulation.world import Violation
 
 
@@ -142,6 +147,78 @@ def a_ghost_may_join() -> Patch:
     return patch.object(Directory, "_close_other_runs", lambda directory, author: True)
 
 
+def committed_without_demands() -> Patch:
+    """An entry is committed though somebody who shares the line it writes has it not."""
+    return patch.object(Demands, "allowed", lambda demands, index, match: index)
+
+
+def new_leaders_do_not_wait() -> Patch:
+    """What a new leader finds in its log is committed though others may read what it writes."""
+    return patch.object(FormerLeases, "are_over", lambda former, node, now_ms, hears: True)
+
+
+def read_before_it_is_carried_out() -> Patch:
+    """A line that was overwritten is read again at once, as memory was before."""
+
+    def all_of_them(overwritten: Overwritten, replica: Replica) -> list[bytes]:
+        found = list(overwritten.after)
+        overwritten.after.clear()
+        return found
+
+    return patch.object(Overwritten, "carried_out", all_of_them)
+
+
+def grants_have_no_index() -> Patch:
+    """A line that comes is taken for what the log says here, whatever came before it or will come after."""
+    granted = Overwritten.granted
+
+    def now(overwritten: Overwritten, key: bytes, index: int, replica: Replica, *, shared: bool) -> bool:
+        return granted(overwritten, key, replica.last_index, replica, shared=shared)
+
+    return patch.object(Overwritten, "granted", now)
+
+
+def own_write_backs_overwrite() -> Patch:
+    """What a cache wrote back itself is taken for the write of another."""
+    return patch.object(small_log, "named_in", lambda payload, author: named_in(payload, b""))
+
+
+def the_overwritten_answer() -> Patch:
+    """A line is read though an entry that writes it is in the log, and has been acknowledged."""
+    overwrite = Controller.overwrite
+
+    def unmoved(cache: Controller, number: int, key: bytes, index: int) -> None:
+        line = cache.lines.get(key)
+        end_ms = line.end_ms if line is not None else 0.0
+        overwrite(cache, number, key, index)
+        if line is not None:
+            line.end_ms = end_ms
+
+    return patch.object(Controller, "overwrite", unmoved)
+
+
+def excused_in_its_lease() -> Patch:
+    """Who has not an entry that it must have is not waited for."""
+    look = Directory._look_at_demands
+
+    def hasty(directory: Directory) -> None:
+        with patch.object(Directory, "_is_lease_over", lambda directory, author: True):
+            look(directory)
+
+    return patch.object(Directory, "_look_at_demands", hasty)
+
+
+def overwritten_lines_are_not_given_up() -> Patch:
+    """Who is asked to give a line up that was overwritten keeps it, until that is carried out."""
+    invalidated = {(State.INVALID, Event.INVALIDATE): (State.INVALID, (Action.ANSWER,))}
+    return patch.dict(mesi.LINE, invalidated)
+
+
+def the_late_are_renewed() -> Patch:
+    """The lease of a cache goes on though its node gets no entries any more."""
+    return patch.object(Directory, "_is_late", lambda directory, author: False)
+
+
 class Planted(NamedTuple):
     """One bug, and the scene in which it shows; the rules it breaks."""
 
@@ -158,14 +235,14 @@ class Planted(NamedTuple):
 
     def catch(self, depth: int = 40) -> Violation | None:
         """What is found when the bug is there."""
-        forget_machines()
+        small_log.forget()
         try:
             with self.plant():
                 SCENES[self.scene].explore(depth=depth, width=self.width, rest_every=self.rest_every)
         except Violation as found:
             return found
         finally:
-            forget_machines()
+            small_log.forget()
         return None
 
 
@@ -188,7 +265,13 @@ def losers_are_taken_for_owners() -> Patch:
     return patch.object(Controller, "_on_recall", keeps)
 
 
-AGREE = ("the directory agrees", "the directory knows", "lines agree with memory", "linearizability")
+AGREE = (
+    "good lines may be read",
+    "the directory agrees",
+    "the directory knows",
+    "lines agree with memory",
+    "linearizability",
+)
 ALONE = ("one owner", "no sharer beside an owner", *AGREE)
 
 OF_CACHES: tuple[Planted, ...] = (
@@ -196,7 +279,7 @@ OF_CACHES: tuple[Planted, ...] = (
     Planted(grants_outlive_recalls, "shared", ALONE),
     Planted(old_releases_count, "shared", ALONE),
     Planted(no_census, "owned, elections", ALONE),
-    Planted(leases_from_when_they_come, "owned, time passes", ALONE),
+    Planted(leases_from_when_they_come, "snooping, time passes", ALONE),
     Planted(writes_pass_the_gate, "shared", ALONE),
     Planted(reads_pass_the_gate, "owned", ("linearizability", "durable before others see it")),
     Planted(numbers_are_not_looked_at, "owned, bad links", ALONE),
@@ -206,5 +289,13 @@ OF_CACHES: tuple[Planted, ...] = (
     Planted(a_ghost_may_join, "joining, crashes", ALONE),
     Planted(nothing_is_declined, "owned, bad links", AGREE, rest_every=5),
     Planted(losers_are_taken_for_owners, "shared", ALONE),
+    Planted(committed_without_demands, "snooping", AGREE),
+    Planted(new_leaders_do_not_wait, "snooping, elections", AGREE),
+    Planted(read_before_it_is_carried_out, "snooping", AGREE),
+    Planted(grants_have_no_index, "snooping, bad links", AGREE),
+    Planted(own_write_backs_overwrite, "snooping, owned", ("overwritten by others",)),
+    Planted(the_overwritten_answer, "snooping", AGREE),
+    Planted(excused_in_its_lease, "snooping, time passes", AGREE),
+    Planted(overwritten_lines_are_not_given_up, "snooping, evictions", ("rest",), rest_every=5),
 )
 """All of them."""

@@ -7,6 +7,7 @@ and never reached the memory is lost when that cache is closed: the register is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from tests.simulation.world import Violation
@@ -102,6 +103,12 @@ class Judge(NamedTuple):
             if all(op.number != number for number, _ in config.done):
                 value = op.value if op.writes else config.value
                 yield Config(value, tuple(sorted((*config.done, (op.number, value)), key=repr)))
+
+
+@lru_cache(maxsize=10_000)
+def may_read(judge: Judge, value: Value) -> bool:
+    """Whether somebody who asks now may see that."""
+    return any(one.value == value for one in judge._reachable())
 
 
 def node_of(author: bytes) -> str:

@@ -6,6 +6,10 @@ leaves this one alone: only what the step touches is copied. Raft is taken as it
 are carried out in turn, one leader at a time that is sure to lead; those that are not yet carried out may be lost
 with it. The nodes' clocks are as slow as is allowed, so that they use their leases longest.
 
+Nodes may have a replica, which is what entries come to one by one. There are always enough others, which do not use
+caches, to make a majority: so what is not committed yet is what a node must have, and has not, and who leads next is
+one of those that have all that was carried out anywhere. Where there are no replicas at all, anybody is.
+
 After every step the rules hold: see `check`.
 """
 
@@ -15,26 +19,29 @@ import copy
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from cluster import batch as batches
 from cluster.batch import node_of
 from cluster.cache.controller import MISS, Controller, Leader, Write
 from cluster.cache.directory import Directory
-from cluster.cache.lines import Lines
+from cluster.cache.former import FormerLeases
+from cluster.cache.lines import Line, Lines
 from cluster.cache.mesi import State
 from cluster.clients import no_leader
 from cluster.coherence import TO_LEADERS
 from cluster.gate import Gate, Kept, KeptReads
-from cluster.machine.machine import Machine
+from cluster.machine.caches import JOIN
 from cluster.machine.reply import CommandError, Reply
-from cluster.raft.messages import Join, Message, Renew, Renewed
-from resp_server.commands.table import Table
-from tests.simulation.small_judge import Judge, Op
+from cluster.raft.demands import Demands
+from cluster.raft.messages import Grant, Join, Message, Renew, Renewed
+from tests.simulation.small_judge import Judge, Op, may_read
+from tests.simulation.small_log import KEY, Entry, Log, Replica
 from tests.simulation.twins import print_of, twin
 from tests.simulation.world import Violation
 
-KEY = b"k"
 LEASE_MS = 500
 WRITEBACK_MS = 50
 PACE = 0.9
@@ -44,7 +51,6 @@ A_WHILE_MS = 60
 A_LEASE_MS = 470
 """Over at the node, and not yet at the leader; after two it is over for everybody."""
 
-COMMANDS = Table().machine_commands()
 NAMES = "abc"
 
 
@@ -64,6 +70,7 @@ class Budget:
     doubles: int = 0
     losses: int = 0
     crashes: int = 0
+    snapshots: int = 0
 
     def less(self, name: str) -> Budget:
         """After it happened once more."""
@@ -71,10 +78,11 @@ class Budget:
 
 
 class Seat:
-    """What a node knows of who leads."""
+    """What a node knows of who leads, and what it has of the log."""
 
-    def __init__(self, leader: str, term: int, sure_until: float) -> None:
+    def __init__(self, leader: str, term: int, sure_until: float, replica: Replica | None = None) -> None:
         self.leader, self.term, self.sure_until = leader, term, sure_until
+        self.replica = replica
 
     def leader_of(self, number: int) -> Leader:
         """As the controller asks."""
@@ -83,6 +91,10 @@ class Seat:
     def sure_until_of(self, number: int, term: int) -> float:
         """As the controller asks."""
         return self.sure_until if term == self.term else 0.0
+
+    def replica_of(self, number: int) -> Replica | None:
+        """As the controller asks."""
+        return self.replica
 
     def is_lost(self, number: int) -> bool:
         """As the controller asks: there is always a leader."""
@@ -100,6 +112,7 @@ class Member:
             leader_of=seat.leader_of,
             is_lost=seat.is_lost,
             sure_until=seat.sure_until_of,
+            replica_of=seat.replica_of,
             writeback_ms=WRITEBACK_MS,
             no_leader=no_leader,
         )
@@ -107,80 +120,126 @@ class Member:
 
 
 class Ground:
-    """The leader, as its directory sees it."""
+    """The leader, as its directory sees it; ``replicas`` are the others that have one."""
 
-    def __init__(self, author: bytes, term: int, machine: Machine, applied: int, now_ms: float) -> None:
+    def __init__(
+        self, author: bytes, term: int, log: Log, applied: int, now_ms: float, replicas: list[str], first_index: int = 0
+    ) -> None:
         self.author = author
         self.term = term
-        self.machine = machine
-        self.applied = self.last_index = applied
+        self.machine = log.machine(applied)
+        self.applied = applied
+        self.last_index, self.commit = log.last_index, applied
         self.now_ms = now_ms
-        self.unheard = b""
+        self.unheard = ""
+        self.first_index = first_index
+        self.demands = Demands()
+        self.matches = dict.fromkeys(replicas, 0)
+
+    def count(self) -> None:
+        """As a leader does whenever something changes."""
+        index = self.demands.allowed(self.last_index, lambda member: self.matches[member])
+        if index >= self.first_index:
+            self.commit = max(self.commit, index)
+
+    @property
+    def settled(self) -> bool:
+        """Whether an entry of this term is carried out."""
+        return self.applied >= self.first_index
 
     def sure(self) -> bool:
         """There is no other."""
         return True
 
+    def hears_node(self, node: str) -> bool:
+        """Whether it is not cut off."""
+        return node != self.unheard
+
     def hears(self, author: bytes) -> bool:
-        """Whether that node is not cut off."""
-        return author != self.unheard
+        """Whether that cache's node is not cut off."""
+        return self.hears_node(node_of(author))
+
+    def replicates_to(self, author: bytes) -> bool:
+        """Whether that cache's node has a replica."""
+        return author == self.author or node_of(author) in self.matches
+
+    def demand(self, author: bytes, index: int) -> None:
+        """It must have that entry."""
+        self.demands.add(node_of(author), index)
+
+    def tell(self, author: bytes) -> None:
+        """It may carry out at any time what this one has."""
+
+    def has(self, author: bytes, index: int) -> bool:
+        """Whether it has said so."""
+        return self.matches[node_of(author)] >= index
+
+    def excuse(self, author: bytes) -> None:
+        """It need not have anything."""
+        self.demands.excuse(node_of(author))
 
 
 class Home:
-    """The leader: its directory, and what it keeps back. ``asks`` are writes for the next entry, ``looks`` reads."""
+    """The leader: its directory, and what it keeps back. ``asks`` are writes for the next entry, ``looks`` reads.
 
-    def __init__(self, ground: Ground) -> None:
+    ``former`` is what it waits for before anything is carried out, if there is anything.
+    """
+
+    def __init__(self, ground: Ground, log: Log) -> None:
         self.ground = ground
         self.gate = Gate()
         self.asks: list[tuple[int, list[bytes]]] = []
         self.looks: list[int] = []
         self.kept: list[int] = []
+        self.former: FormerLeases | None = None
+        self.heed_leases([entry.payload for entry in log.entries[ground.applied :]])
         self.open_if(bool(ground.machine.caches.known))
 
+    def heed_leases(self, unknown: list[bytes]) -> None:
+        """As `cluster.leadership` does."""
+        ground = self.ground
+        known = ground.machine.caches
+        if ground.first_index and (known.known or any(JOIN in payload for payload in unknown)):
+            self.former = FormerLeases(known, unknown, ground.now_ms)
+            for node in ground.matches:
+                ground.demands.add(node, ground.first_index)
+
     def open_if(self, wanted: bool) -> None:
-        """There is a directory once a cache asks for it."""
-        if wanted and self.gate.directory is None:
+        """There is a directory once a cache asks for it, or may hold something, and all is known of before."""
+        if wanted and self.ground.settled and self.gate.directory is None:
             self.gate.directory = Directory(self.ground, LEASE_MS)
             self.gate.directory.holding = True
 
+    @property
+    def is_too_early(self) -> bool:
+        """Whether caches may hold lines, and it is not known which."""
+        return self.former is not None and self.gate.directory is None
 
-class Entry(NamedTuple):
-    """Commands, and which operations they answer."""
-
-    calls: tuple[tuple[bytes, ...], ...]
-    ops: tuple[int, ...]
-
-
-_machines: dict[tuple[tuple[tuple[bytes, ...], ...], ...], Machine] = {}
-
-
-def _machine_after(log: tuple[Entry, ...]) -> Machine:
-    """The memory after these entries; it is never changed again."""
-    at = tuple(entry.calls for entry in log)
-    machine = _machines.get(at)
-    if machine is None:
-        machine = _machines[at] = Machine(COMMANDS)
-        for calls in at:
-            machine.apply(1, [(machine.handler(call[0]), list(call), b"") for call in calls])
-    return machine
-
-
-def forget_machines() -> None:
-    """Those that were made by other rules."""
-    _machines.clear()
+    def wait_out_leases(self) -> None:
+        """As `cluster.leadership` does."""
+        ground, former = self.ground, self.former
+        if former is None or ground.settled:
+            return
+        for node in ground.demands.members():
+            if former.are_over(node, ground.now_ms, ground.hears_node):
+                ground.demands.excuse(node)
 
 
 Choice = tuple[Any, ...]
+GOES_ON = ("comes", "log", "learn", "entry", "heard", "applies")
+"""What happens by itself, sooner or later."""
+
 HOME = "home"
 
 
 class SmallWorld:
     """One state."""
 
-    def __init__(self, nodes: int, budget: Budget) -> None:
+    def __init__(self, nodes: int, budget: Budget, replicas: str = "") -> None:
         self.budget = budget
         self.now_ms = 1000.0
-        self.log: tuple[Entry, ...] = ()
+        self.log = Log()
+        self.done = 0  # entries that were carried out anywhere
         self.judge = Judge()
         self.bag: dict[Hashable, tuple[str, Message]] = {}
         self.number = 0
@@ -188,9 +247,13 @@ class SmallWorld:
         names = NAMES[:nodes]
         self.members: dict[str, Member] = {}
         for name in names:
-            seat = Seat("a", 1, float("inf") if name == "a" else 0.0)
-            self.members[name] = Member(name.encode() + b".1", seat, self.now_ms * PACE)
-        self.home = Home(Ground(b"a.1", 1, _machine_after(()), 0, self.now_ms))
+            author = name.encode() + b".1"
+            replica = Replica(author, self.log) if name in replicas else None
+            seat = Seat("a", 1, float("inf") if name == "a" else 0.0, replica)
+            self.members[name] = Member(author, seat, self.now_ms * PACE)
+        others = [one for one in replicas if one != "a"]
+        self.home = Home(Ground(b"a.1", 1, self.log, 0, self.now_ms, others), self.log)
+        self.plain: tuple[int, ...] = ()  # writes that go the way of every other command
         self._own: deque[Message] = deque()
         self._fresh: set[str] = set()
         self._prints: dict[str, Hashable] = {}
@@ -229,14 +292,16 @@ class SmallWorld:
         prints = self._prints
         for name, member in self.members.items():
             if name not in prints:
-                prints[name] = _short(print_of(member, self.now_ms * PACE))
+                replica = member.seat.replica
+                has = replica.print() if replica is not None else None
+                prints[name] = _short((print_of(member, self.now_ms * PACE), has))
         if HOME not in prints:
             ground = self.home.ground
             known = ground.machine.caches
             memory = (ground.machine.keyspace.values.get(KEY), known.home, known.lease_ms, *print_of(known.known, 0.0))  # type: ignore[misc]
-            prints[HOME] = _short(
-                (print_of(self.home, self.now_ms, ground.applied), memory, self.log[ground.applied :])
-            )
+            carried_out = min([ground.applied, *(one.applied for _, one in self.replicas())])
+            log = self.log.entries[carried_out:]
+            prints[HOME] = _short((print_of(self.home, self.now_ms, ground.applied), memory, log))
         bag = tuple(sorted(_short(one) for one in self.bag))
         return self.budget, self.judge, bag, tuple(prints[name] for name in (*self.members, HOME))
 
@@ -270,7 +335,7 @@ class SmallWorld:
                 yield from (("comes twice", key) for _ in range(self.budget.doubles > 0))
             if self.budget.losses:
                 yield "is lost", key
-        if self.home.ground.applied < len(self.log):
+        if self.home.ground.applied < self.home.ground.commit:
             yield ("log",)
 
     def _of_node(self, name: str) -> Iterator[Choice]:
@@ -286,10 +351,30 @@ class SmallWorld:
             return
         if budget.crashes:
             yield "crash", name
-        if budget.elections:
-            for keep in (True, False) if ground.applied < len(self.log) else (True,):
+        replica = member.seat.replica
+        if replica is not None:
+            yield from self._of_replica(name, replica)
+        elif budget.elections and not self.replicated:
+            for keep in (True, False) if ground.applied < self.log.last_index else (True,):
                 yield "elect", name, keep, True
                 yield "elect", name, keep, False
+
+    def _of_replica(self, name: str, replica: Replica) -> Iterator[Choice]:
+        budget, ground = self.budget, self.home.ground
+        same = replica.log.common(self.log)
+        if same < self.log.last_index:
+            yield "entry", name, True
+            if name in ground.demands.members():
+                yield "entry", name, False
+            if budget.snapshots and ground.applied > same:
+                yield "snapshot", name
+        if ground.matches[name] < same and name in ground.demands.members():
+            yield "heard", name
+        if replica.applied < min(same, self.done):
+            yield "applies", name
+        if budget.elections and same >= self.done:
+            yield "elect", name, True, True
+            yield "elect", name, True, False
 
     def after(self, choice: Choice) -> SmallWorld:
         """What follows. `Violation` if it must not be."""
@@ -367,12 +452,14 @@ class SmallWorld:
         """It is there again at once, with an empty cache, and in another run."""
         self.budget = self.budget.less("crashes")
         self.lossy = True
-        author = self.members[name].cache.author
-        ground = self.home.ground
-        seat = Seat(node_of(ground.author), ground.term, 0.0)
+        former, ground = self.members[name], self.home.ground
+        author = name.encode() + b".%d" % (int(former.cache.author.split(b".")[1]) + 1)
+        had = former.seat.replica
+        replica = Replica(author, had.log, had.applied) if had is not None else None
+        seat = Seat(node_of(ground.author), ground.term, 0.0, replica)
         self._prints.pop(name, None)
         self._fresh.add(name)
-        self.members[name] = Member(name.encode() + b".%d" % (int(author.split(b".")[1]) + 1), seat, self.now_ms * PACE)
+        self.members[name] = Member(author, seat, self.now_ms * PACE)
         for op in self.judge.pending:
             if op.name == name:  # nobody hears of it, and it may happen yet
                 self.judge = self.judge._replace(
@@ -380,28 +467,88 @@ class SmallWorld:
                 )
 
     def _elect(self, name: str, keep: bool, heard: bool) -> None:
-        """Another leads. What was not carried out is, or never will be."""
+        """Another leads. Of what was not carried out that is, or will be, which it has."""
         self.budget = self.budget.less("elections")
         former = self._leader()
-        while keep and former.ground.applied < len(self.log):
-            self._carry_out()
-        self.log = self.log[: former.ground.applied] if not keep else self.log
-        self._member(node_of(former.ground.author)).seat.sure_until = 0.0
         member = self._member(name)
-        term, applied = former.ground.term + 1, former.ground.applied
+        replica, replicas = member.seat.replica, [one for one, _ in self.replicas() if one != name]
+        if replica is None:
+            while keep and former.ground.applied < self.log.last_index:
+                self._carry_out()
+        self.log = self.log.upto(former.ground.applied) if replica is None else replica.log
+        applied = former.ground.applied if replica is None else replica.applied
+        self._member(node_of(former.ground.author)).seat.sure_until = 0.0
+        term = former.ground.term + 1
         member.seat.leader, member.seat.term, member.seat.sure_until = name, term, float("inf")
-        ground = Ground(member.cache.author, term, _machine_after(self.log), applied, self.now_ms)
-        ground.unheard = b"" if heard else former.ground.author
-        asked = [*former.looks, *(one.number for one in former.gate.reads)]
-        answered = {op for entry in self.log for op in entry.ops}
-        self.home = Home(ground)
-        self.home.looks = asked
+        first_index = 0 if replica is None else self.log.last_index + 1
+        ground = Ground(member.cache.author, term, self.log, applied, self.now_ms, replicas, first_index)
+        ground.unheard = "" if heard else node_of(former.ground.author)
+        self.home = Home(ground, self.log)
+        self.home.looks = [*former.looks, *(one.number for one in former.gate.reads)]
+        answered = {op for entry in self.log.entries for op in entry.ops}
         for op in self.judge.pending:
-            if op.name == "" and op.writes and op.number not in answered:
+            if op.number in self.plain and op.number not in answered:
                 assert op.value is not None
                 self.home.asks.append((op.number, [b"SET", KEY, op.value]))
         self._prints.pop(HOME, None)
         member.cache.look()
+        if first_index:
+            self._append(Entry(term, ()))
+
+    def _entry(self, name: str, heard: bool) -> None:
+        """The next entry comes to a node, in the place of another if it has one there that the leader has not."""
+        self._learn(name)
+        replica = self._replica(name)
+        index = replica.log.common(self.log) + 1
+        replica.log = self.log.upto(index)
+        self._snoop(name, index)
+        if heard:
+            self._heard(name)
+
+    def _heard(self, name: str) -> None:
+        """The leader hears what a node has."""
+        self._leader().ground.matches[name] = self._replica(name).log.common(self.log)
+
+    def _applies(self, name: str) -> None:
+        """A node carries out the next entry."""
+        self._replica(name).applied += 1
+
+    def _snapshot(self, name: str) -> None:
+        """A node gets what the leader has carried out at once."""
+        self.budget = self.budget.less("snapshots")
+        self._learn(name)
+        replica, index = self._replica(name), self.home.ground.applied
+        replica.log = self.log.upto(index)
+        replica.base = replica.applied = index
+        self._member(name).cache.replace(0)
+
+    def _replica(self, name: str) -> Replica:
+        """A node's, to be changed."""
+        replica = self._member(name).seat.replica
+        assert replica is not None
+        return replica
+
+    def _snoop(self, name: str, index: int) -> None:
+        """An entry is in a node's log: as `Coherence.logged`."""
+        cache = self._member(name).cache
+        line, named = cache.lines.get(KEY), self.log.named(index, cache.author)
+        was = line.state if line is not None else None
+        for word in named or ():
+            cache.overwrite(0, word, index)
+        calls = [call for call in self.log.entries[index - 1].calls if KEY in call]
+        if line is not None and line.state is not was and all(cache.author in call for call in calls):
+            raise Violation("overwritten by others", f"{cache.author!r} lost its line for {calls}")
+
+    @property
+    def replicated(self) -> bool:
+        """Whether only nodes with a replica may lead."""
+        return self.members[node_of(self.home.ground.author)].seat.replica is not None
+
+    def replicas(self) -> Iterator[tuple[str, Replica]]:
+        """Those there are, by node."""
+        for name, member in self.members.items():
+            if member.seat.replica is not None:
+                yield name, member.seat.replica
 
     def _plain_read(self) -> None:
         self.budget = self.budget.less("plain_reads")
@@ -411,6 +558,7 @@ class SmallWorld:
     def _plain_write(self) -> None:
         self.budget = self.budget.less("plain_writes")
         number = self._call("", writes=True)
+        self.plain = (*self.plain, number)
         self._leader().asks.append((number, [b"SET", KEY, b"v%d" % number]))
 
     def _while(self) -> None:
@@ -448,11 +596,14 @@ class SmallWorld:
         ground = self.home.ground
         before = ground.machine
         ground.applied += 1
-        entry = self.log[ground.applied - 1]
-        ground.machine = _machine_after(self.log[: ground.applied])
-        memory = ground.machine.keyspace.values.get(KEY)
-        assert memory is None or isinstance(memory, bytes)
-        for op in entry.ops:
+        ground.machine = self.log.machine(ground.applied)
+        if self.replicated:
+            self._replica(node_of(ground.author)).applied = ground.applied
+        if ground.applied <= self.done:
+            return
+        self.done = ground.applied
+        memory = self.log.memory(ground.applied)
+        for op in self.log.entries[ground.applied - 1].ops:
             self.judge = self.judge.returned(op, self.judge.op(op).value)
         self.judge = self.judge.stored(memory)
         for author, cache in before.caches.known.items():
@@ -461,6 +612,8 @@ class SmallWorld:
                 self.judge = self.judge.lost(author, memory)
 
     def _post(self, to: str, message: Message, leader: str = "") -> None:
+        if isinstance(message, Grant) and not self.replicated:
+            message = msgspec.structs.replace(message, index=0)  # which nobody looks at
         if to != HOME or leader == node_of(self.home.ground.author):
             self.bag[to, print_of(message, 0.0)] = to, message
 
@@ -511,10 +664,11 @@ class SmallWorld:
                 self._member(leader).cache.receive(0, message)
 
     def _collect(self, name: str, leader: str) -> None:
-        member = self.members[name]
-        cache = member.cache
+        cache = self.members[name].cache
+        cache.look()
         plain, cache.plain = cache.plain, []
         for _, number, args in plain:
+            self.plain = (*self.plain, number)
             self._leader().asks.append((number, args))
             self._lead()
         mail, cache.mail = cache.mail, []
@@ -541,26 +695,31 @@ class SmallWorld:
     def _lead(self) -> None:
         """As `cluster.leadership` does: calls first, then what was kept back, then what is new, then reads."""
         home = self._leader()
-        directory, gate = home.gate.directory, home.gate
+        ground, gate = home.ground, home.gate
+        home.wait_out_leases()
+        home.open_if(bool(ground.machine.caches.known))
+        directory = gate.directory
         if directory is not None:
             directory.go_on()
             if directory.calls:
-                self._append(Entry(tuple(tuple(call) for call in directory.calls), ()))
+                self._append(Entry(ground.term, tuple(tuple(call) for call in directory.calls)))
                 directory.calls = []
-            kept = gate.take_entry()
+            kept = gate.take_entry(ground.last_index + 1)
             if kept is not None:
                 self._append_kept(home, kept)
-                gate.let_go(home.ground.last_index)
-        self._ask(home)
+                gate.let_go(ground.last_index)
+        if not home.is_too_early:
+            self._ask(home)
+        ground.count()
         if directory is None:
             return
         if directory.holding:
             for one in gate.take_reads():
                 self._see(one.number)
-            gate.let_go(home.ground.last_index)
+            gate.let_go(ground.last_index)
         mail, directory.mail = directory.mail, []
         for author, message in mail:
-            if author == home.ground.author:
+            if author == ground.author:
                 self._own.append(message)
             else:
                 self._post(node_of(author), message)
@@ -587,17 +746,23 @@ class SmallWorld:
 
     def _append_kept(self, home: Home, kept: Kept) -> None:
         calls = batches.writes_in(kept.parts[0][2])[0]
-        self._append(Entry(tuple(tuple(bytes(arg) for arg in call) for call in calls), tuple(home.kept)))
-        home.kept = []
+        ops, home.kept = tuple(home.kept), []
+        self._append(Entry(home.ground.term, tuple(tuple(bytes(arg) for arg in call) for call in calls), ops))
 
     def _append(self, entry: Entry) -> None:
-        self.log = (*self.log, entry)
-        self.home.ground.last_index = len(self.log)
+        ground = self._leader().ground
+        self.log = self.log.after(entry)
+        ground.last_index = self.log.last_index
+        ground.count()
+        if self.replicated:
+            leader = node_of(ground.author)
+            self._replica(leader).log = self.log
+            self._snoop(leader, ground.last_index)
 
     # The rules
 
-    def good_lines(self) -> Iterator[tuple[Member, State]]:
-        """The lines that clients may use now."""
+    def leased_lines(self) -> Iterator[tuple[Member, Line]]:
+        """The lines that clients may use now, or once what is in the log is carried out."""
         for member in self.members.values():
             line = member.cache.lines.get(KEY)
             if line is None:
@@ -605,18 +770,20 @@ class SmallWorld:
             office = line.office
             until_ms = member.seat.sure_until_of(0, office.term) if office.leads else office.until_ms
             if self.now_ms * PACE < until_ms:
-                yield member, line.state
+                yield member, line
 
     def check(self) -> None:
-        """Never two owners, never a sharer beside one, and the directory knows of each line."""
-        for member in self.members.values():
-            member.cache.lines.check()
-        good = list(self.good_lines())
-        owners = [member for member, state in good if state is not State.SHARED]
+        """Never two owners, never a sharer beside one, good lines may be read, and the directory knows of each."""
+        leased = list(self.leased_lines())
+        self._check_values(leased)
+        good = [(member, line.state) for member, line in leased]
+        owners = [member for member, state in good if state in (State.EXCLUSIVE, State.MODIFIED)]
         if len(owners) > 1:
             raise Violation("one owner", " and ".join(repr(one.cache.author) for one in owners))
         if owners and len(good) > 1:
             raise Violation("no sharer beside an owner", repr([(one.cache.author, state) for one, state in good]))
+        if not self.home.ground.settled:
+            return
         directory = self.home.gate.directory
         if directory is not None and directory.counting:
             return
@@ -624,8 +791,15 @@ class SmallWorld:
         for member, state in good:
             if member.cache.author not in holders:
                 raise Violation("the directory knows", f"{member.cache.author!r} has {state}, and not {holders}")
-            if state is not State.SHARED and directory is not None and not directory.is_owned(KEY):
+            if member in owners and directory is not None and not directory.is_owned(KEY):
                 raise Violation("the directory knows", f"{member.cache.author!r} owns what is shared")
+
+    def _check_values(self, leased: list[tuple[Member, Line]]) -> None:
+        for member in self.members.values():
+            member.cache.lines.check()
+        for member, line in leased:
+            if self.now_ms * PACE < line.end_ms and not may_read(self.judge, line.value):
+                raise Violation("good lines may be read", f"{member.cache.author!r} has {line.value!r}: {self.judge}")
 
     # To the end
 
@@ -654,7 +828,7 @@ class SmallWorld:
     def run_dry(self) -> None:
         """All that is under way arrives, and all that is logged is carried out."""
         for _ in range(200):
-            choice = next((one for one in self.choices() if one[0] in ("comes", "log", "learn")), None)
+            choice = next((one for one in self.choices() if one[0] in GOES_ON), None)
             if choice is None:
                 return
             self.take(choice)
@@ -683,6 +857,10 @@ _HAPPENINGS: dict[str, Callable[..., None]] = {
     "comes twice": SmallWorld._comes_twice,
     "is lost": SmallWorld._is_lost,
     "log": SmallWorld._log,
+    "entry": SmallWorld._entry,
+    "heard": SmallWorld._heard,
+    "applies": SmallWorld._applies,
+    "snapshot": SmallWorld._snapshot,
     "read": SmallWorld._read,
     "write": SmallWorld._write,
     "evict": SmallWorld._evict,
