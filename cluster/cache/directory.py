@@ -601,8 +601,8 @@ class Directory:
             author = next(iter(wants))
             want, after = wants[author]
             cache = self._cache(author)
-            if cache is None or cache.base != want.base:
-                del wants[author]
+            if cache is None or cache.base != want.base or self._is_late(author):
+                del wants[author]  # it asks again
                 continue
             if key in self._recalls or self._ground.applied < after or cache.last < want.after:
                 return
@@ -704,7 +704,7 @@ class Directory:
             if key in ground.machine.keyspace.deadlines:
                 continue  # who did not ask cannot tell how long the message took, so not how long it may be used
             for author in readers:
-                if author not in authors and self._cache(author) is not None:
+                if author not in authors and self._cache(author) is not None and not self._is_late(author):
                     authors = (*authors, author)
                     self._hold(key, authors, owned=False)
                     self._send_line(author, 0, key, "S", value)
