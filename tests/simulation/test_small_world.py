@@ -62,7 +62,7 @@ def test_every_rule_holds_and_every_transition_is_reached(monkeypatch: pytest.Mo
     assert missing == FAST | ELSEWHERE
 
 
-@pytest.mark.parametrize("name", ["from nothing", "shared, and given up", "joining, crashes"])
+@pytest.mark.parametrize("name", ["from nothing", "shared, and given up", "joining, crashes", "snooping"])
 def test_all_that_can_happen_is_right(name: str) -> None:
     explored = SCENES[name].explore(depth=100, width=1_000_000)
     assert explored.depth < 100, "it went on"
