@@ -82,6 +82,10 @@ class Gate:
         """Whether reads must say what they read."""
         return self.directory is not None and self.directory.minds_reads
 
+    def is_free(self, args: Sequence[Sequence[Any]]) -> bool:
+        """Whether no cache owns what these would read; else it is recalled."""
+        return self.directory is None or self.directory.look(args)
+
     def admits_reads(self, reads: KeptReads) -> bool:
         """Whether they may be carried out now; else they are kept back.
 

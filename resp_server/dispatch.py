@@ -36,7 +36,8 @@ from cluster.node import Answers
 from cluster.ring.slots import SLOTS, slot_of
 from cluster.shard import Shard
 from resp_server.calls import Calls
-from resp_server.commands.command import PLAINLY
+from resp_server.commands.cache import ANSWERED_FROM_LINES
+from resp_server.commands.command import PLAINLY, Command
 from resp_server.commands.spreading import Shares, cross_slot
 from resp_server.commands.table import Route
 from resp_server.partitions import Awaiting, News, Partitions
@@ -502,7 +503,7 @@ class Dispatcher:
     def _through(self, session: Session, route: Route, args: list[bytes]) -> bool:
         """Carries a command out by way of the cache, if it can be; what waits for a line holds up all behind it."""
         through = route.command.through
-        if through is None or self._server.refusal is not None:
+        if through is None or (self._server.refusal is not None and not self._is_held(route.command, args)):
             return False
         self._check_room(route, args, [self._node.slot_shard[slot_of(key)] for key in args[1:2]])
         reply = through(self._server, args, lambda finish=None: self._place(session, finish))
@@ -515,23 +516,28 @@ class Dispatcher:
             self._reply(session, reply)
         return True
 
+    def _is_held(self, command: Command, args: list[bytes]) -> bool:
+        """Whether lines have all there is to answer: memory may not, and to get one may take the log."""
+        return command.name in ANSWERED_FROM_LINES and self._node.cache.holds(args[1:])
+
     def _look(
         self, session: Session, shard: Shard, handler: Handler, args: list[bytes], finish: Finish | None = None
     ) -> None:
         """Runs what is not logged: now, or in its place behind what is unanswered."""
-        if session.pending or self._reads_wait(shard):
+        if session.pending or self._reads_wait(shard, args):
             shard.submit_read(self._claim(session, shard, finish), handler, args)
             self._hold_readers(session)
         else:
             reply = shard.read(handler, args)
             self._reply(session, reply if finish is None else finish(reply))
 
-    def _reads_wait(self, shard: Shard) -> bool:
+    def _reads_wait(self, shard: Shard, args: list[bytes]) -> bool:
         """Whether this node may not read by itself now, or something is due.
 
-        There is no waiting for what is due while the disk lets nothing happen.
+        There is no waiting for what is due while the disk lets nothing happen, but for what a cache has changed.
         """
-        return shard.reads_wait and not (shard.due and self._server.refusal is not None)
+        stuck = shard.due and self._server.refusal is not None
+        return shard.reads_wait and not (stuck and shard.gate.is_free([args]))
 
     def _hold_readers(self, session: Session) -> None:
         if session.pending > UNANSWERED_MAX:
@@ -544,7 +550,7 @@ class Dispatcher:
         parts = [(self._server.shard(number), args) for number, args in shares.parts]
         merge = merged(shares.merge, logged=route.logged)
         handlers = [self._handler(session, route, shard, args) for shard, args in parts]
-        if not (route.logged or session.pending or any(self._reads_wait(shard) for shard, _ in parts)):
+        if not (route.logged or session.pending or any(self._reads_wait(shard, args) for shard, args in parts)):
             replies = [shard.read(handler, args) for handler, (shard, args) in zip(handlers, parts, strict=True)]
             self._reply(session, self._calls.affordable(session, merge(replies)))
             return

@@ -18,7 +18,7 @@ asked for, and are newer than any recall.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from math import ceil
 from typing import NamedTuple
@@ -343,6 +343,10 @@ class Controller:
         """The node stops: what is dirty is written back, and from now on every write goes to memory at once."""
         self._retired = True
         self._write_all()
+
+    def holds(self, keys: Iterable[bytes]) -> bool:
+        """Whether all of them can be answered from lines, now."""
+        return all((line := self.lines.get(key)) is not None and self._is_good(line) for key in keys)
 
     def state(self, key: bytes) -> str:
         """The line's MESI state, as a client may rely on it."""

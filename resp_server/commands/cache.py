@@ -208,6 +208,9 @@ def _dashed(name: str) -> bytes:
     return re.sub("(?<=.)(?=[A-Z])", "-", name).lower().encode()
 
 
+ANSWERED_FROM_LINES = frozenset({"CACHE.GET", "CACHE.MGET", "CACHE.STATE"})
+"""What needs neither memory nor the log where all its keys have lines."""
+
 COMMANDS = (
     Command(
         name="CACHE.GET",

@@ -18,6 +18,7 @@ from cluster.machine.queue_parts import Shape
 from cluster.machine.reply import WAITING, CommandError, Reply, Status
 from cluster.ring.slots import slot_of
 from cluster.shard import Shard
+from resp_server.commands.cache import ANSWERED_FROM_LINES
 from resp_server.commands.command import PLAINLY
 from resp_server.commands.table import Table
 from resp_server.partitions import Awaiting
@@ -207,7 +208,7 @@ class Session:
             self._reply(op, refusal)
             return
         shard, route = process.shard(op.shard), _ROUTES[name]
-        if refusal is None and self._through(op, args):
+        if (refusal is None or self._is_held(op, args)) and self._through(op, args):
             return
         try:
             shape = process.partitions.shape_of(route, args)
@@ -235,6 +236,11 @@ class Session:
         else:
             shard.clients.submit_writes(op, [(shard.machine.handler(name), args, b"")])
 
+    def _is_held(self, op: Op, args: list[bytes]) -> bool:
+        node = self.process.node
+        assert node is not None
+        return op.call[0].decode() in ANSWERED_FROM_LINES and node.cache.holds(args[1:])
+
     def _through(self, op: Op, args: list[bytes]) -> bool:
         """Carries it out by way of the node's cache, if it can be."""
         through = _ROUTES[op.call[0]].command.through
@@ -254,13 +260,14 @@ class Session:
 
     def _look(self, op: Op, shard: Shard, args: list[bytes]) -> None:
         handler = shard.machine.handler(args[0])
-        if self._pending(op) or self._reads_wait(shard):
+        if self._pending(op) or self._reads_wait(shard, args):
             shard.submit_read(op, handler, args)
         else:
             self._now(op, shard.read(handler, args))
 
-    def _reads_wait(self, shard: Shard) -> bool:
-        return shard.reads_wait and not (shard.due and self.process.disk.refusal is not None)
+    def _reads_wait(self, shard: Shard, args: list[bytes]) -> bool:
+        stuck = shard.due and self.process.disk.refusal is not None
+        return shard.reads_wait and not (stuck and shard.gate.is_free([args]))
 
     def _reply(self, op: Op, reply: Reply) -> None:
         if self._pending(op):
@@ -282,7 +289,7 @@ class Session:
         logged = args[0] not in READS
         merge = merged(shares.merge, logged=logged)
         parts = [(process.shard(number), call) for number, call in shares.parts]
-        if not logged and not self._pending(op) and not any(self._reads_wait(shard) for shard, _ in parts):
+        if not logged and not self._pending(op) and not any(self._reads_wait(shard, args) for shard, args in parts):
             self._now(op, merge([shard.read(queue_parts.call, call) for shard, call in parts]))
             return
         gather = Gather(Place(self, op.finish), merge, len(parts))  # type: ignore[arg-type]
