@@ -119,7 +119,7 @@ class Front:
         dispatcher = self.dispatcher
         self._commit_and_resume()
         for _ in range(TURNS_MAX):
-            if not (self.node.busy or self._caches_talk) or self.server.refusal is not None:
+            if not self._caches_talk or self.server.refusal is not None:
                 break
             self._commit_and_resume()
         for session in list(self.server.clients.values()):
@@ -142,10 +142,11 @@ class Front:
 
     @property
     def _caches_talk(self) -> bool:
-        """Whether somebody waits for a line, for one to be given up, or for what the cache left to the log."""
-        shards = self.node.shards
-        kept = any(shard.gate.entry or shard.gate.reads or shard.clients.open.calls for shard in shards)
-        return kept or self.node.cache.waiting
+        """Whether somebody waits for a line, or for an answer where caches hold any or have left it to the log."""
+        return self.node.cache.waiting or any(
+            shard.clients.waiting if shard.gate.directory is not None else shard.clients.open.calls
+            for shard in self.node.shards
+        )
 
     def commit(self) -> None:
         """Makes the turn's entry durable, unless writes are refused, and delivers what is answered."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.machine.reply import CommandError
 from resp_server.settings import load
 from tests.front import Client, Front
 
@@ -50,3 +51,24 @@ def test_each_read_is_counted_once() -> None:
     [(key, line), _] = node.node.cache.lines.most_read(5)
     assert (key, line.reads) == (b"k", 3)
     assert [one for one, _ in node.node.cache.lines.most_read(1)] == [b"k"]
+
+
+def test_while_the_disk_takes_nothing_a_change_is_seen_in_its_line_or_waited_for() -> None:
+    """Also when something is due, for which no other read waits then."""
+    node = front(1)
+    client, other = node.connect(), node.connect()
+    for line in ("SET k old", "SET due x PX 100", "CACHE.SET k new"):
+        assert ask(node, client, line) == [b"OK"]
+    assert ask(node, client, "CACHE.STATE k") == [b"M"]
+    node.server.refuse_writes(CommandError("full", "MISCONF"))
+    node.advance(1000)
+    assert client.call(b"CACHE.GET", b"k") == [b"new"]
+    assert client.call(b"CACHE.MGET", b"k", b"k") == [[b"new", b"new"]]
+    assert client.call(b"CACHE.STATE", b"k") == [b"E"]
+    assert client.call(b"GET", b"due") == [None]
+    assert client.call(b"CACHE.GET", b"due") == [None]
+    assert other.call(b"GET", b"k") == []
+    node.server.refuse_writes(None)
+    node.advance(100)
+    node.finish()
+    assert other.replies() == [b"new"]
