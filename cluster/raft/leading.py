@@ -91,6 +91,8 @@ class Leading:
             self._beat()
         if self.successor is not None and now_ms >= self._successor_until_ms:
             self.successor = None
+            if self._gave_lease_up:
+                raft.renew()  # what forces an election may still come: only in another term there is a lease again
 
     @property
     def hurried(self) -> bool:
