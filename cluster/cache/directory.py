@@ -123,13 +123,14 @@ class _Recalled:
 
 
 class _Demanded:
-    """What a node must have in its log: the ``index`` that was waited for ``since_ms``, and the last."""
+    """What a node must have in its log: the ``index`` that is waited for ``since_ms``, and by line the last."""
 
-    __slots__ = ("index", "last", "since_ms")
+    __slots__ = ("by_key", "index", "since_ms")
 
     def __init__(self, index: int, now_ms: float) -> None:
-        self.index = self.last = index
+        self.index = index
         self.since_ms = now_ms
+        self.by_key: dict[bytes, int] = {}
 
 
 class Directory:
@@ -238,7 +239,7 @@ class Directory:
             elif author != self._ground.author:
                 self._ground.demand(author, index)
                 demanded = self._demanded.setdefault(author, _Demanded(index, self._ground.now_ms))
-                demanded.last = index
+                demanded.by_key[key] = index
         return distant
 
     def look(self, args: Iterable[Any]) -> bool:
@@ -352,6 +353,11 @@ class Directory:
         del recalled.waiting[message.author]
         recalled.behind[message.author] = message.after
         recalled.kept[message.author] = message.kept
+        demanded = self._demanded.get(message.author)
+        if demanded is not None and not message.kept:
+            demanded.by_key.pop(message.key, None)
+            if not demanded.by_key:
+                self._excuse(message.author)  # now: the write-backs that came before may be behind in the log
         if self.fans_out and not recalled.share and message.reads >= MUCH_READS:
             self._fans.setdefault(message.key, {})[message.author] = None
             if recalled.besides:
@@ -383,15 +389,10 @@ class Directory:
         """Whether a cache's lease stands, from now on for `lease_ms`."""
         if self._is_lost(author, base):
             return False
-        if author in self._census or not self._ground.sure() or self._is_late(author):
+        if author in self._census or not self._ground.sure():
             return False
         self._lease(author)
         return True
-
-    def _is_late(self, author: bytes) -> bool:
-        """Whether commands have been waiting for that node for long: its lease must not go on for ever."""
-        demanded = self._demanded.get(author)
-        return demanded is not None and self._ground.now_ms >= demanded.since_ms + self.lease_ms
 
     def _lease(self, author: bytes) -> None:
         self._leased_ms[author] = self._ground.now_ms + self.lease_ms
@@ -462,19 +463,40 @@ class Directory:
                 self._send(author, WrittenBack(term, author, cache.last))
 
     def _look_at_demands(self) -> None:
-        """Whether nodes have in their logs what is to be committed; whose lease is over is waited for no longer."""
+        """Whether nodes have in their logs what is to be committed.
+
+        Who has not for a while is asked by message: it may be slow to write, and need not be to give a line up.
+        """
         ground = self._ground
         for author, demanded in list(self._demanded.items()):
-            if ground.has(author, demanded.last):
-                if ground.applied >= demanded.last:
+            last = max(demanded.by_key.values())
+            if ground.has(author, last):
+                if ground.applied >= last:
                     ground.tell(author)
                     del self._demanded[author]
             elif ground.has(author, demanded.index):
-                demanded.index, demanded.since_ms = demanded.last, ground.now_ms
-            elif ground.now_ms >= demanded.since_ms + REPEAT_MS and self._is_lease_over(author):
-                self._close(author)
-                del self._demanded[author]
-                ground.excuse(author)
+                demanded.by_key = {
+                    key: index for key, index in demanded.by_key.items() if not ground.has(author, index)
+                }
+                demanded.index, demanded.since_ms = last, ground.now_ms
+            elif ground.now_ms >= demanded.since_ms + REPEAT_MS:
+                self._ask_instead(author, demanded)
+
+    def _ask_instead(self, author: bytes, demanded: _Demanded) -> None:
+        """Has a node give up the lines that entries name which it does not have."""
+        held = [key for key in demanded.by_key if author in self.holders(key)]
+        if not held:
+            self._excuse(author)
+        elif self._is_lease_over(author):
+            self._close(author)
+        for key in held:
+            if key not in self._recalls:
+                self._recall(key, share=False, whom=[author])
+
+    def _excuse(self, author: bytes) -> None:
+        """What that node must have in its log it need not: no line there is good that this would overwrite."""
+        if self._demanded.pop(author, None) is not None:
+            self._ground.excuse(author)
 
     def _forget_runs(self, author: bytes) -> None:
         """A node's cache in another run: that of the run before is gone."""
@@ -487,8 +509,7 @@ class Directory:
         """A cache holds nothing any more."""
         self._census.pop(author, None)
         self._over.pop(author, None)
-        if self._demanded.pop(author, None) is not None:
-            self._ground.excuse(author)
+        self._excuse(author)
         self._next_number.pop(author, None)
         self._told.pop(author, None)
         for wants in self._wants.values():
@@ -505,6 +526,7 @@ class Directory:
         cache = self._ground.machine.caches.known.get(author)
         if cache is not None and cache.is_open and author not in self._closing:
             self._closing[author] = self._over[author] = cache.base
+            self._excuse(author)  # or this would not be committed either
             self.calls.append([caches.CLOSE, author, b"%d" % cache.base])
 
     def _count(self) -> None:
@@ -601,8 +623,8 @@ class Directory:
             author = next(iter(wants))
             want, after = wants[author]
             cache = self._cache(author)
-            if cache is None or cache.base != want.base or self._is_late(author):
-                del wants[author]  # it asks again
+            if cache is None or cache.base != want.base:
+                del wants[author]
                 continue
             if key in self._recalls or self._ground.applied < after or cache.last < want.after:
                 return
@@ -704,7 +726,7 @@ class Directory:
             if key in ground.machine.keyspace.deadlines:
                 continue  # who did not ask cannot tell how long the message took, so not how long it may be used
             for author in readers:
-                if author not in authors and self._cache(author) is not None and not self._is_late(author):
+                if author not in authors and self._cache(author) is not None:
                     authors = (*authors, author)
                     self._hold(key, authors, owned=False)
                     self._send_line(author, 0, key, "S", value)

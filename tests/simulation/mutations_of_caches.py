@@ -199,11 +199,10 @@ def the_overwritten_answer() -> Patch:
 
 def excused_in_its_lease() -> Patch:
     """Who has not an entry that it must have is not waited for."""
-    look = Directory._look_at_demands
 
     def hasty(directory: Directory) -> None:
-        with patch.object(Directory, "_is_lease_over", lambda directory, author: True):
-            look(directory)
+        for author in list(directory._demanded):
+            directory._excuse(author)
 
     return patch.object(Directory, "_look_at_demands", hasty)
 
@@ -212,11 +211,6 @@ def overwritten_lines_are_not_given_up() -> Patch:
     """Who is asked to give a line up that was overwritten keeps it, until that is carried out."""
     invalidated = {(State.INVALID, Event.INVALIDATE): (State.INVALID, (Action.ANSWER,))}
     return patch.dict(mesi.LINE, invalidated)
-
-
-def the_late_are_renewed() -> Patch:
-    """The lease of a cache goes on though its node gets no entries any more."""
-    return patch.object(Directory, "_is_late", lambda directory, author: False)
 
 
 class Planted(NamedTuple):

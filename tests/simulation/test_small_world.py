@@ -10,7 +10,7 @@ import pytest
 from cluster.cache import directory, lines
 from cluster.cache.mesi import HOME, LINE, Call, Event, Holding, State
 from tests.simulation.exploring import begun
-from tests.simulation.mutations_of_caches import OF_CACHES, Planted, the_late_are_renewed
+from tests.simulation.mutations_of_caches import OF_CACHES, Planted
 from tests.simulation.small_scenes import SCENES
 from tests.simulation.small_world import GOES_ON, LEASE_MS, Budget, SmallWorld
 
@@ -115,11 +115,6 @@ def is_answered_though_one_lags() -> bool:
 
 def test_who_lags_for_ever_is_not_waited_for_for_ever() -> None:
     assert is_answered_though_one_lags()
-
-
-def test_a_lease_that_goes_on_though_no_entries_come_would_be_noticed() -> None:
-    with the_late_are_renewed():
-        assert not is_answered_though_one_lags()
 
 
 def _run_until(world: SmallWorld, kind: str) -> Iterator[object]:
