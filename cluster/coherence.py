@@ -74,6 +74,11 @@ class _Led:
         return self._node.monotonic_ms
 
     @property
+    def log_ms(self) -> int:
+        """The time that the next entry would have."""
+        return self._shard.now_ms
+
+    @property
     def applied(self) -> int:
         """The last entry that is carried out."""
         return self._shard.raft.applied

@@ -78,6 +78,10 @@ class Ground(Protocol):
         """Monotonic time."""
 
     @property
+    def log_ms(self) -> int:
+        """The time that the next entry would have; ``machine`` has that of the last one that was carried out."""
+
+    @property
     def applied(self) -> int:
         """The last entry that is carried out."""
 
@@ -383,7 +387,7 @@ class Directory:
             key, value, rest = cells[at : at + 3]
             yield key
             yield value
-            yield rest if rest == caches.NO_DEADLINE else b"%d" % (self._ground.machine.now_ms + int(rest))
+            yield rest if rest == caches.NO_DEADLINE else b"%d" % (self._log_ms + int(rest))
 
     def renews(self, author: bytes, base: int) -> bool:
         """Whether a cache's lease stands, from now on for `lease_ms`."""
@@ -660,6 +664,11 @@ class Directory:
         """Whether what others share, and would have to give up, is read so often that it is better written through."""
         return self.fans_out and (want.reads >= MUCH_READS or want.key in self._much_read)
 
+    @property
+    def _log_ms(self) -> int:
+        """The time by which keys end, now."""
+        return max(self._ground.log_ms, self._ground.machine.now_ms)
+
     def _is_string(self, key: bytes) -> bool:
         """Whether a cache may hold what the key has, or that it has nothing."""
         return isinstance(self._ground.machine.keyspace.values.get(key, b""), bytes)
@@ -667,7 +676,7 @@ class Directory:
     def _is_ending(self, key: bytes) -> bool:
         """Whether the key's life is over, and that has not happened yet."""
         deadline_ms = self._ground.machine.keyspace.deadlines.get(key)
-        return deadline_ms is not None and deadline_ms <= self._ground.machine.now_ms
+        return deadline_ms is not None and deadline_ms <= self._log_ms
 
     def _let_read(self, author: bytes, want: Want, *, through: bool = False) -> None:
         """Tells the value, and grants nothing; ``through``: what is to be written goes to memory at once."""
@@ -701,7 +710,7 @@ class Directory:
     ) -> None:
         machine = self._ground.machine
         deadline_ms = machine.keyspace.deadlines.get(key)
-        rest_ms = -1 if deadline_ms is None else max(0, deadline_ms - machine.now_ms)
+        rest_ms = -1 if deadline_ms is None else max(0, deadline_ms - self._log_ms)
         self._serial += 1
         self._granted[author] = self._serial
         self._lease(author)

@@ -136,6 +136,11 @@ class Ground:
         self.demands = Demands()
         self.matches = dict.fromkeys(replicas, 0)
 
+    @property
+    def log_ms(self) -> int:
+        """No key ends here."""
+        return self.machine.now_ms
+
     def count(self) -> None:
         """As a leader does whenever something changes."""
         index = self.demands.allowed(self.last_index, lambda member: self.matches[member])

@@ -150,6 +150,26 @@ def test_a_line_with_an_end_is_asked_for_anew(shared: SeveralNodes) -> None:
     assert shared.ask(follower, "CACHE.GET k") == b"$-1\r\n"
 
 
+@pytest.mark.parametrize("slow_ms", [0, 200])
+def test_a_life_counts_from_when_it_was_given_however_long_that_took_to_be_committed(
+    shared: SeveralNodes, slow_ms: int
+) -> None:
+    leader = shared.leader
+    client = shared.connect(leader)
+    shared.stopped.update(shared.followers)
+    began_ms = shared.now_ms
+    assert shared.send(client, "PEXPIRE k 400") == b""
+    shared.pass_time(slow_ms)
+    shared.stopped.clear()
+    while shared.now_ms < began_ms + 390:
+        shared.ask(leader, "CACHE.GET k")
+        shared.pass_time(STEP_MS)
+    assert shared.received(client) == b":1\r\n"
+    shared.pass_time(2 * STEP_MS)
+    assert shared.ask(leader, "GET k") == b"$-1\r\n"
+    assert shared.ask(leader, "CACHE.GET k") == b"$-1\r\n"
+
+
 @pytest.mark.parametrize("call", ["FLUSHALL", "DEL k", "RENAME k other", "LPUSH-free"])
 def test_whatever_changes_the_key_is_seen(shared: SeveralNodes, call: str) -> None:
     if call == "LPUSH-free":
