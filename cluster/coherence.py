@@ -75,8 +75,8 @@ class _Led:
 
     @property
     def log_ms(self) -> int:
-        """The time that the next entry would have."""
-        return self._shard.now_ms
+        """The log's time now: no entry to come has an earlier one than the turn began with."""
+        return self._shard.clock_ms
 
     @property
     def applied(self) -> int:

@@ -118,6 +118,7 @@ class Shard:
         self.machine = self._new_machine()
         self.now_ms = 0
         self._pace = Pace()
+        self._paced_ms = 0.0  # up to when ``now_ms`` has passed
         self.monotonic_ms = 0.0
         self.turn = 0
         self.read_turn = 0  # in which `read` was last called
@@ -199,10 +200,14 @@ class Shard:
     def advance(self, now_ms: int, monotonic_ms: float) -> None:
         """Moves the clocks, and with them what reads may do in this turn; ``now_ms`` is the wall clock's time."""
         raft = self.raft
-        self.now_ms = raft.clock_ms = self._pace.pass_time(now_ms, max(0.0, monotonic_ms - self.monotonic_ms))
+        self.now_ms = raft.clock_ms = self._pace.pass_time(now_ms, max(0.0, monotonic_ms - self._paced_ms))
+        self._paced_ms = max(monotonic_ms, self._paced_ms)
         raft.advance(monotonic_ms)
         self.monotonic_ms = raft.now_ms
         leading = raft.leading
+        if leading is not None and self.machine.log_ms > self.now_ms:  # the wall clock was set back before a restart
+            self._pace.follow(self.machine.log_ms)
+            self.now_ms = raft.clock_ms = self.machine.log_ms
         if leading is not None and leading.settled and raft.applied == raft.commit:
             self.due = self.machine.pass_time(self.now_ms)
             self._lease_until_ms = leading.lease_until_ms()
@@ -221,6 +226,11 @@ class Shard:
         """
         self.raft.advance(monotonic_ms)
         self.monotonic_ms = self.raft.now_ms
+
+    @property
+    def clock_ms(self) -> int:
+        """The log's time within the turn, of which ``now_ms`` is the beginning."""
+        return self.now_ms + int(max(0.0, self.monotonic_ms - self._paced_ms))
 
     def reads_lapsed(self, monotonic_ms: float) -> bool:
         """Whether reads that were answered since `advance` may be stale: the lease they relied on has run out."""

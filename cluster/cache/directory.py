@@ -79,7 +79,7 @@ class Ground(Protocol):
 
     @property
     def log_ms(self) -> int:
-        """The time that the next entry would have; ``machine`` has that of the last one that was carried out."""
+        """The log's time now; ``machine`` has that of the last entry that was carried out."""
 
     @property
     def applied(self) -> int:
