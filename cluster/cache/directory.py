@@ -238,6 +238,8 @@ class Directory:
         """A line that is shared is written by entry ``index``: nodes that watch their log must have it; the others."""
         distant = []
         for author in self._lines[key][1]:
+            if self._cache(author) is None:
+                continue  # its lease is over for good
             if not (self._snoops.get(author, (0, False))[1] and self._ground.replicates_to(author)):
                 distant.append(author)
             elif author != self._ground.author:
@@ -573,8 +575,9 @@ class Directory:
             self._lines[key] = self._holdings.setdefault((owned, authors), (owned, authors))
         else:
             self._lines.pop(key, None)
-            if key not in self._wants:
+            if key not in self._wants and key not in self._fan_after:
                 self._much_read.pop(key, None)
+                self._fans.pop(key, None)
 
     def _recall(self, key: bytes, *, share: bool, besides: bytes = b"", whom: Iterable[bytes] | None = None) -> None:
         """Asks those who hold a line (or ``whom`` of them), but for ``besides``, to give it up, or to share it."""
