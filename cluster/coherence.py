@@ -137,11 +137,6 @@ class _Followed:
         return self._shard.raft.log.last_index
 
     @property
-    def saved_index(self) -> int:
-        """The last that the disk has: those behind it `Coherence.logged` is told of, once or more."""
-        return self._shard.raft.log.saved_index
-
-    @property
     def applied(self) -> int:
         """The last entry that is carried out."""
         return self._shard.raft.applied

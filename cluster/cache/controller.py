@@ -781,7 +781,7 @@ class Controller:
                     miss.number = 0
             self._at(self.now_ms)
         office.replica = replica
-        if replica is None or not office.overwritten.after:
+        if replica is None or not office.overwritten:
             return
         for key in office.overwritten.carried_out(replica):
             self._read_again(office, key, replica)

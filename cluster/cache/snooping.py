@@ -29,12 +29,8 @@ class Replica(Protocol):
         """The last entry of its log."""
 
     @property
-    def saved_index(self) -> int:
-        """The last that the disk has: from then on they are told of, once or more (`Overwritten.add`)."""
-
-    @property
     def applied(self) -> int:
-        """The last entry that is carried out."""
+        """The last entry that is carried out: none before it comes again, or is replaced by another."""
 
     def last_naming(self, key: bytes, after: int) -> int:
         """The last entry behind ``after`` that names the key, or may have; 0 if there is none."""
@@ -57,13 +53,17 @@ class Overwritten:
         self._ahead_max = 0
         self._unread: dict[bytes, tuple[int, int]] = {}  # reads when it was last overwritten; how often since one
 
+    def __bool__(self) -> bool:
+        """Whether `carried_out` has anything to look at."""
+        return bool(self.after or self._ahead)
+
     def __contains__(self, key: bytes) -> bool:
         return key in self.after
 
     def granted(self, key: bytes, index: int, replica: Replica, *, shared: bool) -> bool:
         """A line came, as it was after entry ``index``; whether it may be read, and is not overwritten already."""
         self.forget(key)
-        if index > replica.saved_index:
+        if index > replica.applied:
             self._ahead[key] = index
             self._ahead_max = max(self._ahead_max, index)
         if shared:
@@ -86,7 +86,7 @@ class Overwritten:
     def carried_out(self, replica: Replica) -> list[bytes]:
         """The lines that can be read again."""
         applied, last = replica.applied, replica.last_index
-        if self._ahead and replica.saved_index >= self._ahead_max:
+        if applied >= self._ahead_max:
             self._ahead.clear()
         found = [key for key, index in self.after.items() if applied >= min(index, last)]  # it may have been cut off
         for key in found:

@@ -106,11 +106,6 @@ class Replica:
         """As the controller asks."""
         return self.log.last_index
 
-    @property
-    def saved_index(self) -> int:
-        """As the controller asks: what is in the log is on the disk."""
-        return self.log.last_index
-
     def last_naming(self, key: bytes, after: int) -> int:
         """As the controller asks."""
         for index in range(self.last_index, max(after, self.base), -1):

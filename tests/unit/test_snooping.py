@@ -17,15 +17,10 @@ class Log:
     def __init__(self, *keys: bytes) -> None:
         self.keys = list(keys)
         self.applied = 0
-        self.unsaved = 0
 
     @property
     def last_index(self) -> int:
         return len(self.keys)
-
-    @property
-    def saved_index(self) -> int:
-        return len(self.keys) - self.unsaved
 
     def last_naming(self, key: bytes, after: int) -> int:
         return max((at for at, one in enumerate(self.keys, 1) if at > after and one == key), default=0)
@@ -65,18 +60,20 @@ def test_entries_from_before_a_grant_that_come_after_it_count_for_nothing() -> N
     assert lines.granted(b"k", 3, log, shared=True)
     assert [lines.counts(b"k", index) for index in (2, 3, 4)] == [False, False, True]
     log.keys += [b"k", b"k"]
+    log.applied = 3
     lines.carried_out(log)
     assert lines.counts(b"k", 2), "all of them have come: none will"
 
 
-def test_entries_that_came_and_may_be_told_of_again_count_no_more_for_a_line_that_was_granted_after_them() -> None:
+def test_entries_that_came_and_may_come_again_count_no_more_for_a_line_that_was_granted_after_them() -> None:
     lines, log = Overwritten(), Log(b"k", b"k")
-    log.unsaved = 1
+    log.applied = 1
     assert lines.granted(b"k", 2, log, shared=False)
     lines.carried_out(log)
     assert not lines.counts(b"k", 2), "its owner has written it since, and memory does not have that yet"
-    log.unsaved = 0
+    log.applied = 2
     lines.carried_out(log)
+    assert not lines
     assert lines.counts(b"k", 3)
 
 
