@@ -182,7 +182,7 @@ class Client:
     def _lose_patience(self, session: Session) -> None:
         if session.closed or self.session is not session:
             return
-        waited_us = max((overdue_us(op) - op.parts * ANSWER_US_MAX for op in session.queue if not op.waits), default=0)
+        waited_us = max((overdue_us(op) - op.parts * ANSWER_US_MAX for op in session.owed if not op.waits), default=0)
         if waited_us > ANSWER_US_MAX:
             raise Violation("answered in time", f"{session.queue[0]} is not answered for {waited_us / SECOND:.1f} s")
         if session.queue and self.world.happens(0.3):

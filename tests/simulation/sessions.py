@@ -189,7 +189,16 @@ class Session:
     def resume(self) -> None:
         """Begins what need not be held back any more."""
         while self.may_resume:
-            self._begin(self._held.popleft())
+            op = self._held.popleft()
+            if self.cached is not None:  # it stood behind one that waited for a line
+                op.asked_us = self.process.world.now_us
+                op.excused_us = self.process.excused_us
+            self._begin(op)
+
+    @property
+    def owed(self) -> list[Op]:
+        """What is not answered, and stands behind nothing that has to be answered first."""
+        return [op for op in self.queue if op not in self._held]
 
     @property
     def may_resume(self) -> bool:
