@@ -59,6 +59,7 @@ class _Led:
     def __init__(self, node: Node, shard: Shard, leading: Leading) -> None:
         self.author = node.author
         self.term = shard.raft.term
+        self.began_ms = shard.office_began_ms
         self._node = node
         self._shard = shard
         self._leading = leading

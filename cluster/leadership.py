@@ -52,6 +52,7 @@ class Leadership:
         self._settled: Leading | None = None  # the one that was settled last
         self._rung_index = 0  # the last entry that was made because something was due
         self._asked: list[tuple[str, int]] = []  # reads of others that wait for what is due to happen
+        self.began_ms = 0.0  # when that was, on the monotonic clock
         self._former: FormerLeases | None = None
         self._caching = False  # caches may hold lines, for all that is known before this node has carried out all
         self.gate = Gate()
@@ -67,6 +68,7 @@ class Leadership:
         if leading is self._led:
             return False
         self._led = leading
+        self.began_ms = self._raft.now_ms
         self._forwarding.begin_to_lead()
         self._hosting.begin()
         self._asked.clear()

@@ -294,6 +294,11 @@ class Shard:
         """What is kept back while this node leads, because caches hold it."""
         return self._leadership.gate
 
+    @property
+    def office_began_ms(self) -> float:
+        """When this node's term of office began, on its monotonic clock."""
+        return self._leadership.began_ms
+
     def go_on(self) -> None:
         """Caches gave something up: what was kept back for that goes on."""
         self._leadership.go_on()

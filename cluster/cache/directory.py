@@ -68,6 +68,7 @@ class Ground(Protocol):
 
     author: bytes
     term: int
+    began_ms: float  # when the term of office began, on the monotonic clock: no lease from before is longer
 
     @property
     def machine(self) -> Machine:
@@ -175,7 +176,7 @@ class Directory:
         self._over: dict[bytes, int] = {}  # by author: the base that no lease stands for any more, and never will
         self._much_read: dict[bytes, None] = {}  # lines that were read by others between two writes
         began = ground.machine.caches
-        self._began_ms = ground.now_ms
+        self._began_ms = ground.began_ms
         self._former_lease_ms = max(began.lease_ms, lease_ms)
         self._census: dict[bytes, int | None] = dict.fromkeys(began.open())  # the write-backs to wait for, once known
         self._census_asked_ms = -FOREVER_MS

@@ -128,6 +128,7 @@ def joined_unheard(script: Script) -> None:
     joined = caches.Cache(1, 1)
     script.until(lambda: not script.shard(b).machine.caches.known.get(_node(c).author, joined).is_open)
     script.heal()
+    script.until(lambda: script.shard(c).has_leader)
     op = script.send(c, "CACHE.GET", "r")
     until_us = script.world.now_us + SECOND
     script.until(lambda: op.done or script.world.now_us > until_us)

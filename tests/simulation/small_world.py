@@ -130,7 +130,7 @@ class Ground:
         self.machine = log.machine(applied)
         self.applied = applied
         self.last_index, self.commit = log.last_index, applied
-        self.now_ms = now_ms
+        self.now_ms = self.began_ms = now_ms
         self.unheard = ""
         self.first_index = first_index
         self.demands = Demands()
