@@ -142,6 +142,11 @@ class _Followed:
         """The last entry that is carried out."""
         return self._shard.raft.applied
 
+    @property
+    def settled(self) -> int:
+        """The last that is carried out and on the disk: it may be carried out before `Coherence.logged` is told."""
+        return min(self._shard.raft.applied, self._shard.raft.log.saved_index)
+
     def last_naming(self, key: bytes, after: int) -> int:
         """The last entry behind ``after`` that names the key, or may have; 0 if there is none."""
         log = self._shard.raft.log

@@ -30,7 +30,11 @@ class Replica(Protocol):
 
     @property
     def applied(self) -> int:
-        """The last entry that is carried out: none before it comes again, or is replaced by another."""
+        """The last entry that is carried out."""
+
+    @property
+    def settled(self) -> int:
+        """The last that is carried out and on the disk: none up to it is told of again, or replaced by another."""
 
     def last_naming(self, key: bytes, after: int) -> int:
         """The last entry behind ``after`` that names the key, or may have; 0 if there is none."""
@@ -63,7 +67,7 @@ class Overwritten:
     def granted(self, key: bytes, index: int, replica: Replica, *, shared: bool) -> bool:
         """A line came, as it was after entry ``index``; whether it may be read, and is not overwritten already."""
         self.forget(key)
-        if index > replica.applied:
+        if index > replica.settled:
             self._ahead[key] = index
             self._ahead_max = max(self._ahead_max, index)
         if shared:
@@ -86,7 +90,7 @@ class Overwritten:
     def carried_out(self, replica: Replica) -> list[bytes]:
         """The lines that can be read again."""
         applied, last = replica.applied, replica.last_index
-        if applied >= self._ahead_max:
+        if replica.settled >= self._ahead_max:
             self._ahead.clear()
         found = [key for key, index in self.after.items() if applied >= min(index, last)]  # it may have been cut off
         for key in found:

@@ -106,6 +106,11 @@ class Replica:
         """As the controller asks."""
         return self.log.last_index
 
+    @property
+    def settled(self) -> int:
+        """As the controller asks: what is in the log is on the disk."""
+        return self.applied
+
     def last_naming(self, key: bytes, after: int) -> int:
         """As the controller asks."""
         for index in range(self.last_index, max(after, self.base), -1):

@@ -16,11 +16,15 @@ class Log:
 
     def __init__(self, *keys: bytes) -> None:
         self.keys = list(keys)
-        self.applied = 0
+        self.applied = self.unsaved = 0
 
     @property
     def last_index(self) -> int:
         return len(self.keys)
+
+    @property
+    def settled(self) -> int:
+        return self.applied - self.unsaved
 
     def last_naming(self, key: bytes, after: int) -> int:
         return max((at for at, one in enumerate(self.keys, 1) if at > after and one == key), default=0)
@@ -71,7 +75,10 @@ def test_entries_that_came_and_may_come_again_count_no_more_for_a_line_that_was_
     assert lines.granted(b"k", 2, log, shared=False)
     lines.carried_out(log)
     assert not lines.counts(b"k", 2), "its owner has written it since, and memory does not have that yet"
-    log.applied = 2
+    log.applied, log.unsaved = 2, 1
+    lines.carried_out(log)
+    assert not lines.counts(b"k", 2), "it is carried out, and told of once it is handed to the disk"
+    log.unsaved = 0
     lines.carried_out(log)
     assert not lines
     assert lines.counts(b"k", 3)
