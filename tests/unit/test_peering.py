@@ -112,7 +112,7 @@ def test_what_is_said_on_the_wire() -> None:
         b"PEER", b"JOIN", b"6", b"", b"127.0.0.1:7004", b"disk4", b"rack-4", NONCE.encode(),
     ]  # fmt: skip
     assert Dialer(HELLO, "").prove(OTHER_NONCE.encode()) == [b"PEER", b"PROVE", b""]
-    said = f"dialer|Hello|5|c1|n1|127.0.0.1:7001|n2|disk1|1x3|{NONCE}|{OTHER_NONCE}"
+    said = f"dialer|Hello|6|c1|n1|127.0.0.1:7001|n2|disk1|1x3|{NONCE}|{OTHER_NONCE}"
     proof = hmac.new(b"s3cret", said.encode(), "sha256").hexdigest()
     assert Dialer(HELLO, "s3cret").prove(OTHER_NONCE.encode()) == [b"PEER", b"PROVE", proof.encode()]
 
