@@ -128,14 +128,18 @@ class _Numbers:
         return b"%d-%d" % (self.client, next(self._next))
 
 
-class _Reader:
-    """Reads and writes registers, nine of ten calls through the cache of the node it is at."""
+class _Client:
+    """Makes calls on the keys of a history."""
 
     def __init__(self, history: CacheHistory, number: int, seed: int) -> None:
         self._history = history
         self._name = f"client{number}"
         self._numbers = _Numbers(number)
         self._chance = random.Random(seed)
+
+
+class _Reader(_Client):
+    """Reads and writes registers, nine of ten calls through the cache of the node it is at."""
 
     def __call__(self, caller: Caller) -> None:
         assert isinstance(caller, Wanderer)
@@ -194,14 +198,8 @@ def _read(key: bytes, node: bytes, *, loose: bool) -> Call:
     return (b"READ", key, node) if loose else (b"GET", key)
 
 
-class _Loader:
+class _Loader(_Client):
     """Fetches keys; with a token it fills, or comes too late, or leaves."""
-
-    def __init__(self, history: CacheHistory, number: int, seed: int) -> None:
-        self._history = history
-        self._name = f"client{number}"
-        self._numbers = _Numbers(number)
-        self._chance = random.Random(seed)
 
     def __call__(self, caller: Caller) -> None:
         assert isinstance(caller, Wanderer)

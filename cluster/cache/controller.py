@@ -512,10 +512,7 @@ class Controller:
         if office.joining == message.number:
             office.base = office.last = message.number
             office.joining = 0
-            for key, miss in list(self._misses.items()):
-                if miss.office is office:
-                    miss.number = 0
-                    self._pursue(key, miss)
+            self._ask_anew(office)
 
     def _on_grant(self, office: Office, message: Grant) -> None:
         key, miss = message.key, self._misses.get(message.key)
@@ -656,10 +653,7 @@ class Controller:
         elif base != office.joining:
             return
         office.joining = 0
-        for key, miss in list(self._misses.items()):
-            if miss.office is office:
-                miss.number = 0
-                self._pursue(key, miss)
+        self._ask_anew(office)
 
     def _lose(self, office: Office) -> None:
         self.traffic.leases_lost += 1
@@ -734,10 +728,7 @@ class Controller:
         office.floor = office.granted = 0
         office.leads = leader.name == self.name
         self._resend(office)
-        for key, miss in list(self._misses.items()):
-            if miss.office is office:
-                miss.number = 0
-                self._pursue(key, miss)
+        self._ask_anew(office)
 
     # What comes into this node's logs
 
@@ -805,6 +796,13 @@ class Controller:
                 self._again(key, miss)
             else:
                 self._use(key, miss, 0)
+
+    def _ask_anew(self, office: Office) -> None:
+        """What was asked of this shard's leader so far is not answered any more."""
+        for key, miss in list(self._misses.items()):
+            if miss.office is office:
+                miss.number = 0
+                self._pursue(key, miss)
 
     def _resend(self, office: Office) -> None:
         office.pushed = 0
