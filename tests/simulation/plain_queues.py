@@ -163,8 +163,9 @@ class Wait(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What a Q.POP is to answer: these, but for the receipts."""
+    """What a Q.POP of that queue is to answer: these, but for the receipts."""
 
+    key: bytes
     messages: list[Plain]
     expected: list[tuple[bytes, int, bytes | None]]
 
@@ -358,7 +359,7 @@ class PlainQueues:
             message.receipt = None
             found.append(message)
         expected = [(message.payload, message.deliveries, message.id) for message in found]
-        return Taken(found, expected) if found else None
+        return Taken(key, found, expected) if found else None
 
     def ends(self, origin: bytes) -> None:
         """Nobody waits there any more."""

@@ -7,7 +7,7 @@ from binascii import crc_hqx
 from tests.simulation.deadlocks import ON_FOUR
 from tests.simulation.healing import keys_of_all
 from tests.simulation.scripts import Play, Script
-from tests.simulation.simulation import Shape
+from tests.simulation.simulation import ONE, Shape
 from tests.simulation.world import Violation
 
 
@@ -46,5 +46,36 @@ def two_parts_at_once(script: Script) -> None:
         raise Violation("nobody got it", f"{left} got {left.reply}, and the one who waited {waiting.reply}")
 
 
-OF_QUEUES: dict[Play, Shape] = {refused_in_another_shard: ON_FOUR, two_parts_at_once: ON_FOUR}
+def dies_where_somebody_waits(script: Script) -> None:
+    """One of two messages with the same payload dies, and somebody waits where the dead go."""
+    a = script.a
+    script.call(a, "Q.CREATE", "j", "DLQ", "jd", "DEDUP", "0")
+    for _ in range(2):
+        script.call(a, "Q.PUSH", "j", "v1", "ID", "id1")
+    receipt = script.call(a, "Q.POP", "j").reply[0][0].decode()
+    waiting = script.wait(a, "Q.POP", "jd", "BLOCK", "0")
+    script.call(a, "Q.NACK", "j", receipt, "DEAD")
+    script.until(lambda: waiting.done)
+    script.call(a, "Q.ACK", "jd", waiting.reply[0][0].decode())
+
+
+def given_and_cleared_at_once(script: Script) -> None:
+    """Somebody waits for a message that comes, and is purged, in one entry."""
+    a, typist = script.a, script.typist()
+    script.call(a, "Q.CREATE", "j")
+    waiting = script.wait(a, "Q.POP", "j", "BLOCK", "0")
+    typist.ask(a, "Q.PUSH", "j", "v1")
+    purged = script.send(a, "Q.PURGE", "j", typist=typist)
+    script.until(lambda: waiting.done and purged.done)
+    late = script.call(a, "Q.ACK", "j", waiting.reply[0][0].decode())
+    if late.reply != 0:
+        raise Violation("a receipt is of one delivery", f"{late} got {late.reply}")
+
+
+OF_QUEUES: dict[Play, Shape] = {
+    refused_in_another_shard: ON_FOUR,
+    two_parts_at_once: ON_FOUR,
+    dies_where_somebody_waits: ONE,
+    given_and_cleared_at_once: ONE,
+}
 """All of them, and of what cluster each is."""
