@@ -119,7 +119,7 @@ class Healing:
             if process.gone:
                 self._simulation.bury(process)
         self._until(self._settled, "a healed cluster settles")
-        probers = [Prober(self._simulation, process) for process in self._members(SYSTEM)]
+        probers = [Prober(self._simulation, process) for process in self._everybody()]
         for prober in probers:
             prober.probe()
         self._until(
@@ -149,7 +149,7 @@ class Healing:
             op.call[1] for op in reversed(simulation.workload.history) if op.call[1:] and op.call[1][:1] in b"yrc"
         )
         keys = list(asked)[:KEYS_LOOKED_AT]
-        readers = [Reader(simulation, process, keys) for process in self._members(SYSTEM)]
+        readers = [Reader(simulation, process, keys) for process in self._everybody()]
         for reader in readers:
             reader.probe()
         self._until(lambda: all(one.asked_all and not one.unanswered() for one in readers), "caches answer")
@@ -174,7 +174,7 @@ class Healing:
         """Whoever goes on taking messages gets all that are ready, whatever part of a queue they are in."""
         simulation = self._simulation
         self._until(lambda: not any(self._letters()), "letters are delivered")
-        emptying = Emptying(simulation, self._world.chance.choice(self._members(SYSTEM)))
+        emptying = Emptying(simulation, self._world.chance.choice(self._everybody()))
         emptying.act()
         self._until(lambda: not (emptying.left() or emptying.unanswered()), "queues are emptied", EMPTIED_US_MAX)
         self._until(lambda: not any(self._letters()), "letters are delivered")
@@ -234,6 +234,11 @@ class Healing:
         processes = self._simulation.processes
         found = [processes.get(name) for name in leader.raft(number).config.members]
         return [one for one in found if one is not None and one.up]
+
+    def _everybody(self) -> list[Process]:
+        """The nodes of the cluster, as soon as somebody leads it: who did may have left it just now."""
+        self._until(lambda: bool(self._members(SYSTEM)), "a healed cluster is led")
+        return self._members(SYSTEM)
 
     def _settled(self) -> bool:
         if self._simulation.workload.unanswered or any(self._late_waits()):
