@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -30,6 +32,8 @@ KEYS = 4  # firm ones, and as many loose ones
 LOADED = 2
 READERS, LOADERS = 8, 4
 REST_S = 0.004
+TOLD_LOST = re.compile(r"^(\S+)Z warning \"what clients wrote to this node's cache may be lost\"", re.MULTILINE)
+TOLD_LATE_NS = 5_000_000_000  # a node may say that long after others saw it what it lost
 EARLY = 0.95  # of a life: the log's clock nears the wall clock a hundredth at a time
 LIVES_MS = (20, 100, 400, 1500)
 LOADS_MS = (150, 600)
@@ -59,7 +63,10 @@ def _not_at_all(reply: Any) -> Sequence[Any]:
 
 @dataclass
 class CacheHistory(History):
-    """Every call on these keys, and what happened to nodes meanwhile that may have cost one its changes."""
+    """Every call on these keys, and what happened to nodes meanwhile that may have cost one its changes.
+
+    What those lost that nobody hurt is in their logs.
+    """
 
     firm: list[bytes] = field(default_factory=list)
     loose: list[bytes] = field(default_factory=list)
@@ -68,6 +75,8 @@ class CacheHistory(History):
     commands: Counter[str] = field(default_factory=Counter)
     hurt: dict[str, int] = field(default_factory=dict)
     unhurt_losses: int = 0
+    began: int = field(default_factory=time.monotonic_ns)
+    places: dict[str, Node] = field(default_factory=dict)
 
     def hurts(self, *nodes: Node) -> None:
         """From now on these may lose what is changed in their caches, until `recovered`."""
@@ -76,14 +85,25 @@ class CacheHistory(History):
             self.hurt.setdefault(node.name, now)
 
     def recovered(self) -> None:
-        """Nothing is lost any more."""
+        """What was hurt loses nothing any more."""
         now = time.monotonic_ns()
         self.losses += [(name, since, now) for name, since in self.hurt.items()]
         self.hurt.clear()
 
+    def look_at_logs(self) -> None:
+        """What nodes say to have lost; others may have seen it before."""
+        for node in self.places.values():
+            for told in _told_lost(node):
+                hurt = any(name == node.name and since <= told <= until for name, since, until in self.losses)
+                if told >= self.began and not hurt:
+                    self.unhurt_losses += 1
+                    self.losses.append((node.name, told - TOLD_LATE_NS, told))
+
     def ask(self, name: str, caller: Wanderer, words: Call, recorded: Sequence[Call], read: Read = _as_it_is) -> Any:
         """Makes the call, and keeps what is known of it as these operations, of which ``read`` gives the outputs."""
-        client = f"{name} {words[0].decode()} at {caller.place()}"
+        place = caller.place()
+        self.places[place.name] = place
+        client = f"{name} {words[0].decode()} at {place}"
         self.commands[words[0].decode()] += 1
         invoked = time.monotonic_ns()
         try:
@@ -240,8 +260,11 @@ class _Loader(_Client):
             history.happens(end, before)
 
 
-def _leases_lost(nodes: Sequence[Node]) -> dict[str, int]:
-    return {node.name: node.ask("CACHE.STATS")["leases-lost"] for node in nodes}
+def _told_lost(node: Node) -> list[int]:
+    """When it said so, on this machine's monotonic clock, in ns."""
+    ahead_ns = time.time_ns() - time.monotonic_ns()
+    stamps = [datetime.fromisoformat(stamp).replace(tzinfo=UTC) for stamp in TOLD_LOST.findall(node.said())]
+    return [int(stamp.timestamp() * 1e9) + 1_000_000 - ahead_ns for stamp in stamps]
 
 
 @contextlib.contextmanager
@@ -256,8 +279,6 @@ def cache_traffic(cluster: Cluster, nodes: list[Node], *, seed: int, prefix: str
         loose=[f"{prefix}:loose:{number}".encode() for number in range(KEYS)],
         loaded=[f"{prefix}:loaded:{number}".encode() for number in range(LOADED)],
     )
-    began = time.monotonic_ns()
-    before = _leases_lost(nodes)
     tasks: list[Task] = [
         *(_Reader(history, number, seed * 100 + number) for number in range(READERS)),
         *(_Loader(history, number, seed * 100 + number) for number in range(READERS, READERS + LOADERS)),
@@ -266,12 +287,7 @@ def cache_traffic(cluster: Cluster, nodes: list[Node], *, seed: int, prefix: str
         yield history
     _read_through_all(history, nodes)
     history.recovered()
-    hurt = {name for name, *_ in history.losses}
-    for name, count in _leases_lost(nodes).items():
-        more = count - before.get(name, 0)
-        if name not in hurt and more > 0:
-            history.unhurt_losses += more
-            history.losses += [(name, began, time.monotonic_ns())] * more
+    history.look_at_logs()
 
 
 def _read_through_all(history: CacheHistory, nodes: Sequence[Node]) -> None:

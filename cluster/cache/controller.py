@@ -143,7 +143,8 @@ class Controller:
     """One node's cache. ``mail`` is what to send, (shard, message), to the shard's leader.
 
     ``answers`` are for clients, ``plain`` writes that must take the way of every
-    other command: (shard, client, arguments). Shards are asked for through
+    other command: (shard, client, arguments). ``lost`` is how much was changed that
+    memory may never have, by shard, until somebody takes it. Shards are asked for through
     ``leader_of``, ``is_lost`` (whether nobody has led for long), ``sure_until``
     (until when this node is certain to lead a shard in that term, 0 when it does
     not) and ``replica_of``. ``propagates`` says whether lines stay that others have
@@ -171,6 +172,7 @@ class Controller:
         self.mail: list[tuple[int, Message]] = []
         self.answers: list[tuple[Client, Reply]] = []
         self.plain: list[tuple[int, Client, list[bytes]]] = []
+        self.lost: dict[int, int] = {}
         self.now_ms = 0.0
         self.clock_ms: Callable[[], float] | None = None
         self.turn = 0
@@ -657,11 +659,14 @@ class Controller:
 
     def _lose(self, office: Office) -> None:
         self.traffic.leases_lost += 1
+        lost = sum(len(cells) for _, cells in office.sent)
         for key in self.lines.of(office):
             line = self.lines.get(key)
             assert line is not None
             self._drop(key, line)
-            self._dirty.pop(key, None)
+            lost += self._dirty.pop(key, None) is not None
+        if lost:
+            self.lost[office.number] = self.lost.get(office.number, 0) + lost
         office.sent.clear()
         office.base = 0
         office.until_ms = 0.0

@@ -381,6 +381,8 @@ class Reactor:
                 self._send()  # the others' disks are at it while this one is
                 self._disk.commit(work, here=self._stopping)
         self._dispatcher.deliver(node.apply())
+        if node.cache.lost:
+            self._tell_lost()
         if self._acknowledgements.waiting:
             self._dispatcher.deliver(self._acknowledgements.look())
         self._send()
@@ -391,6 +393,12 @@ class Reactor:
         tick_ms = node.next_tick_ms()
         latest_ms = node.monotonic_ms + SETTLE_MS
         self._settle_at_ms = latest_ms if tick_ms is None else min(tick_ms, latest_ms)
+
+    def _tell_lost(self) -> None:
+        cache = self._node.cache
+        lost, cache.lost = cache.lost, {}
+        for shard, lines in lost.items():
+            LOGGER.warning("what clients wrote to this node's cache may be lost", {"shard": shard, "lines": lines})
 
     def _send(self) -> None:
         messages = self._node.outgoing()
