@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cluster.batch import node_of
-from cluster.cache.controller import Controller, Leader, Office
+from cluster.cache.controller import Controller, Leader
 from cluster.cache.directory import Directory
 from cluster.cache.lines import Lines
 from cluster.cache.naming import named_in
+from cluster.cache.office import Office
 from cluster.clients import no_leader
 from cluster.machine.machine import Machine
 from cluster.raft.membership import config_in

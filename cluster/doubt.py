@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cluster.cache.controller import Office
+    from cluster.cache.office import Office
     from cluster.raft.leading import Leading
     from cluster.shard import Shard
 

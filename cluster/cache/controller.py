@@ -1,9 +1,8 @@
 """The cache of one node: what its clients read and write through it, and what it says to the leaders of shards.
 
 For each shard the node keeps an *office*: its standing with the shard's leader.
-It joins with a number, and counts from there what it writes back, which is sent
-again until it is carried out; it has a lease, counted on its own clock from when
-it asked for what the leader granted. Lines are good only while it stands.
+It has a lease, counted on the node's own clock from when it asked for what the
+leader granted. Lines are good only while it stands.
 
 A client whose line is not there, or not good, is kept with the *miss* of that key
 until the line is granted. When another leads, the office begins anew: lines go,
@@ -17,17 +16,16 @@ asked for, and are newer than any recall.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import islice
-from math import ceil
 from typing import NamedTuple
 
 from cluster.batch import Client, node_of
 from cluster.cache.lines import FOREVER_MS, Line, Lines, Traffic
 from cluster.cache.mesi import Action, Event, State
-from cluster.cache.snooping import Overwritten, Replica
-from cluster.machine.caches import NO_DEADLINE
+from cluster.cache.office import REPEAT_MS, Office
+from cluster.cache.snooping import Replica
+from cluster.cache.write_backs import WriteBacks
 from cluster.machine.reply import OK, CommandError, Reply
 from cluster.raft.messages import (
     Census,
@@ -41,7 +39,6 @@ from cluster.raft.messages import (
     Renewed,
     Surrendered,
     Want,
-    WriteBack,
     WrittenBack,
     Yield,
 )
@@ -50,14 +47,8 @@ SHARE = 0.89
 """How much of a time that another node names is relied on: clocks may differ by a tenth in pace, and the log's nears
 the wall clock by a hundredth."""
 
-REPEAT_MS = 50.0
 AGAIN_MS = 1.0
 GIVE_UP_MS = 5_000.0
-CELLS_MAX = 1000
-"""Lines in one write-back."""
-
-SENT_MAX = 64
-"""Write-backs under way for one shard; what is changed beyond that stays in its line for now."""
 
 THROUGH_MAX = 16
 """So many writes of such a line go to memory at once; for the next it is asked whether it can be owned."""
@@ -84,44 +75,6 @@ class Write(NamedTuple):
     life_ms: int | None
     condition: bytes
     args: list[bytes]
-
-
-class Cell(NamedTuple):
-    """What is written back of a line; ``dies_ms`` is when the key is to end, on the node's monotonic clock, if ever."""
-
-    key: bytes
-    value: bytes
-    dies_ms: float | None
-
-
-class Office:
-    """One shard. ``base`` is the number it joined with, 0 before; ``last`` that of the last write-back.
-
-    ``until_ms`` is when its lease runs out; ``turn`` the one in which a line was last used.
-    ``replica`` is this node's, if it has one.
-    """
-
-    __slots__ = (
-        "asked_ms", "base", "floor", "granted", "joining", "last", "leader", "leads", "number", "overwritten", "pushed",
-        "replica", "sent", "sent_ms", "term", "through", "turn", "until_ms",
-    )  # fmt: skip
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.term = 0
-        self.leader = ""
-        self.base = self.last = self.joining = 0
-        self.sent: deque[tuple[int, list[Cell]]] = deque()  # write-backs that are not carried out for all we know
-        self.sent_ms = self.asked_ms = 0.0
-        self.floor = 0  # the last recall's serial
-        self.granted = 0  # the last grant's
-        self.until_ms = 0.0
-        self.turn = 0
-        self.leads = False
-        self.pushed = 0  # the last write-back that was sent in this term
-        self.replica: Replica | None = None
-        self.overwritten = Overwritten()
-        self.through: dict[bytes, int] = {}  # lines that are written to memory at once, with how often since asked
 
 
 class Miss:
@@ -176,8 +129,10 @@ class Controller:
         self.now_ms = 0.0
         self.clock_ms: Callable[[], float] | None = None
         self.turn = 0
-        self.writeback_ms = writeback_ms
         self.offices: dict[int, Office] = {}
+        self.write_backs = WriteBacks(
+            author, lines, self.traffic, overdue_ms=writeback_ms, say=self._say, wake=self._at
+        )
         self._leader_of = leader_of
         self._is_lost = is_lost
         self._sure_until = sure_until
@@ -185,8 +140,6 @@ class Controller:
         self.propagates = propagates
         self._no_leader = no_leader
         self._misses: dict[bytes, Miss] = {}
-        self._dirty: OrderedDict[bytes, float] = OrderedDict()  # keys of lines in M, with since when
-        self._flushes: list[tuple[Client, int, dict[Office, int]]] = []
         self._number = 0
         self._retired = False
         self._next_ms = FOREVER_MS
@@ -269,8 +222,7 @@ class Controller:
         if life_ms is not None:
             line.dies_ms = self.now_ms + life_ms
             line.end_ms = self.now_ms + life_ms * SHARE
-        self._dirty.setdefault(key, self.now_ms)
-        self._at(self.now_ms + self.writeback_ms)
+        self.write_backs.note(key, self.now_ms)
         self._make_room()
         return OK
 
@@ -331,20 +283,16 @@ class Controller:
 
     def flush(self, client: Client | None) -> None:
         """Writes back all that is dirty; the client is answered with how many once that is durable."""
-        count = len(self._dirty)
-        self._write_all()
-        waits = {office: office.last for office in self.offices.values() if office.sent}
         if client is None:
-            return
-        if waits:
-            self._flushes.append((client, count, waits))
+            self.write_backs.send_all(self.now_ms)
         else:
-            self.answers.append((client, count))
+            self.write_backs.flush(client, self.offices.values(), self.now_ms)
+            self.answers += self.write_backs.flushed()
 
     def retire(self) -> None:
         """The node stops: what is dirty is written back, and from now on every write goes to memory at once."""
         self._retired = True
-        self._write_all()
+        self.write_backs.send_all(self.now_ms)
 
     def holds(self, keys: Iterable[bytes]) -> bool:
         """Whether all of them can be answered from lines, now."""
@@ -368,7 +316,7 @@ class Controller:
     @property
     def dirty(self) -> int:
         """How many lines memory does not have as they are, or may not have."""
-        return len(self._dirty) + sum(len(cells) for office in self.offices.values() for _, cells in office.sent)
+        return self.write_backs.count(self.offices.values())
 
     # Lines that go
 
@@ -379,7 +327,7 @@ class Controller:
             return False
         office = line.office
         if Action.WRITE_BACK in self.lines.move(line, Event.LEAVE):
-            self._send_back(office, [key])
+            self.write_backs.send(office, [key], self.now_ms)
         self._drop(key, line)
         if key not in self._misses:  # else what it asked for would be taken for what it gave up
             self._say(office, Release(office.term, self.author, office.granted, key, office.last))
@@ -394,78 +342,6 @@ class Controller:
         for key in self.lines.overdue():
             self.traffic.evictions += 1
             self._leave(key)
-
-    # Write-backs
-
-    def _write_all(self) -> None:
-        by_office: dict[Office, list[bytes]] = {}
-        for key in self._dirty:
-            line = self.lines.get(key)
-            if line is not None:
-                by_office.setdefault(line.office, []).append(key)
-        for office, keys in by_office.items():
-            for at in range(0, len(keys), CELLS_MAX):
-                self._write_back(office, keys[at : at + CELLS_MAX])
-
-    def _write_back(self, office: Office, keys: list[bytes]) -> None:
-        """Sends what is dirty of these lines to memory: they are E from then on."""
-        dirty = [key for key in keys if key in self._dirty]
-        for key in dirty:
-            line = self.lines.get(key)
-            assert line is not None
-            self.lines.move(line, Event.CLEAN)
-        self._send_back(office, dirty)
-
-    def _send_back(self, office: Office, keys: list[bytes]) -> None:
-        """A write-back of lines that are still here; whoever calls it moves their states."""
-        cells: list[Cell] = []
-        for key in keys:
-            if self._dirty.pop(key, None) is None:
-                continue
-            line = self.lines.get(key)
-            assert line is not None
-            assert line.value is not None
-            cells.append(Cell(key, line.value, line.dies_ms))
-        if not cells:
-            return
-        office.last += 1
-        office.sent.append((office.last, cells))
-        self.traffic.write_backs += len(cells)
-        if len(office.sent) == 1:
-            office.sent_ms = self.now_ms
-        self._push(office)
-        self._at(self.now_ms + REPEAT_MS)
-
-    def _push(self, office: Office) -> None:
-        """Sends those write-backs that may be under way, and are not."""
-        if not office.term:
-            return
-        for number, cells in islice(office.sent, SENT_MAX):
-            if number > office.pushed:
-                office.pushed = number
-                told = [word for cell in cells for word in (cell.key, cell.value, self._rest_of(cell))]
-                self._say(office, WriteBack(office.term, self.author, office.base, number, told))
-
-    def _rest_of(self, cell: Cell) -> bytes:
-        """How much of its life is left: the leader's clock says when that ends, as this node's may be behind."""
-        return NO_DEADLINE if cell.dies_ms is None else b"%d" % max(0, ceil(cell.dies_ms - self.now_ms))
-
-    def _on_written(self, office: Office, number: int) -> None:
-        while office.sent and office.sent[0][0] <= number:
-            office.sent.popleft()
-            office.sent_ms = self.now_ms
-        self._push(office)
-        self._settle_flushes()
-
-    def _settle_flushes(self) -> None:
-        flushes = []
-        for client, count, waits in self._flushes:
-            left = {one: number for one, number in waits.items() if one.sent and one.sent[0][0] <= number}
-            if left:
-                flushes.append((client, count, left))
-            else:
-                self.answers.append((client, count))
-        self._flushes = flushes
 
     # What leaders say
 
@@ -486,10 +362,11 @@ class Controller:
             case Recall():
                 self._on_recall(office, message)
             case WrittenBack():
-                self._on_written(office, message.number)
+                self.write_backs.confirm(office, message.number, self.now_ms)
+                self.answers += self.write_backs.flushed()
             case Census():
                 self._say(office, Surrendered(office.term, self.author, office.last))
-                self._resend(office)
+                self.write_backs.resend(office, self.now_ms)
             case Lost():
                 self._on_lost(office, message.base)
 
@@ -635,7 +512,7 @@ class Controller:
             self.traffic.invalidations_received += not message.share
             actions = self.lines.move(line, Event.SHARE if message.share else Event.INVALIDATE)
             if Action.WRITE_BACK in actions:
-                self._send_back(office, [key])
+                self.write_backs.send(office, [key], self.now_ms)
             if Action.DROP in actions:
                 self._drop(key, line)
             else:
@@ -659,18 +536,17 @@ class Controller:
 
     def _lose(self, office: Office) -> None:
         self.traffic.leases_lost += 1
-        lost = sum(len(cells) for _, cells in office.sent)
-        for key in self.lines.of(office):
+        keys = self.lines.of(office)
+        lost = self.write_backs.lose(office, keys)
+        if lost:
+            self.lost[office.number] = self.lost.get(office.number, 0) + lost
+        for key in keys:
             line = self.lines.get(key)
             assert line is not None
             self._drop(key, line)
-            lost += self._dirty.pop(key, None) is not None
-        if lost:
-            self.lost[office.number] = self.lost.get(office.number, 0) + lost
-        office.sent.clear()
         office.base = 0
         office.until_ms = 0.0
-        self._settle_flushes()
+        self.answers += self.write_backs.flushed()
 
     # Who leads
 
@@ -682,13 +558,7 @@ class Controller:
         if self.now_ms < self._next_ms:
             return
         self._next_ms = FOREVER_MS
-        self._write_overdue()
-        for office in self.offices.values():
-            if office.sent:
-                if self.now_ms >= office.sent_ms + REPEAT_MS:
-                    office.sent_ms = self.now_ms
-                    self._resend(office)
-                self._at(office.sent_ms + REPEAT_MS)
+        self.write_backs.look(self.offices.values(), self.now_ms)
         for key, miss in list(self._misses.items()):
             self._pursue(key, miss)
         if self._next_renewal_ms < FOREVER_MS:
@@ -701,21 +571,6 @@ class Controller:
     def _at(self, at_ms: float) -> None:
         self._next_ms = min(self._next_ms, at_ms)
 
-    def _write_overdue(self) -> None:
-        overdue: dict[Office, list[bytes]] = {}
-        count = 0
-        for key, since_ms in self._dirty.items():
-            if self.now_ms < since_ms + self.writeback_ms or count == CELLS_MAX:
-                self._at(max(self.now_ms, since_ms + self.writeback_ms))
-                break
-            line = self.lines.get(key)
-            assert line is not None
-            if len(line.office.sent) < SENT_MAX:
-                overdue.setdefault(line.office, []).append(key)
-                count += 1
-        for office, keys in overdue.items():
-            self._write_back(office, keys)
-
     def _follow(self, office: Office) -> None:
         """Another leader, or another term: lines go, and what was changed is written back there."""
         leader = self._leader_of(office.number)
@@ -726,13 +581,13 @@ class Controller:
             line = self.lines.get(key)
             assert line is not None
             if Action.WRITE_BACK in self.lines.move(line, Event.LEAVE):
-                self._send_back(office, [key])
+                self.write_backs.send(office, [key], self.now_ms)
             self._drop(key, line)
         office.term, office.leader = leader.term, leader.name
         office.until_ms = 0.0
         office.floor = office.granted = 0
         office.leads = leader.name == self.name
-        self._resend(office)
+        self.write_backs.resend(office, self.now_ms)
         self._ask_anew(office)
 
     # What comes into this node's logs
@@ -809,10 +664,6 @@ class Controller:
                 miss.number = 0
                 self._pursue(key, miss)
 
-    def _resend(self, office: Office) -> None:
-        office.pushed = 0
-        self._push(office)
-
     def _pursue(self, key: bytes, miss: Miss) -> None:
         """Asks for a line, unless that was done a moment ago; gives up when nobody leads for long."""
         office = miss.office
@@ -863,7 +714,7 @@ class Controller:
         if self.now_ms < self._next_renewal_ms:
             return {}
         self._next_renewal_ms = FOREVER_MS
-        if not (len(self.lines) or any(office.sent for office in self.offices.values())):
+        if not (len(self.lines) or any(office.unconfirmed for office in self.offices.values())):
             return {}
         found: dict[str, list[tuple[int, int, int]]] = {}
         for office in self.offices.values():

@@ -1,7 +1,7 @@
 """The lines one node holds, least recently used first to go.
 
 A line is good for clients only while its *office* (the node's standing with the
-leader of the shard, `cluster.cache.controller`) is, and until ``end_ms``: its
+leader of the shard, `cluster.cache.office`) is, and until ``end_ms``: its
 key may end soon after that.
 """
 
@@ -12,14 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from cluster.cache.mesi import LINE, Action, Event, State
-
-if TYPE_CHECKING:
-    from cluster.cache.controller import Office
+from cluster.cache.office import Office
 
 LINE_BYTES = 280
 """What a line costs besides its key and value: as a process grows by 200,000 of them, 282 bytes were measured."""

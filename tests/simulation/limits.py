@@ -9,7 +9,7 @@ from types import ModuleType
 from unittest.mock import patch
 
 from cluster import leadership, moves, node, outcomes, shard
-from cluster.cache import controller
+from cluster.cache import office, write_backs
 from cluster.raft import leading, progress, transfer
 
 CHOICES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
@@ -32,8 +32,8 @@ CHOICES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
 """The usual value stands last."""
 
 OF_CACHES: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
-    (controller, "SENT_MAX", (1, 2, 64)),
-    (controller, "CELLS_MAX", (1, 2, 1000)),
+    (office, "SENT_MAX", (1, 2, 64)),
+    (write_backs, "CELLS_MAX", (1, 2, 1000)),
 )
 """The same, of what only those come to who use the caches."""
 

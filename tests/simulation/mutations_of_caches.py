@@ -10,11 +10,12 @@ from unittest.mock import patch
 import msgspec
 
 from cluster.cache import mesi
-from cluster.cache.controller import Controller, Office
+from cluster.cache.controller import Controller
 from cluster.cache.directory import Directory, Ground
 from cluster.cache.former import FormerLeases
 from cluster.cache.mesi import Action, Event, State
 from cluster.cache.naming import named_in
+from cluster.cache.office import Office
 from cluster.cache.snooping import Overwritten, Replica
 from cluster.gate import Gate
 from cluster.machine import caches

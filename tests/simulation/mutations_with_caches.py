@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import patch
 
-from cluster.cache.controller import Controller, Office
+from cluster.cache.controller import Controller
+from cluster.cache.office import Office
 from cluster.coherence import Coherence
 from cluster.machine import loading
 from cluster.machine.machine import Machine

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
-from cluster.cache.controller import REPEAT_MS
+from cluster.cache.office import REPEAT_MS
 from cluster.machine.machine import Machine
 from cluster.raft.messages import Message
 from tests.simulation.small_log import Log
@@ -38,6 +38,7 @@ IDLE = frozenset(
         "machine",
         "replica",
         "_holdings",
+        "_held",
     }
 )
 """What nothing depends on here, or is told otherwise."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.cache.controller import Office
 from cluster.cache.lines import FOREVER_MS, Line, Lines, size_bytes
 from cluster.cache.mesi import Event, State
+from cluster.cache.office import Office
 
 
 def counted(lines: Lines) -> tuple[int, int, int]:
