@@ -27,6 +27,12 @@ def _holds(script: Script, process: Process, key: str) -> None:
     script.call(process, "CACHE.GET", key)
 
 
+def _holds_old(script: Script, process: Process, key: str = "r") -> None:
+    """The key is "old" in memory, and in a line of the process."""
+    script.call(script.a, "SET", key, "old")
+    _holds(script, process, key)
+
+
 def _goes_on_reading(script: Script, process: Process, key: str, ms: int) -> None:
     """Somebody else reads there now and then."""
     for _ in range(ms // 20):
@@ -37,8 +43,7 @@ def _goes_on_reading(script: Script, process: Process, key: str, ms: int) -> Non
 def holder_cut_off(script: Script) -> None:
     """A node that holds a line is cut off; somebody writes, and it is read on both sides."""
     a, c = script.a, script.c
-    script.call(a, "SET", "r", "old")
-    _holds(script, c, "r")
+    _holds_old(script, c)
     script.isolate(c)
     script.ask(a, "SET", "r", "new")
     _goes_on_reading(script, c, "r", 3 * LEASE_MS)
@@ -47,8 +52,7 @@ def holder_cut_off(script: Script) -> None:
 def renewed_late(script: Script) -> None:
     """What a leader says of leases is on its way for long, and then it says no more."""
     a, c = script.a, script.c
-    script.call(a, "SET", "r", "old")
-    _holds(script, c, "r")
+    _holds_old(script, c)
     script.weather(a, c, Weather(delay_us=0, least_us=300 * MS))
     script.run(LEASE_MS)
     script.cut((a, c), (c, a))
@@ -59,8 +63,7 @@ def renewed_late(script: Script) -> None:
 def closed_and_back(script: Script) -> None:
     """A node was cut off until its cache was closed, and comes back."""
     a, c = script.a, script.c
-    script.call(a, "SET", "r", "old")
-    _holds(script, c, "r")
+    _holds_old(script, c)
     script.isolate(c)
     script.call(a, "SET", "r", "new")
     script.heal()
@@ -71,8 +74,7 @@ def closed_and_back(script: Script) -> None:
 def written_at_another(script: Script) -> None:
     """What a cache took, and memory has not yet, is asked for at a new leader."""
     a, b, c = script.a, script.b, script.c
-    script.call(a, "SET", "r", "old")
-    _holds(script, c, "r")
+    _holds_old(script, c)
     script.call(c, "CACHE.SET", "r", "new")
     script.cut((c, a), (b, a), (a, b), (a, c))
     script.ask(b, "GET", "r")
@@ -84,8 +86,7 @@ def written_at_another(script: Script) -> None:
 def lines_of_a_former_leader(script: Script) -> None:
     """A leader has lines of its own, and is cut off; another is elected, and writes."""
     a, b = script.a, script.b
-    script.call(a, "SET", "r", "old")
-    _holds(script, a, "r")
+    _holds_old(script, a)
     script.isolate(a)
     script.stands(b)
     script.until(lambda: script.leads(b))
@@ -95,9 +96,8 @@ def lines_of_a_former_leader(script: Script) -> None:
 
 def handed_over(script: Script) -> None:
     """Another leads, and takes a write of what a node held under the one before."""
-    a, b, c = script.a, script.b, script.c
-    script.call(a, "SET", "r", "old")
-    _holds(script, c, "r")
+    b, c = script.b, script.c
+    _holds_old(script, c)
     script.hand_over(b)
     script.until(lambda: script.raft(c).leader == b.name)
     script.call(b, "SET", "r", "new")
@@ -140,8 +140,7 @@ def lagging_holder(script: Script) -> None:
     """A node that holds lines gets a snapshot in place of what it missed; what it holds was written meanwhile."""
     a, b, c = script.a, script.b, script.c
     for key in ("r0", "r1", "r2"):
-        script.call(a, "SET", key, "old")
-        _holds(script, c, key)
+        _holds_old(script, c, key)
     script.isolate(c)
     for value in range(30):
         script.ask(a, "SET", f"r{value % 3}", f"new{value}")
