@@ -215,8 +215,12 @@ class Directory:
 
     def touch(self, args: Iterable[Any], index: int) -> None:
         """A command is to go into entry ``index``: what caches hold of its keys is recalled, see `blocked`."""
-        for key in list(self._lines) if clears(args) else words_of(args):
+        for key in self._all() if clears(args) else words_of(args):
             self._touch(key, index)
+
+    def _all(self) -> dict[bytes, None]:
+        """The lines that caches hold, and those that they are about to be given."""
+        return dict.fromkeys((*self._lines, *self._recalls, *self._wants, *self._fan_after))
 
     def _touch(self, key: bytes, index: int) -> None:
         wants = self._wants.get(key)

@@ -1,0 +1,66 @@
+"""FLUSHALL names no key, and changes all: also those that a cache is about to be given."""
+
+from __future__ import annotations
+
+import pytest
+
+from resp_server.session import Session
+from tests.unit.several_nodes import SeveralNodes
+
+
+class Slow(SeveralNodes):
+    """Three nodes; ``behind`` has a replica and takes entries when it is told to, ``distant`` has none, and caches."""
+
+    def __init__(self) -> None:
+        super().__init__(3, replicas=2)
+        (self.behind,) = [name for name in self.followers if self.members[name].node.shards[0].here]
+        (self.distant,) = [name for name in self.followers if name != self.behind]
+
+    def asks(self, session: Session, call: str) -> None:
+        """A client's command reaches the leader, which commits nothing meanwhile."""
+        self.members[session.server.node.name].dispatcher.execute(session, [call.encode().split()])
+        for _ in range(4):
+            self._exchange()
+
+    def takes_entries(self) -> None:
+        """The one that is behind takes what was sent to it so far, and says so."""
+        self.stopped.symmetric_difference_update(self.addresses)
+        self._exchange()
+        self.stopped.symmetric_difference_update(self.addresses)
+
+
+@pytest.fixture
+def nodes() -> Slow:
+    return Slow()
+
+
+@pytest.mark.parametrize("clearing", ["FLUSHALL", "FLUSHDB", "DEL k"])
+def test_a_line_that_is_asked_for_is_not_granted_as_it_was_before(nodes: Slow, clearing: str) -> None:
+    """The commands before it are carried out, it is not yet, and a line waits for those."""
+    writer, clearer, reader = nodes.connect(nodes.leader), nodes.connect(nodes.leader), nodes.connect(nodes.distant)
+    nodes.send(writer, "SET k old")
+    nodes.send(reader, "CACHE.GET other")  # joins
+    nodes.stopped.add(nodes.behind)
+    nodes.asks(writer, "SET other 1")
+    nodes.asks(reader, "CACHE.GET k")
+    nodes.takes_entries()
+    nodes.asks(clearer, clearing)
+    nodes.stopped.clear()
+    nodes.until(lambda: clearer.out)
+    assert nodes.send(reader, "CACHE.GET k").endswith(b"$-1\r\n")
+
+
+@pytest.mark.parametrize("clearing", ["FLUSHALL", "FLUSHDB", "DEL k"])
+def test_a_line_that_is_sent_unasked_is_not_as_it_was_before(nodes: Slow, clearing: str) -> None:
+    """It was read much, and is to be sent anew once a write of it is carried out; it is not there any more by then."""
+    writer, clearer, reader = nodes.connect(nodes.leader), nodes.connect(nodes.leader), nodes.connect(nodes.distant)
+    nodes.send(writer, "SET k old")
+    for _ in range(4):
+        nodes.send(reader, "CACHE.GET k")
+    nodes.stopped.add(nodes.behind)
+    nodes.asks(writer, "SET k new")
+    nodes.takes_entries()
+    nodes.asks(clearer, clearing)
+    nodes.stopped.clear()
+    nodes.until(lambda: clearer.out)
+    assert nodes.send(reader, "CACHE.GET k").endswith(b"$-1\r\n")
