@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tests.simulation.clients import Client
+from tests.simulation.clients import KEY_CALLS, Client
 from tests.simulation.models import Call
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.simulation.sessions import Op, Session
 
 CACHERS = 5
+CLEARERS = 3
+KEYS_AT_ONCE = 5
 HELD_CALLS = 1200
 """Registers of the caches' own are in use for so many calls: longer than any lease."""
 
@@ -37,12 +39,20 @@ class Cacher(Client):
             draw = chance.random()
             if draw < 0.05:
                 yield (b"CACHE.GET", self.workload.key("c", 2))
+            elif draw < 0.1:
+                yield (b"CACHE.MGET", *(self._any_key() for _ in range(chance.randrange(1, KEYS_AT_ONCE))))
             elif draw < 0.2:
                 yield self._fleeting(self.workload.key("f", 2))
             elif draw < 0.4:
                 yield self._register(self.workload.key("r", 3))
             else:
                 yield self._register(self.workload.key("y", 2, HELD_CALLS))
+
+    def _any_key(self) -> bytes:
+        kind, keys, calls_max = self.world.chance.choice(
+            (("c", 2, KEY_CALLS), ("r", 3, KEY_CALLS), ("f", 2, KEY_CALLS), ("y", 2, HELD_CALLS), ("y", 2, HELD_CALLS))
+        )
+        return self.workload.key(kind, keys, calls_max)
 
     def _register(self, key: bytes) -> Call:
         chance, draw = self.world.chance, self.world.chance.random()
@@ -71,6 +81,17 @@ class Cacher(Client):
             life = (b"PX", b"%d" % chance.choice(LIVES_MS))
             return (b"CACHE.SET", key, self.workload.value(), *life, *chance.choice(((), (), (b"NX",), (b"XX",))))
         return (b"PEXPIRE", key, b"%d" % chance.choice(LIVES_MS))
+
+
+class Clearer(Cacher):
+    """One of those, who deletes all keys now and then: nobody's locks or queues must be among them."""
+
+    def calls(self) -> Iterator[Call]:
+        """As the others, or FLUSHALL, and what is there then."""
+        chance = self.world.chance
+        if chance.random() < 0.25:
+            yield (chance.choice((b"FLUSHALL", b"FLUSHDB")),)
+        yield from super().calls()
 
 
 class Loader(Client):
@@ -114,3 +135,8 @@ def cache_users(workload: Workload) -> list[Client]:
     """Those of one run."""
     loaders: list[Client] = [Loader(workload, f"g{number}") for number in range(LOADERS)]
     return [*(Cacher(workload, f"h{number}") for number in range(CACHERS)), *loaders]
+
+
+def clearers(workload: Workload) -> list[Client]:
+    """Those of a run in which all keys may be deleted."""
+    return [Clearer(workload, f"e{number}") for number in range(CLEARERS)]

@@ -104,6 +104,59 @@ def handed_over(script: Script) -> None:
     _goes_on_reading(script, c, "r", LEASE_MS)
 
 
+def cleared_while_owned(script: Script) -> None:
+    """All keys are deleted while a node has a line of one alone."""
+    a, c = script.a, script.c
+    script.call(a, "SET", "r", "old")
+    _holds(script, c, "r")
+    script.call(a, "FLUSHALL")
+    _goes_on_reading(script, c, "r", LEASE_MS)
+
+
+def cleared_while_shared(script: Script) -> None:
+    """All keys are deleted while nodes share the line of one, and then written again."""
+    a, b, c = script.a, script.b, script.c
+    script.call(a, "SET", "r", "old")
+    for process in (b, c):
+        _holds(script, process, "r")
+    for clearing in ("FLUSHALL", "FLUSHDB"):
+        script.call(a, clearing)
+        for process in (b, c):
+            _goes_on_reading(script, process, "r", 100)
+        script.call(a, "SET", "r", clearing)
+
+
+def asked_for_while_cleared(script: Script) -> None:
+    """A node waits for a line until an entry is carried out; behind that all keys are deleted."""
+    a, b, c = script.a, script.b, script.c
+    script.call(a, "SET", "r", "old")
+    script.call(c, "CACHE.GET", "r0")
+    script.call(c, "CACHE.EVICT", "r0")
+    for process in (b, c):
+        script.weather(process, a, Weather(delay_us=0, least_us=20 * MS))
+    script.run(100)
+    script.ask(c, "CACHE.GET", "r")
+    script.run(16)
+    script.ask(a, "SET", "r0", "before")
+    script.run(8)
+    script.ask(a, "FLUSHALL")
+    script.run(15)
+    for process in (b, c):
+        script.weather(process, a, Weather(delay_us=0))
+    _goes_on_reading(script, c, "r", LEASE_MS)
+
+
+def read_together(script: Script) -> None:
+    """Some keys are read at once, of which the node has one, others have some, and one is nowhere."""
+    a, b, c = script.a, script.b, script.c
+    for key in ("r0", "r1", "r2"):
+        script.call(a, "SET", key, f"v{key}")
+    _holds(script, c, "r0")
+    script.call(b, "CACHE.SET", "r1", "newer")
+    for _ in range(3):
+        script.call(c, "CACHE.MGET", "r0", "r1", "r2", "r3", "r0")
+
+
 def outlived(script: Script) -> None:
     """A key ends while two nodes hold its line."""
     a, b, c = script.a, script.b, script.c
@@ -212,6 +265,10 @@ OF_CACHES: tuple[Play, ...] = (
     written_at_another,
     lines_of_a_former_leader,
     handed_over,
+    cleared_while_owned,
+    cleared_while_shared,
+    asked_for_while_cleared,
+    read_together,
     outlived,
     joined_unheard,
     lagging_holder,

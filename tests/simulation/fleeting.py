@@ -19,7 +19,10 @@ NOTHING = Life(None, ends=False)
 
 
 class Fleeting:
-    """A string under GET, SET (NX, XX, PX), DEL and PEXPIRE that may end at any moment, and stays away then."""
+    """A string under GET, SET (NX, XX, PX), DEL, PEXPIRE and FLUSHALL that may end at any moment, and stays away then.
+
+    FLUSHALL names it here as any other.
+    """
 
     initial: ClassVar[Life] = NOTHING
 
@@ -50,6 +53,8 @@ def _step(state: Life, call: Call) -> tuple[Output, Life]:
         return state.value, state
     if command == b"DEL":
         return int(state.value is not None), NOTHING
+    if command == b"FLUSHALL":
+        return "OK", NOTHING
     if command == b"PEXPIRE":
         return (0, state) if state.value is None else (1, state._replace(ends=True))
     if command == b"SET" and {*options[::2]} <= {b"PX", b"NX", b"XX"}:

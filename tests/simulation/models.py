@@ -76,7 +76,9 @@ Value: TypeAlias = bytes | None
 
 
 class Register:
-    """A string key under GET, SET (NX, XX, GET), SETNX, DEL and INCR. The state is its value, None if there is none.
+    """A string key under GET, SET (NX, XX, GET), SETNX, DEL, INCR and FLUSHALL, which names it here as any other.
+
+    The state is its value, None if there is none.
 
     ``EXEC key expected value`` stands for a transaction that sets the key, which was watched when it had the expected
     value (empty for none). It may answer "nothing" whatever the value is: the key may have changed and changed back.
@@ -176,12 +178,17 @@ def _incr(old: Value) -> tuple[Output, Value]:
     return number + 1, b"%d" % (number + 1)
 
 
+def _flushall(old: Value) -> tuple[Output, Value]:
+    return "OK", None
+
+
 REGISTER: dict[bytes, Callable[..., tuple[Output, Value]]] = {
     b"GET": _get,
     b"SET": _set,
     b"SETNX": _setnx,
     b"DEL": _del,
     b"INCR": _incr,
+    b"FLUSHALL": _flushall,
 }
 """The answer and the value afterwards, from the value before and the arguments after the key."""
 

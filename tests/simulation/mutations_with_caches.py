@@ -6,11 +6,13 @@ from typing import Any
 from unittest.mock import patch
 
 from cluster.cache.controller import Controller
+from cluster.cache.directory import Directory
 from cluster.cache.office import Office
 from cluster.coherence import Coherence
 from cluster.machine import loading
 from cluster.machine.machine import Machine
 from cluster.machine.reply import Reply
+from resp_server.commands import cache as of_cache
 from tests.simulation import cache_scripts as scripts
 from tests.simulation import mutations_of_caches as of_caches
 from tests.simulation.mutation import SLOW, Mutation, Patch
@@ -48,6 +50,34 @@ def a_leader_trusts_its_own_lines() -> Patch:
         return float("inf") if raft.leading is not None and raft.term == term else 0.0
 
     return patch.object(Coherence, "_sure_until", sure_until)
+
+
+# Many keys at once
+
+
+def a_cleared_line_is_left_to_its_owner() -> Patch:
+    """FLUSHALL leaves the line alone that was granted last."""
+    return patch.object(Directory, "_all", lambda directory: list(directory._lines)[:-1])
+
+
+def wants_overlook_clearing() -> Patch:
+    """A line may be granted as it was before a FLUSHALL that is in the log already."""
+    return patch.object(Directory, "_all", lambda directory: list(directory._lines))
+
+
+def the_log_clears_all_but_one() -> Patch:
+    """A node that has a FLUSHALL in its log goes on reading one of its lines."""
+
+    def overwrite_some(cache: Controller, number: int, index: int) -> None:
+        for key in cache.lines.of(cache.offices[number])[1:]:
+            cache.overwrite(number, key, index)
+
+    return patch.object(Controller, "overwrite_all", overwrite_some)
+
+
+def many_change_places() -> Patch:
+    """CACHE.MGET gives the values in whatever order they come."""
+    return patch.object(of_cache, "_first_error", lambda replies: sorted(replies, key=lambda value: value or b""))
 
 
 # One loads, the others wait
@@ -101,6 +131,10 @@ WITH_CACHES: tuple[Mutation, ...] = (
     Mutation(a_leader_trusts_its_own_lines, ONE_ORDER, script=scripts.lines_of_a_former_leader),
     Mutation(lines_outlive_terms, (*ONE_ORDER, "progress"), script=scripts.handed_over),
     Mutation(lines_outlive_keys, ONE_ORDER, script=scripts.outlived),
+    Mutation(a_cleared_line_is_left_to_its_owner, (*ONE_ORDER, "progress"), script=scripts.cleared_while_owned),
+    Mutation(wants_overlook_clearing, (*ONE_ORDER, "progress"), script=scripts.asked_for_while_cleared),
+    Mutation(the_log_clears_all_but_one, (*ONE_ORDER, "progress"), script=scripts.cleared_while_shared),
+    Mutation(many_change_places, ONE_ORDER, script=scripts.read_together),
     Mutation(everybody_loads, ("one loads",), script=scripts.two_miss),
     Mutation(tokens_outlive_writes, ONE_ORDER, script=scripts.written_while_loaded),
     Mutation(nobody_loads_for_the_dead, ("somebody loads",), script=scripts.loader_leaves),

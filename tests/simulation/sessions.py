@@ -2,7 +2,7 @@
 
 This is resp_server/dispatch.py's part: what is read at once, what takes its
 place in the log of its shard, what is refused while the disk takes nothing, what
-goes to several parts of a queue (resp_server/partitions.py says to which), what
+goes to several shards, as to the parts of a queue (resp_server/partitions.py), what
 goes through the node's cache, and holds up all behind it, and that answers of
 several shards come in the order in which they were asked for.
 """
@@ -13,15 +13,16 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cluster.clients import no_leader
-from cluster.machine import queue_parts, transactions
+from cluster.machine import transactions
 from cluster.machine.queue_parts import Shape
 from cluster.machine.reply import WAITING, CommandError, Reply, Status
 from cluster.ring.slots import slot_of
 from cluster.shard import Shard
 from resp_server.commands.cache import ANSWERED_FROM_LINES
 from resp_server.commands.command import PLAINLY
-from resp_server.commands.table import Table
-from resp_server.partitions import Awaiting
+from resp_server.commands.spreading import Shares
+from resp_server.commands.table import Route, Table
+from resp_server.partitions import Awaiting, News
 from resp_server.places import Finish, Gather, Place, Share, merged
 from tests.simulation.models import UNKNOWN, Call, Operation, Output, Unknown
 from tests.simulation.world import Violation
@@ -227,9 +228,18 @@ class Session:
         except CommandError as error:
             self._reply(op, error)
             return
+        shares = self._shares(route, args)
+        if shares is not None:
+            op.parts = 1
+            self._spread(op, shares, process.partitions.news_of(route, args))
+            return
         if name in READS:
             self._look(op, shard, args)
-            return
+        else:
+            self._log(op, route, shard, args)
+
+    def _log(self, op: Op, route: Route, shard: Shard, args: list[bytes]) -> None:
+        process, name = self.process, op.call[0]
         node = process.node
         assert node is not None
         if name in SESSION_COMMANDS:
@@ -284,6 +294,33 @@ class Session:
         else:
             self._now(op, reply)
 
+    # Several shards
+
+    def _shares(self, route: Route, args: list[bytes]) -> Shares | None:
+        """What each shard has to do for a command that concerns several; None for any other."""
+        node, spread = self.process.node, route.command.spread
+        assert node is not None
+        if spread is None or len(node.shards) == 1:
+            return None
+        shares = spread(route.command.keys, args, node.slot_shard)
+        return None if shares.merge is None else shares
+
+    def _spread(self, op: Op, shares: Shares, news: News | None = None) -> None:
+        """Hands every shard its share at once."""
+        process, logged = self.process, op.call[0] not in READS
+        assert shares.merge is not None
+        merge = merged(shares.merge, logged=logged)
+        parts = [(process.shard(number), args) for number, args in shares.parts]
+        calls = [(shard, shard.machine.handler(args[0]), args) for shard, args in parts]
+        if not logged and not self._pending(op) and not any(self._reads_wait(shard, args) for shard, args in parts):
+            self._now(op, merge([shard.read(handler, args) for shard, handler, args in calls]))
+            return
+        place = Place(self, op.finish)  # type: ignore[arg-type]
+        gather = Gather(place if news is None else process.partitions.hearing(place, news), merge, len(parts))
+        for number, (shard, handler, args) in enumerate(calls):
+            submit = shard.submit if logged else shard.submit_read
+            submit(Share(gather, number), handler, args)
+
     # Queues with parts
 
     def _to_parts(self, op: Op, args: list[bytes], shape: Shape) -> None:
@@ -293,18 +330,7 @@ class Session:
         if args[0] in WALKS:
             process.partitions.walk(self, args, shape, lambda session: Place(session, op.finish))  # type: ignore[arg-type]
             return
-        shares = process.partitions.shares(args, shape)
-        assert shares.merge is not None
-        logged = args[0] not in READS
-        merge = merged(shares.merge, logged=logged)
-        parts = [(process.shard(number), call) for number, call in shares.parts]
-        if not logged and not self._pending(op) and not any(self._reads_wait(shard, args) for shard, args in parts):
-            self._now(op, merge([shard.read(queue_parts.call, call) for shard, call in parts]))
-            return
-        gather = Gather(Place(self, op.finish), merge, len(parts))  # type: ignore[arg-type]
-        for number, (shard, call) in enumerate(parts):
-            submit = shard.submit if logged else shard.submit_read
-            submit(Share(gather, number), queue_parts.call, call)
+        self._spread(op, process.partitions.shares(args, shape))
 
     def known_to(self, shard: Shard) -> bytes:
         """Its name in the log of a shard that may hold something of it from now on."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cluster.raft.core import Timing
 from cluster.raft.membership import VOTERS_MAX, Config, static
 from cluster.ring.slots import shard_of_slots
-from tests.simulation.cache_clients import cache_users
+from tests.simulation.cache_clients import cache_users, clearers
 from tests.simulation.clients import Workload
 from tests.simulation.clocks import DRIFT, Clock
 from tests.simulation.disk import Disk
@@ -86,6 +86,11 @@ def are_cached(seed: int) -> bool:
     return seed // 2 % 2 == 0
 
 
+def are_cleared(seed: int) -> bool:
+    """In an eighth of the worlds, unless told otherwise, all keys are deleted now and then; none is a lock or queue."""
+    return seed // 2 % 8 == 6
+
+
 @dataclass(frozen=True)
 class Result:
     """What a run that found nothing did."""
@@ -108,7 +113,8 @@ class Simulation:
     """A run to be. ``nodes`` 0 lets the seed choose how many there are.
 
     ``shards`` 1 is the cluster whose only shard is on every node. Of more, as of -1, which lets the seed choose how
-    many, each is on some nodes only. ``caches`` says whether clients use the caches; the seed decides unless told.
+    many, each is on some nodes only. ``caches`` says whether clients use the caches, and ``clears`` whether some of
+    those use FLUSHALL, and nobody locks or queues; the seed decides unless told.
 
     ``processes`` are by name, in the order they came; ``turns`` counts those of all of them.
     """
@@ -123,6 +129,7 @@ class Simulation:
         profile: Profile | None = None,
         leases: bool | None = None,
         caches: bool | None = None,
+        clears: bool | None = None,
         keep_all: bool = False,
     ) -> None:
         self.world = World(seed, keep_all=keep_all)
@@ -151,8 +158,12 @@ class Simulation:
         for process in founders:
             process.founders = self.founding
             self.world.at(chance.randrange(300 * MS), lambda process=process: self.start(process))  # type: ignore[misc]
-        self.workload = Workload(self)
-        self.workload.join(*lockers(self.workload), *queue_users(self.workload))
+        if self.caches and (are_cleared(seed) if clears is None else clears):
+            self.workload = Workload(self, locks=0, others=0)
+            self.workload.join(*clearers(self.workload))
+        else:
+            self.workload = Workload(self)
+            self.workload.join(*lockers(self.workload), *queue_users(self.workload))
         if self.caches:
             self.workload.join(*cache_users(self.workload))
         self.faults = Faults(self, self.profile)
