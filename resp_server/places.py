@@ -24,15 +24,17 @@ Finish: TypeAlias = "Callable[[Reply], Reply]"
 class Place:
     """One answer to come, which shards know as the client; ``reply`` is `WAITING` until it is filled.
 
-    ``finish`` makes of what comes what the client gets; ``popped`` is the queue that a Q.POP is about.
+    ``finish`` makes of what comes what the client gets; ``popped`` is the queue that a Q.POP is about. ``partly_read``
+    says that some of the answer was read already, and goes out with the rest.
     """
 
-    __slots__ = ("finish", "popped", "reply", "session")
+    __slots__ = ("finish", "partly_read", "popped", "reply", "session")
 
     def __init__(self, session: Session, finish: Finish | None = None) -> None:
         self.session = session
         self.finish = finish
         self.popped: bytes | None = None
+        self.partly_read = False
         self.reply: Reply = WAITING
 
     def fill(self, reply: Reply) -> bool:

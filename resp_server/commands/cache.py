@@ -50,7 +50,9 @@ def _mget(server: Server, args: list[bytes], asking: Asking) -> Reply:
     values = [cache.read(key) for key in args[1:]]
     if MISS not in values:
         return values
-    gather = Gather(asking(), _first_error, len(values))
+    place = asking()
+    place.partly_read = values.count(MISS) < len(values)
+    gather = Gather(place, _first_error, len(values))
     for at, (key, value) in enumerate(zip(args[1:], values, strict=True)):
         if value is MISS:
             cache.await_read(Share(gather, at), server.node.slot_shard[slot_of(key)], key)

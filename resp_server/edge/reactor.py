@@ -412,7 +412,7 @@ class Reactor:
         if self._node.reads_lapsed(monotonic_ms):
             doubt = self._node.doubt(monotonic_ms)
             for session in self._dispatcher.outbox:
-                if session.out:
+                if session.out or any(place.partly_read for place in session.places):
                     self._doubts.setdefault(session, []).append(doubt)
 
     def _resolve(self) -> None:

@@ -206,18 +206,38 @@ def test_what_was_read_under_a_lease_is_sent_once_it_is_certain(rig: Rig, monkey
     assert rig.client.recv(100) == b"$-1\r\n+OK\r\n", "in the order it was asked"
 
 
+def test_what_lines_had_of_several_keys_is_not_sent_with_the_rest(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.client.settimeout(1)
+    rig.turn(packed("CACHE.GET", "a"))
+    rig.turn()
+    assert rig.client.recv(100) == b"$-1\r\n"
+    verdict = read_in_doubt(rig, monkeypatch, call=packed("CACHE.MGET", "a", "b"))
+    for _ in range(3):
+        rig.turn()
+    with pytest.raises(BlockingIOError):
+        rig.client.recv(100)
+    verdict[0] = False
+    rig.turn()
+    assert rig.client.recv(100) == b""
+
+
 def read_in_doubt(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, others: bytes = b"", other: socket.socket | None = None
+    rig: Rig,
+    monkeypatch: pytest.MonkeyPatch,
+    others: bytes = b"",
+    other: socket.socket | None = None,
+    call: bytes = GET,
 ) -> list[bool | None]:
     """Has the client read in a turn in which the lease runs out; what becomes of it can be set in the list."""
     verdict: list[bool | None] = [None]
     with monkeypatch.context() as patch:
-        patch.setattr(rig.node, "reads_lapsed", lambda monotonic_ms: True)
+        lapsed = iter([True])
+        patch.setattr(rig.node, "reads_lapsed", lambda monotonic_ms: next(lapsed, False))
         patch.setattr(rig.node, "doubt", lambda monotonic_ms: SimpleNamespace(verdict=lambda: verdict[0]))
         if other is not None:
             other.sendall(others)
         rig.client.setblocking(False)
-        rig.turn(GET)
+        rig.turn(call)
     return verdict
 
 
