@@ -13,6 +13,10 @@ KEY_BYTES_MAX = 64 * 1024
 
 CLEARING = frozenset({b"FLUSHALL", b"FLUSHDB"})
 
+FENCE = b"FENCE"
+FENCED_AT = 3
+"""Where the command stands that a FENCE is for."""
+
 
 def words_of(command: Iterable[Any]) -> Iterator[bytes]:
     """The words of a command, and of those that stand in it."""
@@ -28,8 +32,10 @@ def clears(command: Iterable[Any]) -> bool:
     """Whether it changes keys that it does not name."""
     if not isinstance(command, list) or not command:
         return False
-    first = command[0]
-    return (isinstance(first, bytes) and first.upper() in CLEARING) or any(map(clears, command))
+    name = command[0].upper() if isinstance(command[0], bytes) else b""
+    if name == FENCE:
+        return clears(command[FENCED_AT:])
+    return name in CLEARING or any(map(clears, command))
 
 
 def named_in(payload: bytes, author: bytes) -> dict[bytes, None] | None:

@@ -34,6 +34,30 @@ def nodes() -> Slow:
     return Slow()
 
 
+@pytest.mark.parametrize("holders", [[0], [2], [0, 1, 2]])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        ["FLUSHALL"],
+        ["flushdb async"],
+        ["FENCE lock 1 FLUSHALL"],
+        ["fence lock 1 flushall"],
+        ["MULTI", "FLUSHALL", "SET other 1", "EXEC"],
+        ["MULTI", "SET other 1", "FENCE lock 1 FLUSHDB", "EXEC"],
+    ],
+    ids=" ".join,
+)
+def test_in_whatever_a_command_stands_that_clears_all(calls: list[str], holders: list[int]) -> None:
+    nodes = SeveralNodes(3)
+    at = [nodes.leader, *nodes.followers]
+    client = nodes.connect(nodes.leader)
+    nodes.send(client, "SET k v", "LOCK.ACQUIRE lock ann")
+    for holder in holders:
+        assert nodes.ask(at[holder], "CACHE.GET k") == b"$1\r\nv\r\n"
+    assert b"+OK\r\n" in nodes.send(client, *calls)
+    assert [nodes.ask(name, "CACHE.GET k") for name in at] == [b"$-1\r\n"] * 3
+
+
 @pytest.mark.parametrize("clearing", ["FLUSHALL", "FLUSHDB", "DEL k"])
 def test_a_line_that_is_asked_for_is_not_granted_as_it_was_before(nodes: Slow, clearing: str) -> None:
     """The commands before it are carried out, it is not yet, and a line waits for those."""
