@@ -305,10 +305,10 @@ class Node:
         self._stirred = False
 
     def pass_time(self, monotonic_ms: float) -> None:
-        """The time once messages were read off a socket, before they are handed to `receive`.
+        """The time in the middle of a turn, once all that clients ask was read.
 
-        A heartbeat must not count from before it came: the process may have
-        been stopped in the middle of a turn, and the leader's lease counts on it.
+        The process may have been stopped since the turn began. Who asked after that
+        must not be answered under a lease that stood only then.
         """
         self.monotonic_ms = max(self.monotonic_ms, monotonic_ms)
         for shard in self._touched:

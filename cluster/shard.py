@@ -219,11 +219,7 @@ class Shard:
             self.reads_wait = True
 
     def pass_time(self, monotonic_ms: float) -> None:
-        """The time once messages were read off a socket, before they are handed to `receive`.
-
-        A heartbeat must not count from before it came: the process may have
-        been stopped in the middle of a turn, and the leader's lease counts on it.
-        """
+        """As `Node.pass_time`."""
         self.raft.advance(monotonic_ms)
         self.monotonic_ms = self.raft.now_ms
 

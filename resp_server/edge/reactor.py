@@ -349,6 +349,7 @@ class Reactor:
         dispatcher, node = self._dispatcher, self._node
         self._look_at_leases()
         if whole or node.busy or node.monotonic_ms >= self._settle_at_ms:
+            self._catch_up()
             self._settle()
         while dispatcher.resumed:
             resumed, dispatcher.resumed = dispatcher.resumed, []
@@ -369,6 +370,16 @@ class Reactor:
                 connection = self._of_session.get(session.id)
                 if connection is not None and session not in self._doubts:
                     self._flush(connection)
+
+    def _catch_up(self) -> None:
+        """Moves the clocks on: what clients asked for came by now, and is answered under leases that stand now."""
+        node, clock = self._node, self._clock
+        clock.now_ms()
+        monotonic_ms = clock.monotonic_ns / 1e6
+        if monotonic_ms - node.monotonic_ms > PAUSE_MS and self.links.some:
+            self._hear(self._poller.poll(0))
+        else:
+            node.pass_time(monotonic_ms)
 
     def _settle(self) -> None:
         """Timers, the log and the disk, and what became of it: messages to peers, answers to clients."""

@@ -94,6 +94,18 @@ def lines_of_a_former_leader(script: Script) -> None:
     _goes_on_reading(script, a, "r", LEASE_MS)
 
 
+def asked_late(script: Script) -> None:
+    """A leader is stopped in a turn before it reads what clients ask; another is elected, and writes."""
+    a, b, c = script.a, script.b, script.c
+    script.call(a, "SET", "r", "old")
+    script.call(c, "CACHE.SET", "s", "owned")  # reads have to be looked at
+    a.late_us = 4 * SECOND
+    script.until(lambda: script.leads(b) or script.leads(c))
+    script.call(b if script.leads(b) else c, "SET", "r", "new")
+    op = script.send(a, "GET", "r")
+    script.until(lambda: op.done)
+
+
 def handed_over(script: Script) -> None:
     """Another leads, and takes a write of what a node held under the one before."""
     b, c = script.b, script.c

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -12,6 +14,7 @@ from cluster.coherence import Coherence
 from cluster.machine import loading
 from cluster.machine.machine import Machine
 from cluster.machine.reply import Reply
+from cluster.node import Node
 from resp_server.commands import cache as of_cache
 from tests.simulation import cache_scripts as scripts
 from tests.simulation import mutations_of_caches as of_caches
@@ -50,6 +53,16 @@ def a_leader_trusts_its_own_lines() -> Patch:
         return float("inf") if raft.leading is not None and raft.term == term else 0.0
 
     return patch.object(Coherence, "_sure_until", sure_until)
+
+
+@contextmanager
+def a_turn_has_one_time() -> Iterator[None]:
+    """Who asked late in a turn is answered under leases that stood when it began."""
+    with (
+        patch.object(Node, "pass_time", lambda node, monotonic_ms: None),
+        patch("tests.simulation.process.PAUSE_MS", float("inf")),
+    ):
+        yield
 
 
 # Many keys at once
@@ -129,6 +142,7 @@ WITH_CACHES: tuple[Mutation, ...] = (
     Mutation(of_caches.the_closed_are_renewed, ONE_ORDER, script=scripts.closed_and_back, seed=2),
     Mutation(of_caches.closed_in_its_lease, ONE_ORDER, script=scripts.holder_cut_off),
     Mutation(a_leader_trusts_its_own_lines, ONE_ORDER, script=scripts.lines_of_a_former_leader),
+    Mutation(a_turn_has_one_time, ONE_ORDER, script=scripts.asked_late),
     Mutation(lines_outlive_terms, (*ONE_ORDER, "progress"), script=scripts.handed_over),
     Mutation(lines_outlive_keys, ONE_ORDER, script=scripts.outlived),
     Mutation(a_cleared_line_is_left_to_its_owner, (*ONE_ORDER, "progress"), script=scripts.cleared_while_owned),

@@ -336,6 +336,34 @@ def test_after_a_long_pause_mail_is_read_before_timers_run(rig: Rig, monkeypatch
     assert rig.steps == ["hear", "advance", "hear", "advance", "receive", "tick"]
 
 
+def pause_before_commands(rig: Rig, monkeypatch: pytest.MonkeyPatch, pause_ms: int) -> None:
+    """The process is stopped for so long after a turn began, and only then reads what its client asks."""
+    execute = rig.front.dispatcher.execute
+
+    def late(session: Session, commands: list[list[bytes]]) -> None:
+        rig.clock.set(START_MS + pause_ms)
+        execute(session, commands)
+
+    monkeypatch.setattr(rig.front.dispatcher, "execute", late)
+
+
+def test_who_asked_late_in_a_turn_is_answered_by_what_holds_then(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that stood when the turn began may be another's by then."""
+    pause_before_commands(rig, monkeypatch, PAUSE_MS // 2)
+    times: list[float] = []
+    monkeypatch.setattr(rig.node, "tick", lambda: times.append(rig.node.monotonic_ms))
+    rig.turn(SET)
+    assert times == [pytest.approx(START_MS + PAUSE_MS // 2, abs=1)]
+
+
+def test_after_a_long_pause_in_a_turn_mail_is_read_before_timers_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.link()
+    pause_before_commands(rig, monkeypatch, PAUSE_MS + 1)
+    hear(rig, monkeypatch, [], [("n2", 0, AskRead(0, 1))], [])
+    rig.turn(SET)
+    assert rig.steps == ["hear", "advance", "hear", "advance", "hear", "advance", "receive", "tick"]
+
+
 def adopt_at_ping(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the client for a peer at its next command, as a proof would."""
     execute = rig.front.dispatcher.execute
