@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clusters import new_cluster
-from tests.rings import wait_for_ring
-from tests.soak_caches import FLAGS, SHAPE, Soak
+from tests.soak_caches import CacheSoak
+from tests.soaks import soaked
 from tests.troubles import Trouble, deafen, hand_over, isolate, kill, mute, slow_links, stop, stop_briefly
 
 TROUBLES: dict[int, tuple[Trouble, ...]] = {
@@ -22,10 +21,7 @@ TROUBLES: dict[int, tuple[Trouble, ...]] = {
 
 @pytest.mark.parametrize("size", TROUBLES)
 def test_nothing_is_stale_and_nothing_is_lost_but_with_its_owner(tmp_path: Path, size: int) -> None:
-    with new_cluster(tmp_path, size, *FLAGS, shape=SHAPE) as cluster:
-        cluster.start()
-        wait_for_ring(cluster)
-        soak = Soak(cluster, seed=size)
+    with soaked(CacheSoak, tmp_path, size, seed=size) as soak:
         soak.round(1, TROUBLES[size], moves=size == 5)
     assert soak.findings == []
     assert soak.done["operations judged"]

@@ -13,7 +13,7 @@ from tests.clusters import Cluster, Node, new_cluster
 from tests.raw_client import RawClient
 from tests.rings import ring_of, wait_for_ring
 from tests.servers import START_SECONDS, wait_until
-from tests.soak_caches import FLAGS, SHAPE
+from tests.soak_caches import CacheSoak
 
 WAITERS_PER_NODE = 4
 LOOK_SECONDS = 0.05
@@ -22,7 +22,8 @@ _keys = itertools.count(1)
 
 @pytest.fixture(scope="module", params=[3, 5])
 def one_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with new_cluster(tmp_path_factory.mktemp("loading"), request.param, *FLAGS, shape=SHAPE) as cluster:
+    flags, shape = CacheSoak.flags, CacheSoak.shape
+    with new_cluster(tmp_path_factory.mktemp("loading"), request.param, *flags, shape=shape) as cluster:
         cluster.start()
         wait_for_ring(cluster)
         yield cluster
