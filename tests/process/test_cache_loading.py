@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.clusters import Cluster, Node, new_cluster
-from tests.raw_client import RawClient
+from tests.raw_client import HANG_SECONDS, RawClient
 from tests.rings import ring_of, wait_for_ring
-from tests.servers import START_SECONDS, wait_until
+from tests.servers import wait_until
 from tests.soak_caches import CacheSoak
 
 WAITERS_PER_NODE = 4
@@ -62,13 +61,17 @@ class Line:
 
         def given() -> bool:
             for client in self.waiting:
-                with contextlib.suppress(TimeoutError):
-                    client.socket.settimeout(LOOK_SECONDS)
+                client.socket.settimeout(LOOK_SECONDS)
+                try:
                     value, token = client.read()
-                    assert value is None
-                    found.append((client, token))
-                    self.waiting.remove(client)
-                    return True
+                except TimeoutError:
+                    continue
+                finally:
+                    client.socket.settimeout(HANG_SECONDS)
+                assert value is None
+                found.append((client, token))
+                self.waiting.remove(client)
+                return True
             return False
 
         wait_until(given)
@@ -76,8 +79,6 @@ class Line:
 
     def replies(self) -> list[Any]:
         """What all who wait are told."""
-        for client in self.waiting:
-            client.socket.settimeout(START_SECONDS)
         return [client.read() for client in self.waiting]
 
 
