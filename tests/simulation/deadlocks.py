@@ -29,6 +29,19 @@ def closed_by_a_grant(script: Script) -> None:
         raise Violation("every cycle is broken", f"{first.output!r} {second.output!r} {third.output!r}")
 
 
+def upgraded_first(script: Script) -> None:
+    """Two share a lock and another waits to have it alone; then one of the two wants it alone."""
+    a, b, c = script.a, script.b, script.c
+    script.call(a, "LOCK.ACQUIRE", "s", "u", *LIVES, "SHARED")
+    script.call(b, "LOCK.ACQUIRE", "s", "v", *LIVES, "SHARED")
+    behind = script.wait(c, "LOCK.ACQUIRE", "s", "w", *LIVES, "BLOCK", "0")
+    upgrade = script.wait(a, "LOCK.ACQUIRE", "s", "u", *LIVES, "BLOCK", "0")
+    script.call(b, "LOCK.RELEASE", "s", "v")
+    script.until(lambda: upgrade.done)
+    if not isinstance(upgrade.output, int) or behind.done:
+        raise Violation("upgrades first", f"{upgrade.output!r} {behind.output!r}")
+
+
 # Over several shards
 
 BROKEN_MS_MAX = 1000
@@ -238,6 +251,7 @@ def eight_in_a_ring(script: Script) -> None:
 
 DEADLOCKS: dict[Play, Shape] = {
     closed_by_a_grant: ONE,
+    upgraded_first: ONE,
     over_two_shards: ON_FOUR,
     new_leader_of_a_shard: ON_FOUR,
     new_looker: ON_FOUR,

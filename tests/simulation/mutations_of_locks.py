@@ -165,7 +165,7 @@ def first_is_the_victim() -> Patch:
 OF_LOCKS: tuple[Mutation, ...] = (
     Mutation(granted_while_held, ("one holder",)),
     Mutation(sharers_overtake, ("first come, first served",)),
-    Mutation(upgrades_stand_in_line, ("upgrades first", "no victim without a cycle")),
+    Mutation(upgrades_stand_in_line, ("upgrades first",), script=deadlocks.upgraded_first),
     Mutation(token_again, ("tokens grow",)),
     Mutation(places_without_limit, ("places are limited",)),
     Mutation(fenced_by_any_token, ("fenced",)),
