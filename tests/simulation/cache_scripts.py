@@ -106,6 +106,18 @@ def asked_late(script: Script) -> None:
     script.until(lambda: op.done)
 
 
+def several_asked_late(script: Script) -> None:
+    """As `asked_late`, of a node that has the line of one key, and waits for that of another."""
+    a, c = script.a, script.c
+    script.call(a, "SET", "r", "old")
+    _holds(script, c, "r")
+    c.late_us = 4 * SECOND
+    script.run(100)
+    script.call(a, "SET", "r", "new")
+    op = script.send(c, "CACHE.MGET", "r", "r1")
+    script.until(lambda: op.done or op.session.closed)
+
+
 def handed_over(script: Script) -> None:
     """Another leads, and takes a write of what a node held under the one before."""
     b, c = script.b, script.c
@@ -276,6 +288,8 @@ OF_CACHES: tuple[Play, ...] = (
     closed_and_back,
     written_at_another,
     lines_of_a_former_leader,
+    asked_late,
+    several_asked_late,
     handed_over,
     cleared_while_owned,
     cleared_while_shared,

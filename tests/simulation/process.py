@@ -104,6 +104,7 @@ class Process:
         self.members = Config()
         self.empty = False  # it lost its disk, and must join again
         self.direct: list[Session] = []
+        self.partly: list[Session] = []  # of whose answer some was read in this turn, and the rest is waited for
         self.keeping = Keeping(self)
         self.sessions: dict[bytes, Session] = {}
         self._inbox: list[tuple[int, int, Process, Run, bytes]] = []
@@ -221,6 +222,7 @@ class Process:
         self._requests.clear()
         self._accepted.clear()
         self.direct.clear()
+        self.partly.clear()
         self._turn_us = None
         self._in_turn = False
         self.stopped_until_us = 0
@@ -388,18 +390,19 @@ class Process:
         """Timers, the log and the disk, messages and answers, unless the turn only brought what is answered already."""
         world, disk = self.world, self.disk
         self._close_lapsed()
-        lapsed = bool(self.direct) and node.reads_lapsed(self.clock.monotonic_ms(world.now_us))
+        read = bool(self.direct or self.partly)
+        lapsed = read and node.reads_lapsed(self.clock.monotonic_ms(world.now_us))
         direct, self.direct = self.direct, []
         for session in direct:
             session.send_direct(lapsed=lapsed)
+        partly, self.partly = self.partly, []
+        for session in partly:
+            if lapsed and not session.closed:
+                session.hang_up()
         if not (self._whole or node.busy or node.monotonic_ms >= self._settle_at_ms):
             self._plan(node)
             return
         monotonic_ms = self.clock.monotonic_ms(world.now_us)
-        import os
-
-        if os.environ.get("NOFIX"):
-            monotonic_ms = node.monotonic_ms
         if monotonic_ms - node.monotonic_ms > PAUSE_MS:
             self._collect_mail()
             self._receive(node)

@@ -266,13 +266,18 @@ class Session:
         if through is None:
             return False
 
+        places: list[Place] = []
+
         def asking(finish: Finish | None = None) -> Place:
-            return Place(self, lambda reply: op.finish(reply if finish is None else finish(reply)))  # type: ignore[arg-type]
+            places.append(Place(self, lambda reply: op.finish(reply if finish is None else finish(reply))))  # type: ignore[arg-type]
+            return places[-1]
 
         reply = through(self.process, args, asking)  # type: ignore[arg-type]
         if reply is WAITING:
             if not op.answered:
                 self.cached = op
+            if any(place.partly_read for place in places):
+                self.process.partly.append(self)
         elif reply is not PLAINLY:
             self._now(op, reply)
         return reply is not PLAINLY
