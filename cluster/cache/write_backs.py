@@ -63,6 +63,12 @@ class WriteBacks:
         self._dirty: OrderedDict[bytes, float] = OrderedDict()  # keys of lines in M, with since when
         self._flushes: list[Flush] = []
 
+    def allow(self, overdue_ms: float) -> None:
+        """How long a line may be dirty from now on, those included that are so already."""
+        if overdue_ms < self.overdue_ms:
+            self._wake(0.0)
+        self.overdue_ms = overdue_ms
+
     def note(self, key: bytes, now_ms: float) -> None:
         """A line was written."""
         self._dirty.setdefault(key, now_ms)

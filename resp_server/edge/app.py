@@ -224,7 +224,7 @@ class App:
         self._limits.query_buffer_bytes_max = settings.client_query_buffer_limit
         self._storage.set_policy(settings.appendfsync)
         self._server.node.cache.resize(settings.cache_max_bytes)
-        self._server.node.cache.write_backs.overdue_ms = settings.cache_writeback_ms
+        self._server.node.cache.write_backs.allow(settings.cache_writeback_ms)
         self._server.node.propagate(wanted=settings.cache_propagation)
         self._server.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len)
         self._dispatcher.hurry()

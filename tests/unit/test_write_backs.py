@@ -173,3 +173,16 @@ def test_nothing_is_sent_before_it_is_known_who_leads_and_all_of_it_then(node: N
     node.office.term = 2
     node.backs.resend(node.office, 1)
     assert node.sent() == [[b"2", b"k"]]
+
+
+def test_what_is_dirty_goes_sooner_once_it_may_be_so_for_less_long() -> None:
+    node = Node()
+    node.write(b"k", 0.0)
+    assert node.look(1.0) == []
+    node.backs.allow(2 * OVERDUE_MS)
+    assert node.wakes_ms == OVERDUE_MS, "there is time"
+    node.backs.allow(10.0)
+    assert node.wakes_ms == 0.0
+    assert node.look(5.0) == []
+    assert node.wakes_ms == 10.0
+    assert node.look(10.0) == [[b"2", b"k"]]
