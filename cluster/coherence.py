@@ -158,9 +158,12 @@ class _Followed:
         return log.base_index if log.base_index > after else 0
 
     def is_lasting(self, key: bytes) -> bool:
-        """Whether memory has a string without a deadline there, or nothing."""
-        keyspace = self._shard.machine.keyspace
-        return key not in keyspace.deadlines and isinstance(keyspace.values.get(key, b""), bytes)
+        """Whether memory has a string without a deadline there, or nothing, and that changes by what names it only."""
+        machine = self._shard.machine
+        keyspace = machine.keyspace
+        if key not in keyspace.values:
+            return not machine.may_come(key)
+        return key not in keyspace.deadlines and isinstance(keyspace.values[key], bytes)
 
     def value(self, key: bytes) -> bytes | None:
         """What memory has there, if that is so."""

@@ -657,7 +657,7 @@ class Directory:
                 self._look_at(key, self._recalls[key])
                 continue
             del wants[author]
-            if self._is_ending(key):  # in memory, which has all there is: nobody else owns it
+            if self._is_not_to_be_held(key):  # in memory, which has all there is: nobody else owns it
                 self._send_line(author, want.number, key, "", None)
                 continue
             owned = decision.holding is Holding.OWNED
@@ -681,10 +681,16 @@ class Directory:
         """Whether a cache may hold what the key has, or that it has nothing."""
         return isinstance(self._ground.machine.keyspace.values.get(key, b""), bytes)
 
-    def _is_ending(self, key: bytes) -> bool:
-        """Whether the key's life is over, and that has not happened yet."""
-        deadline_ms = self._ground.machine.keyspace.deadlines.get(key)
-        return deadline_ms is not None and deadline_ms <= self._log_ms
+    def _is_not_to_be_held(self, key: bytes) -> bool:
+        """Whether there is no such key, but that may change without anybody being asked for a line of it.
+
+        Or its life is over, and that has not happened yet.
+        """
+        machine = self._ground.machine
+        deadline_ms = machine.keyspace.deadlines.get(key)
+        if deadline_ms is not None:
+            return deadline_ms <= self._log_ms
+        return key not in machine.keyspace.values and machine.may_come(key)
 
     def _let_read(self, author: bytes, want: Want, *, through: bool = False) -> None:
         """Tells the value, and grants nothing; ``through``: what is to be written goes to memory at once."""

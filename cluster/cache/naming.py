@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.batch import parts_in, writes_in
 from cluster.machine.caches import WRITE_BACK
+from cluster.machine.queue_parts import CALL, dlq_in
 
 KEY_BYTES_MAX = 64 * 1024
 """Keys longer than this are not cached: what commands name is looked up by its hash."""
@@ -19,7 +20,9 @@ FENCED_AT = 3
 
 
 def words_of(command: Iterable[Any]) -> Iterator[bytes]:
-    """The words of a command, and of those that stand in it."""
+    """The words of a command, and of those that stand in it; and where a queue's dead letters go."""
+    if isinstance(command, list) and command[:1] == [CALL] and (dlq := dlq_in(command)) is not None:
+        yield dlq
     for word in command:
         if isinstance(word, bytes):
             if len(word) <= KEY_BYTES_MAX:

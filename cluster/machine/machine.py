@@ -108,7 +108,8 @@ class Machine:
     what is for others. ``foreign`` are keys of other shards' slots: parts of queues
     (`cluster.machine.queue_parts`), which nobody sees by their keys; ``in_part``
     while a command is carried out for such a part; ``dropped`` are queues whose parts
-    are gone from here. ``nodes`` is how many have the shard.
+    are gone from here. ``nodes`` is how many have the shard. ``dlqs`` are the keys that any queue's dead letters
+    may have gone to since this replica was made, which is no part of the state.
     """
 
     def __init__(self, commands: Commands, slots: range = range(SLOTS), shards: int = 1) -> None:
@@ -118,6 +119,7 @@ class Machine:
         self.letters: dict[int, Letter] = {}
         self.dropped: dict[bytes, Dropped] = {}
         self.foreign: dict[bytes, None] = {}
+        self.dlqs: dict[bytes, None] = {}
         self.caches = Caches()
         self.loaders: dict[bytes, Loader] = {}
         self.in_part = False
@@ -260,6 +262,14 @@ class Machine:
         return found
 
     # What handlers call
+
+    def may_come(self, key: bytes) -> bool:
+        """Whether a key that is not there may come to be by an entry that does not name it.
+
+        Dead letters make the queue that they go to, and who waits for several locks at once gets
+        those that are free together with the last one.
+        """
+        return key in self.dlqs or Lock.kind in self.waiters.kinds(key)
 
     def holds(self, key: bytes) -> bool:
         """Whether the key is one of this shard."""

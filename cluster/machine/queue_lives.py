@@ -190,6 +190,12 @@ def give_up(machine: Machine, key: bytes, queue: Queue, message: Message, reason
     _wake_group(machine, key, message)
 
 
+def note_dlq(machine: Machine, settings: Settings) -> None:
+    """A queue has these settings: where its dead letters go a queue may come to be without being named."""
+    if settings.dlq is not None:
+        machine.dlqs[settings.dlq] = None
+
+
 def _found(machine: Machine, key: bytes) -> Queue | None:
     """The queue at ``key``, made if there is nothing; None where there is something else."""
     value = machine.keyspace.values.get(key)
@@ -349,6 +355,7 @@ def restore(machine: Machine, key: bytes, body: bytes) -> Queue:
     header = msgspec.msgpack.decode(body, type=Header)
     if not machine.holds(key):
         machine.foreign[key] = None
+    note_dlq(machine, header.settings)
     return Queue(header.settings, header.counters, header.partition)
 
 

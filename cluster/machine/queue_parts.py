@@ -74,6 +74,11 @@ def part_call(index: int, shape: Shape, args: list[bytes]) -> list[bytes]:
     return [CALL, args[1], _encode((index, shape)), args[0].upper(), *args[2:]]
 
 
+def dlq_in(args: list[bytes]) -> bytes | None:
+    """Where the dead letters go of the queue that a command made by `part_call` is for."""
+    return _decode_part(args[2])[1].settings.dlq
+
+
 def part_of(receipt: bytes) -> int | None:
     """The part a receipt was given by; None for one that nobody gave."""
     digits = receipt.partition(b"-")[0]
@@ -123,12 +128,14 @@ def _adopt(machine: Machine, key: bytes, part: Partition, settings: Settings, *,
         if not machine.holds(key):
             machine.foreign[key] = None
         machine.keyspace.put(key, Queue(settings, partition=part))
+        queue_lives.note_dlq(machine, settings)
     elif isinstance(queue, Queue):
         if queue.partition is None:
             raise CommandError("a queue of one part is in the place of this one's first: delete it")
         if queue.partition.version < part.version:
             machine.keyspace.touch(key)
             queue.settings, queue.partition = settings, part
+            queue_lives.note_dlq(machine, settings)
 
 
 def first_part(machine: Machine, settings: Settings) -> Partition | None:

@@ -64,6 +64,7 @@ def create(machine: Machine, args: list[bytes]) -> Reply:
         raise wrong_type()
     queue = Queue(settings, partition=queue_parts.first_part(machine, settings))
     machine.keyspace.put(key, queue)
+    queue_lives.note_dlq(machine, settings)
     queue_parts.publish(machine, key, queue)
     return OK
 
@@ -81,6 +82,7 @@ def config(machine: Machine, args: list[bytes]) -> Reply:
         raise CommandError("PARTITIONS cannot be changed: make another queue")
     machine.keyspace.touch(key)
     queue.settings = settings
+    queue_lives.note_dlq(machine, settings)
     if queue.partition is not None:
         queue.partition = msgspec.structs.replace(queue.partition, version=machine.next_id())
         queue_parts.publish(machine, key, queue)
