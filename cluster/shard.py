@@ -808,7 +808,7 @@ class Shard:
         self._woken.append((message.origin, message.wait, reply))
 
     def _on_wish(self, peer: str, message: Wish) -> None:
-        refusal = self._wishes.hear(message)
+        refusal = self._wishes.hear(peer, message)
         if refusal is not None:
             self._outbox.append((peer, refusal))
 

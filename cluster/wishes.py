@@ -112,14 +112,19 @@ class Wishes:
             return True  # a leader that removes itself has nobody to ask
         return wish.change.kind == "lead" or raft.applied >= self._granted.get(wish.number, raft.applied + 1)
 
-    def hear(self, message: Wish) -> WishGranted | WishRefused | None:
-        """Another node repeats a wish of its clients; the answer, if it is so, or cannot come true."""
+    def hear(self, peer: str, message: Wish) -> WishGranted | WishRefused | None:
+        """Another node repeats a wish of its clients; the answer, if it is so, or cannot come true.
+
+        One that was removed, and does not know it, has nothing to wish: to be known by
+        another address would make it a member again.
+        """
         raft = self._raft
         if raft.leading is None:
             return None
         change = Change(message.kind, message.node, message.address, message.disk, message.zone)
         try:
-            self._grant(change)
+            if peer in raft.config:
+                self._grant(change)
         except Refused as refused:
             return WishRefused(0, message.number, refused.reason)
         if raft.leading is not None and raft.leading.settled and fulfilled(raft, change) is not None:

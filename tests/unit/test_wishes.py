@@ -42,7 +42,7 @@ class Town:
         return answers
 
     def _carry(self, name: str, leader: str, message: Wish) -> None:
-        answer = self.wishes[leader].hear(message)
+        answer = self.wishes[leader].hear(name, message)
         if isinstance(answer, WishRefused):
             self.wishes[name].refused(answer)
         elif answer is not None:
@@ -88,6 +88,22 @@ def test_a_member_that_moved_is_known_by_its_new_address() -> None:
     assert town.wish(Change("add", "n4", "elsewhere:9", "disk 4")) == [b"n4"]
     assert town.group["n2"].config.members["n4"].address == "elsewhere:9"
     assert town.config()[1] == ("n4",)
+
+
+def test_who_was_removed_does_not_come_back_by_saying_where_it_is_now() -> None:
+    """It may not know yet, and the leader may hear it while it is out of touch in another shard."""
+    town = Town()
+    assert town.wish(Change("add", "n4", "host4:1", "disk 4")) == [b"n4"]
+    assert town.wish(Change("remove", "n4")) == [OK]
+    moved = Wish(0, 1, "add", "n4", "elsewhere:9", "disk 4")
+    assert town.wishes["n1"].hear("n4", moved) is None
+    town.pursue(ms=200)
+    assert town.config() == (("n1", "n2", "n3"), ())
+    assert town.wishes["n1"].hear("n4", Wish(0, 2, "remove", "n2", "", "")) is None
+    town.pursue(ms=200)
+    assert town.config() == (("n1", "n2", "n3"), ())
+    town.wishes["n1"].hear("n2", moved)
+    assert town.config()[1] == ("n4",), "somebody else has to let it in"
 
 
 def test_a_member_that_was_never_met_is_believed_once() -> None:
@@ -231,7 +247,7 @@ def test_a_node_that_follows_passes_wishes_on_and_grants_none() -> None:
     wishes = town.wishes["n2"]
     wishes.make("client", Change("remove", "n3"))
     assert wishes.pursue() == [Wish(0, 1, "remove", "n3", "", "")]
-    assert wishes.hear(Wish(0, 1, "remove", "n9", "", "")) is None
+    assert wishes.hear("n1", Wish(0, 1, "remove", "n9", "", "")) is None
     assert town.config()[0] == ("n1", "n2", "n3")
 
 
