@@ -115,15 +115,15 @@ class Wishes:
     def hear(self, peer: str, message: Wish) -> WishGranted | WishRefused | None:
         """Another node repeats a wish of its clients; the answer, if it is so, or cannot come true.
 
-        One that was removed, and does not know it, has nothing to wish: to be known by
-        another address would make it a member again.
+        One that was removed, and does not know it, has no members to wish for: to be known
+        by another address would make it a member again. Who leads a shard may be wished by nodes that have none of it.
         """
         raft = self._raft
         if raft.leading is None:
             return None
         change = Change(message.kind, message.node, message.address, message.disk, message.zone)
         try:
-            if peer in raft.config:
+            if change.kind == "lead" or peer in raft.config:
                 self._grant(change)
         except Refused as refused:
             return WishRefused(0, message.number, refused.reason)

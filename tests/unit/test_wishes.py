@@ -106,6 +106,14 @@ def test_who_was_removed_does_not_come_back_by_saying_where_it_is_now() -> None:
     assert town.config()[1] == ("n4",), "somebody else has to let it in"
 
 
+def test_who_has_no_part_in_a_group_may_wish_for_its_leader() -> None:
+    """A node has some shards, and not the others."""
+    town = Town()
+    town.wishes["n1"].hear("n9", Wish(0, 1, "lead", "n2", "", ""))
+    town.group.pass_ms(500)
+    assert town.group.leader() == "n2"
+
+
 def test_a_member_that_was_never_met_is_believed_once() -> None:
     """Founders are listed before anybody has seen their folders."""
     town = Town()
