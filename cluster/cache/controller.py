@@ -442,9 +442,14 @@ class Controller:
             self._again(key, miss)
 
     def _decline(self, office: Office, message: Grant) -> None:
-        """What nobody waits for any more, and is not held: the leader takes it to be."""
-        if message.state and message.key not in self._misses and self.lines.get(message.key) is None:
+        """What nobody waits for any more, and is not held as it says: the leader takes it to be."""
+        if not message.state or message.key in self._misses:
+            return
+        line = self.lines.get(message.key)
+        if line is None:
             self._say(office, Release(office.term, self.author, office.granted, message.key, office.last))
+        elif message.state == "E" and line.state in (State.SHARED, State.INVALID):
+            self._leave(message.key)
 
     def _fill(self, office: Office, message: Grant, asked_ms: float) -> None:
         event = Event.FILL_EXCLUSIVE if message.state == "E" else Event.FILL_SHARED

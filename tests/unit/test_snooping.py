@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.cache.snooping import UNREAD_MAX, Overwritten
-from cluster.raft.messages import Append, Recall
+from cluster.raft.messages import Append, Recall, Want
 from tests.unit.several_nodes import STEP_MS, SeveralNodes
 
 LEASE_MS = 500
@@ -240,3 +240,25 @@ def test_another_leader_commits_nothing_that_a_reader_may_not_know_of() -> None:
         assert not (read == bulk("old") and answer), "the old was read, and the new was committed"
     assert answer == b"+OK\r\n"
     assert nodes.ask(sharer, "CACHE.GET k") != bulk("old")
+
+
+def test_what_was_asked_for_long_ago_is_held_as_the_leader_takes_it_to_be(shared: SeveralNodes) -> None:
+    """A request to own the line comes once more when that was given away: it is granted, and nobody waits for it."""
+    follower, leader = shared.followers[0], shared.members[shared.leader].node
+    cache = shared.members[follower].node.cache
+    assert shared.ask(follower, "CACHE.GET k") == bulk("old")
+    assert shared.ask(follower, "CACHE.SET k new") == b"+OK\r\n"
+    assert shared.ask(shared.leader, "GET k") == bulk("new")
+    assert shared.ask(follower, "CACHE.STATE k") == bulk("S")
+    for other in shared.members:
+        if other != follower:
+            shared.ask(other, "CACHE.EVICT k")
+    office = cache.offices[0]
+    leader.receive(
+        follower, 0, Want(office.term, cache.author, office.base, 1, office.last, b"k", own=True, snoops=True)
+    )
+    shared.pass_time(100)
+    (directory,) = leader._coherence._directories.values()
+    held = (directory.holders(b"k"), directory.is_owned(b"k"))
+    assert held == ((), False)
+    assert cache.state(b"k") == "I"
