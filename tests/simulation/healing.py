@@ -243,7 +243,8 @@ class Healing:
     def _settled(self) -> bool:
         if self._simulation.workload.unanswered or any(self._late_waits()):
             return False
-        return all(map(self._agree, self._numbers)) and self._in_touch() and self._in_place()
+        in_place = self._in_place()  # it sees to it that shards may move: a node that lost its disk is drained first
+        return in_place and all(map(self._agree, self._numbers)) and self._in_touch()
 
     def _in_touch(self) -> bool:
         """Whether every node has heard of every leader since the links are whole."""
