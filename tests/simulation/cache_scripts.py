@@ -109,8 +109,7 @@ def asked_late(script: Script) -> None:
 def several_asked_late(script: Script) -> None:
     """As `asked_late`, of a node that has the line of one key, and waits for that of another."""
     a, c = script.a, script.c
-    script.call(a, "SET", "r", "old")
-    _holds(script, c, "r")
+    _holds_old(script, c)
     c.late_us = 4 * SECOND
     script.run(100)
     script.call(a, "SET", "r", "new")
@@ -131,8 +130,7 @@ def handed_over(script: Script) -> None:
 def cleared_while_owned(script: Script) -> None:
     """All keys are deleted while a node has a line of one alone."""
     a, c = script.a, script.c
-    script.call(a, "SET", "r", "old")
-    _holds(script, c, "r")
+    _holds_old(script, c)
     script.call(a, "FLUSHALL")
     _goes_on_reading(script, c, "r", LEASE_MS)
 

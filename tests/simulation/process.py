@@ -44,9 +44,10 @@ BUSY_TURNS_MAX = 400
 """A node that says it is busy gets something done, or it would take all of a processor."""
 
 SETTLE_MS = 10.0
+"""After this time a turn is whole, whatever it brings, as the reactor has it."""
 
 PAUSE_MS = 100.0
-"""After this time a turn is whole, whatever it brings, as the reactor has it."""
+"""After a pause of this length in a turn mail is read before any timer runs, as the reactor does."""
 
 LEADERLESS_US_MAX = 10 * SECOND
 """Who waits is told after so long that there is no leader, as the reactor does."""
@@ -414,10 +415,8 @@ class Process:
                 self._send(node)
                 disk.begin(work)
                 if disk.done_us <= world.now_us:
-                    if self.stalls and world.happens(self.stalls):
-                        self._stall(self._finish_commit, world.between_us(1, 700 * MS))
-                        return
-                    disk.finish(node)
+                    self._go_on(self._finish_commit)
+                    return
         self._finish(node)
 
     def _finish_commit(self, node: Node) -> None:

@@ -28,6 +28,13 @@ class Slow(SeveralNodes):
         self._exchange()
         self.stopped.symmetric_difference_update(self.addresses)
 
+    def clears(self, session: Session, call: str) -> None:
+        """Keys go while what was asked before is in the log, and is carried out only with that."""
+        self.takes_entries()
+        self.asks(session, call)
+        self.stopped.clear()
+        self.until(lambda: session.out)
+
 
 @pytest.fixture
 def nodes() -> Slow:
@@ -67,10 +74,7 @@ def test_a_line_that_is_asked_for_is_not_granted_as_it_was_before(nodes: Slow, c
     nodes.stopped.add(nodes.behind)
     nodes.asks(writer, "SET other 1")
     nodes.asks(reader, "CACHE.GET k")
-    nodes.takes_entries()
-    nodes.asks(clearer, clearing)
-    nodes.stopped.clear()
-    nodes.until(lambda: clearer.out)
+    nodes.clears(clearer, clearing)
     assert nodes.send(reader, "CACHE.GET k").endswith(b"$-1\r\n")
 
 
@@ -83,8 +87,5 @@ def test_a_line_that_is_sent_unasked_is_not_as_it_was_before(nodes: Slow, cleari
         nodes.send(reader, "CACHE.GET k")
     nodes.stopped.add(nodes.behind)
     nodes.asks(writer, "SET k new")
-    nodes.takes_entries()
-    nodes.asks(clearer, clearing)
-    nodes.stopped.clear()
-    nodes.until(lambda: clearer.out)
+    nodes.clears(clearer, clearing)
     assert nodes.send(reader, "CACHE.GET k").endswith(b"$-1\r\n")
