@@ -36,7 +36,8 @@ class Traffic:
         self._cluster = cluster
         self._urls = [f"redis://{HOST}:{node.port}" for node in cluster.nodes.values()]
         self._name = queue
-        self._threads = Threads()
+        self._producers = Threads()
+        self._consumers = Threads()
         self._enough = threading.Event()
         self._queues = [
             Queues(self._urls[number:] + self._urls[:number], ask_again=ASK_AGAIN_S)
@@ -46,9 +47,9 @@ class Traffic:
 
     def start(self) -> None:
         for number in range(3):
-            self._threads.start(self._produce, number)
+            self._producers.start(self._produce, number)
         for number, count in enumerate((1, 1, 4, 8)):
-            self._threads.start(self._consume, number, count)
+            self._consumers.start(self._consume, number, count)
 
     def _produce(self, number: int) -> None:
         """Messages of a group, in order; every other one of its own."""
@@ -85,30 +86,35 @@ class Traffic:
     def goes_on(self, count: int = 100) -> None:
         """Returns once so many more messages were worked off."""
         before = len(self.deliveries.acked)
-        self._cluster.wait_until(lambda: len(self.deliveries.acked) >= before + count or self._threads.failures)
+        self._cluster.wait_until(lambda: len(self.deliveries.acked) >= before + count or self._has_failed())
+
+    def _has_failed(self) -> bool:
+        return bool(self._producers.failures or self._consumers.failures)
 
     def abandon(self) -> None:
         """The test has failed: nothing goes on behind its back."""
         self._enough.set()
         for queue in self._consuming:
             queue.stop()
-        self._threads.wait()
+        self._producers.wait()
+        self._consumers.wait()
         for queues in self._queues:
             queues.close()
 
     def finish(self) -> None:
         """No more is pushed; returns when everything that was is worked off."""
         self._enough.set()
+        self._producers.join()  # a push on its way could come after the queue was seen empty
         node = self._cluster.serving[0]
 
         def is_empty() -> bool:
             info = told(node, self._name)
-            return not (info["ready"] or info["delayed"] or info["in-flight"]) or bool(self._threads.failures)
+            return not (info["ready"] or info["delayed"] or info["in-flight"]) or self._has_failed()
 
         self._cluster.wait_until(is_empty)
         for queue in self._consuming:
             queue.stop()
-        self._threads.join()
+        self._consumers.join()
         for queues in self._queues:
             queues.close()
 
@@ -116,7 +122,8 @@ class Traffic:
         """Nothing is lost, nothing comes after its end, groups are in order, and the queue's counts add up."""
         self.deliveries.check()
         given = {own for own, _ in self.deliveries.seen}
-        assert given == set(self.pushed), "each is delivered, and nothing that was not pushed"
+        assert set(self.pushed) - given == set(), "each that was pushed is delivered"
+        assert given - set(self.pushed) == set(), "and nothing else"
         for group, numbers in self.groups.items():
             assert numbers == sorted(numbers), group
         info = told(node, self._name)
