@@ -121,7 +121,7 @@ class Shard:
         self._paced_ms = 0.0  # up to when ``now_ms`` has passed
         self.monotonic_ms = 0.0
         self.turn = 0
-        self.read_turn = 0  # in which `read` was last called
+        self.read_turn = 0  # in which it was last read from under its lease
         self.tick_at_ms = 0.0
         self.due_at_ms: int | None = None
         self.due = False

@@ -206,6 +206,7 @@ class Dispatcher:
                         self._hold_readers(session)
                         simple = session.simple
                         continue
+                    shard.read_turn = turn
                     try:
                         reply = route.run(shard.machine, args)
                     except CommandError as error:
