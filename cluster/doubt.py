@@ -2,9 +2,10 @@
 
 A round of heartbeats that were sent after the reads, and that a majority
 answers, shows that nobody else was elected before them (Raft 6.4): they were
-not stale. Likewise where a line of the cache was used, a lease that its leader
-renewed shows that nobody was given the line before. So a turn that took too
-long costs its readers a round trip, and not their connection.
+not stale, and nor was what the leader read in lines of its own. Likewise where
+a line of the cache was used elsewhere, a lease that its leader renewed shows that
+nobody was given the line before. So a turn that took too long costs its
+readers a round trip, and not their connection.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Doubt:
-    """Shards that were read under a lease, each with the term of office, and when that was at the latest.
+    """Shards that were read under a leader's lease, each with the term of office, and when that was at the latest.
 
-    ``used`` are those whose lines were.
+    ``used`` are those that others lead, and whose lines were.
     """
 
     __slots__ = ("_at_ms", "_read", "_used")

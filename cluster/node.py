@@ -325,8 +325,14 @@ class Node:
 
     def doubt(self, monotonic_ms: float) -> Doubt:
         """What is to become of the reads of which `reads_lapsed` says that they may be stale."""
-        lapsed = self._lapsed(monotonic_ms)
-        used = self._coherence.used(monotonic_ms)
+        lapsed = dict.fromkeys(self._lapsed(monotonic_ms))
+        used = []
+        for office in self._coherence.used(monotonic_ms):
+            if office.leads:
+                lapsed[self.shards[office.number]] = None
+            else:
+                used.append(office)
+        self.cache.await_renewal(used, monotonic_ms)
         return Doubt([(shard, shard.raft.leading) for shard in lapsed], monotonic_ms, used)
 
     def receive(self, peer: str, number: int, message: Message, held_ms: float = 0.0) -> None:

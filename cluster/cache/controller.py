@@ -550,7 +550,7 @@ class Controller:
             assert line is not None
             self._drop(key, line)
         office.base = 0
-        office.until_ms = 0.0
+        office.until_ms = office.doubted_ms = 0.0
         self.answers += self.write_backs.flushed()
 
     # Who leads
@@ -589,7 +589,7 @@ class Controller:
                 self.write_backs.send(office, [key], self.now_ms)
             self._drop(key, line)
         office.term, office.leader = leader.term, leader.name
-        office.until_ms = 0.0
+        office.until_ms = office.doubted_ms = 0.0
         office.floor = office.granted = 0
         office.leads = leader.name == self.name
         self.write_backs.resend(office, self.now_ms)
@@ -715,11 +715,11 @@ class Controller:
     # Leases
 
     def to_renew(self) -> dict[str, list[tuple[int, int, int]]]:
-        """By leader: the offices whose leases are to be renewed now: none where nothing is held, or under way."""
+        """By leader: the offices whose leases are to be renewed now: none if nothing is held, under way or in doubt."""
         if self.now_ms < self._next_renewal_ms:
             return {}
         self._next_renewal_ms = FOREVER_MS
-        if not (len(self.lines) or any(office.unconfirmed for office in self.offices.values())):
+        if not (len(self.lines) or any(office.unconfirmed or office.is_in_doubt for office in self.offices.values())):
             return {}
         found: dict[str, list[tuple[int, int, int]]] = {}
         for office in self.offices.values():
@@ -729,6 +729,13 @@ class Controller:
             self._next_renewal_ms = self.now_ms + REPEAT_MS * 2
             self._at(self._next_renewal_ms)
         return found
+
+    def await_renewal(self, offices: Iterable[Office], monotonic_ms: float) -> None:
+        """Only longer leases show whether lines of these were good that were used until then: they are asked for."""
+        for office in offices:
+            office.doubted_ms = monotonic_ms
+            self._next_renewal_ms = self.now_ms
+            self._at(self.now_ms)
 
     def used(self, turn: int, monotonic_ms: float) -> list[Office]:
         """The shards whose lines were used in this turn, though their leases have run out since."""

@@ -90,13 +90,14 @@ class Unconfirmed:
 class Office:
     """One shard. ``base`` is the number it joined with, 0 before; ``last`` that of the last write-back.
 
-    ``until_ms`` is when its lease runs out; ``turn`` the one in which a line was last used.
+    ``until_ms`` is when its lease runs out; ``turn`` the one in which a line was last used. ``doubted_ms`` is up to
+    when lines were used of which only a longer lease shows that they were good, 0 where there were none.
     ``replica`` is this node's, if it has one.
     """
 
     __slots__ = (
-        "asked_ms", "base", "floor", "granted", "joining", "last", "leader", "leads", "number", "overwritten",
-        "replica", "term", "through", "turn", "unconfirmed", "until_ms",
+        "asked_ms", "base", "doubted_ms", "floor", "granted", "joining", "last", "leader", "leads", "number",
+        "overwritten", "replica", "term", "through", "turn", "unconfirmed", "until_ms",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -108,9 +109,14 @@ class Office:
         self.asked_ms = 0.0
         self.floor = 0  # the last recall's serial
         self.granted = 0  # the last grant's
-        self.until_ms = 0.0
+        self.until_ms = self.doubted_ms = 0.0
         self.turn = 0
         self.leads = False
         self.replica: Replica | None = None
         self.overwritten = Overwritten()
         self.through: dict[bytes, int] = {}  # lines that are written to memory at once, with how often since asked
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether lines were used of which it is not known yet whether they were good."""
+        return 0 < self.doubted_ms >= self.until_ms

@@ -48,3 +48,24 @@ def test_a_read_is_in_doubt_until_a_majority_answers_a_later_heartbeat(cluster: 
     assert found.verdict() is None
     cluster.pass_time(2 * LAPSED_MS)
     assert found.verdict() is True
+
+
+def test_what_a_leader_read_in_its_own_lines_is_in_doubt_no_longer(cluster: SeveralNodes) -> None:
+    member = leader(cluster)
+    assert cluster.ask(member.node.name, f"CACHE.SET {KEY.decode()} 1") == b"+OK\r\n"
+    found = doubt(cluster, member, b"CACHE.GET", KEY)
+    assert found.verdict() is None
+    cluster.pass_time(2 * LAPSED_MS)
+    assert found.verdict() is True
+
+
+def test_what_a_node_read_in_a_line_that_it_gave_up_since_is_in_doubt_no_longer(cluster: SeveralNodes) -> None:
+    """It holds no line, so that nothing else has it ask for a longer lease."""
+    member = next(one for one in cluster.members.values() if one is not leader(cluster))
+    assert cluster.ask(member.node.name, f"CACHE.SET {KEY.decode()} 1") == b"+OK\r\n"
+    cluster.pass_time(LAPSED_MS)
+    found = doubt(cluster, member, b"CACHE.GET", KEY)
+    assert member.node.cache.evict(KEY)
+    assert found.verdict() is None
+    cluster.pass_time(2 * LAPSED_MS)
+    assert found.verdict() is True
