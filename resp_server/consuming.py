@@ -15,7 +15,7 @@ The rules:
   is of unknown age: it is extended before anybody sees it, and left when it is over.
 * Everything at hand is extended, what nobody has begun with too.
 * An acknowledgement that finds nothing tells that the delivery was lost, unless an
-  earlier try of it may have worked.
+  earlier try of it may have worked and nobody else can have the message yet.
 
 The weak spot: a take that is answered while its connection breaks keeps its messages
 from everybody for the length of their visibility.
@@ -278,6 +278,8 @@ class Delivery:
                         self._lost_because = ""
                     elif is_first:
                         self._lost_because = self._lost_because or "it was given to somebody else, or it was purged"
+                    elif self._clock() >= self.until_s:
+                        self._lost_because = self._lost_because or "it was over before the end of it was known"
                     return
                 case Lost(why) | Refusal("UNCERTAIN", why):
                     is_first = False

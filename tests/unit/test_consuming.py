@@ -387,6 +387,19 @@ def test_a_late_acknowledgement_is_told_unless_an_earlier_try_may_have_worked(fa
             delivery.conclude()
 
 
+@pytest.mark.parametrize("failure", DOUBTFUL, ids=str)
+def test_whether_an_earlier_try_worked_is_not_known_once_others_may_have_it(failure: Outcome) -> None:
+    world = World()
+    delivery = world.taken()
+    world.run(delivery.acknowledging(), *[(4.8, failure)] * 5, (3.0, failure), (0.1, Reply(0)))
+    assert world.now_s < delivery.until_s
+    delivery.conclude()
+    other = world.taken(b"2-1")
+    world.run(other.acknowledging(), *[(4.8, failure)] * 6, (4.0, Reply(0)))
+    with pytest.raises(MessageLost, match="it was over before the end of it was known"):
+        other.conclude()
+
+
 def test_an_acknowledgement_is_tried_for_as_long_as_it_can_count() -> None:
     world = World()
     delivery = world.taken()
