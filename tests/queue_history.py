@@ -149,7 +149,9 @@ def _early(item: Item) -> Iterator[str]:
 
 
 def _unasked(item: Item) -> Iterator[str]:
-    """Where nothing happened there is no reason to come again."""
+    """Where nothing happened there is no reason to come again, unless nobody knows what came of a try to end it."""
+    if any(math.isinf(one.told_s) for one in item.endings):
+        return
     if not item.is_refused and len(item.given) > 1:
         yield "it was delivered twice, and nothing had happened"
     if any(one.what == "ack" and one.reply == 0 for one in item.endings):

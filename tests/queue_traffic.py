@@ -19,7 +19,7 @@ from typing import Any
 import hiredis
 
 from tests.callers import DID_NOT_HAPPEN, MAY_HAVE_HAPPENED, NotDone, Unsure
-from tests.clusters import Cluster, Node, text_of
+from tests.clusters import Cluster, Node, error_of, text_of
 from tests.queue_history import CLOCKS_DIFFER_S, Delivery, Ending, Item, QueueHistory, account
 from tests.raw_client import Word, packed
 from tests.rings import Ring
@@ -28,8 +28,11 @@ from tests.servers import HOST, wait_until
 REPLY_SECONDS = 3.0
 BACK_OFF_SECONDS = 0.02
 VISIBILITY_MS = 1500
+PATIENT_VISIBILITY_MS = 8_000
+"""Where nothing is to come twice, not even when the machine lets a process wait for long."""
 BLOCK_MS = 500
 DRAIN_SECONDS = 45.0
+ACCOUNT_SECONDS = 30.0
 JOIN_SECONDS = 20.0
 GROUPS = 3  # of each producer
 ENOUGH_TRIES = 400
@@ -126,7 +129,9 @@ class Visitor:
 class Traffic:
     """What goes on in some queues. Everything but the tasks may be called by the test's thread."""
 
-    def __init__(self, cluster: Cluster, plans: Sequence[Plan], seed: int, rest_s: float) -> None:
+    def __init__(
+        self, cluster: Cluster, plans: Sequence[Plan], seed: int, rest_s: float, visibility_ms: int = VISIBILITY_MS
+    ) -> None:
         self.history = QueueHistory()
         self.excuses: Counter[str] = Counter()
         self.worked_off: Counter[str] = Counter()
@@ -137,6 +142,7 @@ class Traffic:
         self._plans = plans
         self._seed = seed
         self._rest_s = rest_s
+        self._visibility_ms = visibility_ms
         self._enough = threading.Event()
         self._over = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -148,8 +154,20 @@ class Traffic:
     def start(self) -> None:
         """Makes the queues, and begins."""
         for plan in self._plans:
-            assert self._cluster.serving[0].raw().call("Q.CREATE", plan.name, *plan.options) == b"OK"
+            self._make(plan)
         self._thread.start()
+
+    def _make(self, plan: Plan) -> None:
+        """Asks for it until it is there: a shard may be about to change its leader."""
+        told: list[str] = []
+
+        def is_made() -> bool:
+            client = self._cluster.serving[0].raw()
+            told.append(error_of(client, "Q.CREATE", plan.name, *plan.options))
+            client.socket.close()
+            return not told[-1] or (told[-1].startswith("BUSYKEY") and len(told) > 1)
+
+        self._cluster.wait_until(is_made)
 
     def joined_by(self, node: Node) -> None:
         """One more for clients to go to."""
@@ -226,17 +244,17 @@ class Traffic:
         found: list[str] = []
 
         def adds_up() -> bool:
+            where = (plan.dlq,) if plan.dlq is not None else (plan.name, "DEAD")
             client = node.raw()
-            with contextlib.suppress(AttributeError):  # an error of the moment is no map, and no list
-                info = text_of(_map(client.call("Q.INFO", plan.name)))
-                where = (plan.dlq,) if plan.dlq is not None else (plan.name, "DEAD")
-                letters = client.call("Q.PEEK", where[0], "COUNT", 1_000_000, *where[1:]) or []
-                found[:] = account(items, info, [letter[1] for letter in letters])
+            info = client.call("Q.INFO", plan.name)
+            letters = client.call("Q.PEEK", where[0], "COUNT", 1_000_000, *where[1:]) or []
             client.socket.close()
+            errors = [f"it was told {reply}" for reply in (info, letters) if isinstance(reply, hiredis.ReplyError)]
+            found[:] = errors or account(items, text_of(_map(info)), [letter[1] for letter in letters])
             return not found
 
         with contextlib.suppress(AssertionError):
-            wait_until(adds_up, 10.0)
+            wait_until(adds_up, ACCOUNT_SECONDS)
         return found
 
     def _raise(self) -> None:
@@ -360,7 +378,8 @@ class Traffic:
         chance = random.Random(f"{self._seed} {plan.name} consumes {number}")
         visitor = self._visitor(f"{plan.name} consumes {number}")
         name = f"consumer {number}"
-        call: list[Word] = ["Q.POP", plan.name, "BLOCK", BLOCK_MS, "VISIBILITY", VISIBILITY_MS, "CONSUMER", name]
+        call: list[Word] = ["Q.POP", plan.name, "BLOCK", BLOCK_MS, "VISIBILITY", self._visibility_ms]
+        call += ["CONSUMER", name]
         if count > 1:
             call += ["COUNT", count]
         try:
@@ -374,7 +393,7 @@ class Traffic:
                     continue
                 told_s = time.monotonic()
                 for receipt, payload, deliveries, _ in taken:
-                    again_s = sent_s + VISIBILITY_MS / 1000 - CLOCKS_DIFFER_S
+                    again_s = sent_s + self._visibility_ms / 1000 - CLOCKS_DIFFER_S
                     by = f"{name} at {visitor.at}"
                     self._given(plan, payload, Delivery(receipt, deliveries, sent_s, told_s, by, again_s))
                 await self._work(visitor, chance, [(one[0], one[1]) for one in taken])
@@ -441,9 +460,11 @@ def _map(reply: Any) -> dict[bytes, Any]:
 
 
 @contextlib.contextmanager
-def traffic(cluster: Cluster, plans: Sequence[Plan], *, seed: int, rest_s: float = 0.01) -> Iterator[Traffic]:
+def traffic(
+    cluster: Cluster, plans: Sequence[Plan], *, seed: int, rest_s: float = 0.01, visibility_ms: int = VISIBILITY_MS
+) -> Iterator[Traffic]:
     """Traffic that must survive what the block does. Whatever happens, no client of it outlives the block."""
-    running = Traffic(cluster, plans, seed, rest_s)
+    running = Traffic(cluster, plans, seed, rest_s, visibility_ms)
     try:
         running.start()
         yield running

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clusters import UNHURRIED, Cluster, new_cluster, sepakat
-from tests.queue_traffic import Plan, three_queues, traffic
+from tests.queue_traffic import PATIENT_VISIBILITY_MS, Plan, three_queues, traffic
 from tests.rings import REPLICAS, ring_of, wait_for_ring
 from tests.troubles import (
     Trouble,
@@ -60,7 +60,7 @@ def queues(cluster: Cluster) -> list[Plan]:
 
 
 def test_in_peace_nothing_comes_twice(cluster: Cluster) -> None:
-    with traffic(cluster, queues(cluster), seed=1) as running:
+    with traffic(cluster, queues(cluster), seed=1, visibility_ms=PATIENT_VISIBILITY_MS) as running:
         running.goes_on(200)
         running.finish()
         running.check(calm=True)
