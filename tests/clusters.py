@@ -27,6 +27,10 @@ ELECTION_SECONDS = 0.7
 UNHURRIED = ("--election-timeout", "700", "--heartbeat-interval", "70")
 """On a machine that is busy with other things a node may well be silent for a third of a second."""
 
+CALM_ELECTION_SECONDS = 2.0
+CALM = ("--election-timeout", "2000", "--heartbeat-interval", "70")
+"""Where nobody may be elected but by the test's own doing: not even when the machine lets a process wait for long."""
+
 EVERYWHERE = ("--replicas", "5")
 """The shape of a cluster whose only shard is on every node, of up to five."""
 

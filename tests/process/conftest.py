@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from resp_server.client import Locks
-from tests.clusters import UNHURRIED, Cluster, running_cluster
+from tests.clusters import CALM, UNHURRIED, Cluster, running_cluster
 from tests.holders import url
 from tests.proxy import NETWORK
 from tests.rings import running_ring
@@ -45,6 +45,22 @@ def three(one_cluster: Cluster) -> Iterator[Cluster]:
     yield one_cluster
     one_cluster.hang_up()
     one_cluster.check_output()
+
+
+@pytest.fixture(scope="module")
+def one_calm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes more, whose leader stays unless a test deposes it."""
+    with running_cluster(tmp_path_factory.mktemp("calm"), 3, *CALM) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def calm(one_calm_cluster: Cluster) -> Iterator[Cluster]:
+    """As `three`, for tests of what must not bring about an election."""
+    one_calm_cluster.settle()
+    yield one_calm_cluster
+    one_calm_cluster.hang_up()
+    one_calm_cluster.check_output()
 
 
 @pytest.fixture(scope="module")

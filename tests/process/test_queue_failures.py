@@ -14,7 +14,7 @@ from resp_server.client_queues import MessageLost, Queues
 from tests.clusters import Cluster, Node
 from tests.consumers import Deliveries, told
 from tests.holders import Threads
-from tests.rings import ring_of
+from tests.rings import ring_of, wait_for_ring
 from tests.servers import HOST
 
 VISIBILITY_S = 5.0
@@ -187,6 +187,7 @@ def test_a_shard_s_leader_is_killed_under_workers_at_all_nodes(five: Cluster) ->
         leader.kill()
         running.goes_on()
         leader.restart()
+    wait_for_ring(five, leaders=True)
 
 
 def test_nodes_are_killed_under_workers_of_a_queue_that_is_everywhere(five: Cluster) -> None:
@@ -199,19 +200,19 @@ def test_nodes_are_killed_under_workers_of_a_queue_that_is_everywhere(five: Clus
             five[name].restart()
 
 
-def test_what_a_consumer_that_left_was_about_to_get_goes_to_the_next(three: Cluster) -> None:
+def test_what_a_consumer_that_left_was_about_to_get_goes_to_the_next(calm: Cluster) -> None:
     """First come, first served, at whatever nodes they wait; nobody polls."""
-    leader = three.wait_for_lasting_leader()
-    nodes = [*three.others(leader), leader] * 2
+    leader = calm.wait_for_lasting_leader()
+    nodes = [*calm.others(leader), leader] * 2
     waiting = []
     for number, node in enumerate(nodes, 1):
         consumer = node.raw()
         consumer.send("Q.POP", "left", "BLOCK", 0)
         waiting.append(consumer)
-        three.wait_until(lambda: blocked(three) == number)  # noqa: B023
+        calm.wait_until(lambda: blocked(calm) == number)  # noqa: B023
     for leaves in (1, 3):
         waiting[leaves].socket.close()
-    three.wait_until(lambda: blocked(three) == len(nodes) - 2)
+    calm.wait_until(lambda: blocked(calm) == len(nodes) - 2)
     producer = leader.raw()
     for number in (0, 2, 4, 5):
         producer.call("Q.PUSH", "left", f"for {number}")
@@ -235,9 +236,10 @@ def test_a_delayed_message_is_handed_out_by_a_leader_that_was_not_there(three: C
     producer, consumer = here.raw(), there.raw()
     assert producer.call("Q.CREATE", queue, "BACKOFF", 300, 300) == b"OK"
     producer.call("Q.PUSH", queue, "delayed", "ID", "d", "DELAY", 300)
-    producer.call("Q.PUSH", queue, "taken", "ID", "t", "PRIORITY", 9)
-    producer.call("Q.PUSH", queue, "refused", "ID", "r", "PRIORITY", 8)
-    [[taken, *_], [refused, *_]] = producer.call("Q.POP", queue, "COUNT", 2, "VISIBILITY", 300)
+    producer.call("Q.PUSH", queue, "refused", "ID", "r", "PRIORITY", 9)
+    producer.call("Q.PUSH", queue, "taken", "ID", "t", "PRIORITY", 8)
+    [[refused, *_]] = producer.call("Q.POP", queue)
+    [[taken, *_]] = producer.call("Q.POP", queue, "VISIBILITY", 300)
     assert producer.call("Q.NACK", queue, refused) == 1
     leader.kill()
     three.wait_for_leader()

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.clusters import Cluster, Node
+from tests.clusters import CALM, Cluster, Node
 from tests.raw_client import RawClient
-from tests.rings import ring_of
+from tests.rings import ring_of, running_ring
 
 CROWD = 200
 LOOKS = 40
@@ -42,6 +42,13 @@ def log_lengths(nodes: Sequence[Node]) -> dict[tuple[str, int], int]:
 def idle(clients: Sequence[RawClient]) -> bool:
     """Whether none of them was sent anything."""
     return not select.select([one.socket for one in clients], [], [], 0)[0]
+
+
+@pytest.fixture(scope="module")
+def one_ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Five nodes whose leaders stay: an election is an entry of the log, and what was on its way is uncertain."""
+    with running_ring(tmp_path_factory.mktemp("calm"), 5, *CALM) as cluster:
+        yield cluster
 
 
 @pytest.fixture(params=[1, 8])
