@@ -31,8 +31,9 @@ def test_mixed_commands_keep_their_order(sepakat: Server) -> None:
     with neighbour(sepakat), RawClient(sepakat) as client:
         pipeline = b"".join(
             packed("SET", "a", number) + packed("GET", "a") + packed("ECHO", number) + packed("Q.PUSH", "q", number)
-            + packed("Q.POP", "q", "BLOCK", 0) + packed("NO", "SUCH") + packed("MULTI") + packed("INCR", "a")
-            + packed("PING") + packed("EXEC") + packed("GET", "a") + packed("Q.POP", "none", "BLOCK", 1)
+            + packed("Q.POP", "q", "BLOCK", 0, "VISIBILITY", 600_000) + packed("NO", "SUCH")
+            + packed("MULTI") + packed("INCR", "a") + packed("PING") + packed("EXEC")
+            + packed("GET", "a") + packed("Q.POP", "none", "BLOCK", 1)
             for number in range(rounds)
         )  # fmt: skip
         client.socket.sendall(pipeline)
@@ -60,6 +61,8 @@ def test_a_transaction_of_ten_thousand_commands(sepakat: Server) -> None:
 def test_the_largest_value(sepakat: Server) -> None:
     value = b"x" * (512 * MIB)
     with neighbour(sepakat) as other, RawClient(sepakat) as client:
+        for one in (other, client):
+            one.socket.settimeout(300)
         assert client.call("SET", "largest", value) == b"OK"
         assert other.call("STRLEN", "largest") == len(value)
         assert client.call("GET", "largest") == value
