@@ -8,18 +8,16 @@ import threading
 from collections import Counter
 from typing import Any
 
-import redis
-
 from resp_server.client_queues import AsyncMessage, Message
 from tests.clusters import Node, own_environment
+from tests.holders import look
 from tests.servers import Server
 
 
 def told(server: Server | Node, queue: str) -> dict[str, Any]:
     """Q.INFO; nothing of a queue that is not there."""
-    with redis.Redis(port=server.port, protocol=3, decode_responses=True) as client:
-        reply: dict[str, Any] | None = client.execute_command("Q.INFO", queue)
-        return reply or {}
+    reply: dict[str, Any] | None = look(server, "Q.INFO", queue)
+    return reply or {}
 
 
 class Deliveries:

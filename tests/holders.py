@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -9,29 +10,43 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import redis
 import redis.asyncio
 
 from tests.clusters import Node, own_environment
-from tests.servers import HOST, START_SECONDS, Server
+from tests.servers import HOST, START_SECONDS, Server, wait_until
 
 CLIENTS = 6
 HOLDS = 8  # of each client
 LONG_S = 60.0  # a life or a wait that no test wants to see the end of
-SHORT_S = 1.0
+SHORT_S = 4.0
+"""A life that a test waits for the end of, though a program or a server may stand still for a while within it."""
 
 
 def url(server: Server | Node) -> str:
     return f"redis://{HOST}:{server.port}"
 
 
+def look(server: Server | Node, *words: str) -> Any:
+    """The reply to a command that only reads, text in RESP3, once there is a leader to ask."""
+    found: list[Any] = []
+    with redis.Redis(port=server.port, protocol=3, decode_responses=True) as client:
+
+        def is_told() -> bool:
+            with contextlib.suppress(redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError):
+                found.append(client.execute_command(*words))
+            return bool(found)
+
+        wait_until(is_told)
+    return found[0]
+
+
 def info(server: Server | Node, name: str = "lock") -> dict[str, Any]:
     """LOCK.INFO."""
-    with redis.Redis(port=server.port, protocol=3, decode_responses=True) as client:
-        reply: dict[str, Any] = client.execute_command("LOCK.INFO", name)
-        return reply
+    reply: dict[str, Any] = look(server, "LOCK.INFO", name)
+    return reply
 
 
 def waits_for(server: Server | Node, count: int) -> Callable[[], bool]:
@@ -124,9 +139,13 @@ class Holder:
         self.process.kill()
         self.process.communicate()
 
-    def says(self) -> str:
+    @property
+    def output(self) -> IO[str]:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        return self.process.stdout
+
+    def says(self) -> str:
+        return self.output.readline().strip()
 
     def look(self) -> None:
         assert self.process.stdin is not None

@@ -91,6 +91,15 @@ def ring_of(node: Node) -> Ring:
     return Ring.read(node.ask("RAFT.RING"))
 
 
+def all_are_led(cluster: Cluster) -> bool:
+    """Whether a node that serves leads every shard, as every one of them sees it."""
+    serving = cluster.serving
+    names = {node.name for node in serving}
+    with contextlib.suppress(OSError):
+        return all(row.leader in names for node in serving for row in ring_of(node).rows)
+    return False
+
+
 def reached(ring: Ring, zones: Mapping[str, str], replicas: int, *, leaders: bool) -> bool:
     """Whether every shard is led, and on the nodes where it should be (with ``leaders``: led by the right one)."""
     wanted = place(len(ring.rows), replicas, zones)

@@ -43,7 +43,7 @@ def test_a_lock_is_renewed(server: Server, locks: Locks) -> None:
     """It is still there after much more than its life."""
     with locks.hold("lock", ttl=SHORT_S) as lock:
         others = Locks(url(server))
-        with pytest.raises(LockTimeout), others.hold("lock", timeout=2.5 * SHORT_S):
+        with pytest.raises(LockTimeout), others.hold("lock", timeout=2 * SHORT_S):
             raise AssertionError("two hold it")
         others.close()
         lock.check()

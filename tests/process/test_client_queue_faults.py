@@ -13,17 +13,17 @@ from resp_server.client_queues import AsyncQueues, Queues
 from tests.clusters import Cluster, Node
 from tests.consumers import told
 from tests.holders import LONG_S, Threads, url
-from tests.rings import wait_for_ring
+from tests.rings import all_are_led, wait_for_ring
 
 
 @pytest.fixture(params=[1, 8])
 def queue(five: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A queue of one part or of eight; all nodes run again afterwards."""
+    """A queue of one part or of eight; all nodes run again afterwards, and lead what they led before."""
     name = f"faults {request.node.name}"
     assert five["n2"].raw().call("Q.CREATE", name, "PARTITIONS", request.param, "BACKOFF", 0, 0) == b"OK"
     yield name
     five.start()
-    wait_for_ring(five)
+    wait_for_ring(five, leaders=True)
 
 
 def urls(cluster: Cluster) -> list[str]:
@@ -46,7 +46,7 @@ def test_a_consumer_that_waits_goes_on_at_another_node(five: Cluster, queue: str
     threads = Threads()
     with contextlib.closing(Queues(urls(five))) as queues, contextlib.closing(Queues(urls(five))) as others:
         jobs = queues.queue(queue)
-        threads.start(lambda: seen.extend(message.payload for message in jobs.consume(visibility=2.0)))
+        threads.start(lambda: seen.extend(message.payload for message in jobs.consume(visibility=10.0)))
         try:
             five.wait_until(lambda: asked(five))
             [victim] = asked(five)
@@ -72,6 +72,7 @@ def test_what_was_taken_ahead_goes_back_though_its_node_is_gone(five: Cluster, q
             taken += 1
             [victim] = asked(five)
             victim.kill()
+            five.wait_until(lambda: all_are_led(five))  # giving back is tried for a few seconds only
             jobs.stop()
         assert taken == 1
         five.wait_until(lambda: counts(five, queue)["in-flight"] == 0)
@@ -86,7 +87,7 @@ def test_a_task_goes_on_at_another_node(five: Cluster, queue: str) -> None:
         jobs = queues.queue(queue)
         for number in range(10):
             await jobs.push(str(number), timeout=LONG_S)
-        async for message in jobs.consume(count=3, visibility=1.0):
+        async for message in jobs.consume(count=3, visibility=10.0):
             async with message:
                 if message.payload not in seen:
                     seen.append(message.payload)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.clusters import Cluster, Node, error_of, sepakat
 from tests.histories import Counting, counting
 from tests.raw_client import packed
-from tests.rings import REPLICAS, Ring, ring_of, running_ring, wait_for_ring
+from tests.rings import REPLICAS, Ring, all_are_led, ring_of, running_ring, wait_for_ring
 from tests.servers import wait_until
 
 SHARDS = 16
@@ -76,13 +76,6 @@ def in_a_move(cluster: Cluster, among: Sequence[Node] | None = None) -> Callable
         return ""
 
     return leading
-
-
-def all_are_led(cluster: Cluster) -> bool:
-    """Whether every shard has a leader, as every node sees it."""
-    with contextlib.suppress(OSError):
-        return all(row.leader is not None for node in cluster.serving for row in ring_of(node).rows)
-    return False
 
 
 def test_a_node_joins_and_leaves_under_load(tmp_path: Path) -> None:
