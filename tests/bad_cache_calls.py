@@ -9,7 +9,7 @@ WRONG_KIND = "WRONGTYPE Operation against a key holding the wrong kind of value"
 
 HELD = (
     "SET {t}plain text", "CACHE.SET {t}dirty text", "CACHE.GET {t}plain", "CACHE.GET {t}none", "Q.PUSH {t}queue job",
-    "LOCK.ACQUIRE {t}lock ann PX 60000", "CACHE.FETCH {t}loading PX 600000",
+    "LOCK.ACQUIRE {t}lock ann PX 3600000", "CACHE.FETCH {t}loading PX 3600000",
 )  # fmt: skip
 SHOWN = [b"{t}plain", b"{t}dirty", b"{t}none", b"{t}new"]
 

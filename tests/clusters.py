@@ -162,6 +162,18 @@ class Node:
             raise ConnectionError(str(reply))
         return text_of(reply)
 
+    def insist(self, *words: Word) -> Any:
+        """As `ask`, of what may be asked more than once: the first reply that is no error."""
+        replies: list[Any] = []
+
+        def is_answered() -> bool:
+            with contextlib.suppress(OSError):
+                replies.append(self.ask(*words))
+            return bool(replies)
+
+        wait_until(is_answered)
+        return replies[0]
+
     def raft(self) -> dict[str, Any]:
         """What RAFT.INFO says of the first shard; raises `OSError` when it does not answer or has no replica of it."""
         shards: list[dict[str, Any]] = self.ask("RAFT.INFO")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import select
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tests.clusters import Cluster, Node, error_of
 from tests.raw_client import RawClient, Word
 from tests.rings import ring_of, wait_for_ring
+from tests.servers import START_SECONDS
 
 LONG_MS = 3_600_000  # a life no test wants to see the end of
 PASSING = ("CLUSTERDOWN", "UNCERTAIN")
@@ -114,10 +116,11 @@ def nothing_said(clients: Iterable[RawClient]) -> bool:
 
 
 def insist(client: RawClient, *words: Word) -> Any:
-    """The reply to a call that may be repeated, once it is no error that passes."""
+    """The reply to a call that may be repeated, once it is no error that passes; the last one if all were."""
+    give_up_s = time.monotonic() + START_SECONDS
     while True:
         reply = client.call(*words)
-        if not str(reply).startswith(PASSING):
+        if not str(reply).startswith(PASSING) or time.monotonic() > give_up_s:
             return reply
 
 

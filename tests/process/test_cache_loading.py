@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.clusters import Cluster, Node, new_cluster
+from tests.clusters import UNHURRIED, Cluster, Node, new_cluster
 from tests.raw_client import HANG_SECONDS, RawClient
-from tests.rings import ring_of, wait_for_ring
+from tests.rings import wait_for_ring
 from tests.servers import wait_until
 from tests.soak_caches import CacheSoak
+
+SESSION_TIMEOUT_MS = "6000"
+"""So long that no node that stands still for a second, while another is elected, closes who waits there."""
+
+LOAD = ("PX", 600_000)
+"""Longer than any test: a token goes to the next because of what was done, and for nothing else."""
 
 WAITERS_PER_NODE = 4
 LOOK_SECONDS = 0.05
@@ -21,8 +27,8 @@ _keys = itertools.count(1)
 
 @pytest.fixture(scope="module", params=[3, 5])
 def one_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    flags, shape = CacheSoak.flags, CacheSoak.shape
-    with new_cluster(tmp_path_factory.mktemp("loading"), request.param, *flags, shape=shape) as cluster:
+    flags = (*UNHURRIED, "--session-timeout", SESSION_TIMEOUT_MS)
+    with new_cluster(tmp_path_factory.mktemp("loading"), request.param, *flags, shape=CacheSoak.shape) as cluster:
         cluster.start()
         wait_for_ring(cluster)
         yield cluster
@@ -43,7 +49,7 @@ def cluster(one_cluster: Cluster) -> Iterator[Cluster]:
 def key(cluster: Cluster) -> str:
     """One that nobody has used, of a shard that the last of five nodes has no replica of."""
     prefix = f"page:{next(_keys)}"
-    return ring_of(cluster["n1"]).key_away_from(cluster["n5"], prefix) if "n5" in cluster.nodes else prefix
+    return wait_for_ring(cluster).key_away_from(cluster["n5"], prefix) if "n5" in cluster.nodes else prefix
 
 
 class Line:
@@ -53,7 +59,7 @@ class Line:
         self.key = key
         self.waiting = [node.raw() for node in nodes for _ in range(WAITERS_PER_NODE)]
         for client in self.waiting:
-            client.send("CACHE.FETCH", key)
+            client.send("CACHE.FETCH", key, *LOAD)
 
     def next_loader(self) -> tuple[RawClient, int]:
         """Who was given the next token, and the token; the others go on waiting."""
@@ -96,7 +102,7 @@ def stand(line: Line, nodes: Sequence[Node]) -> None:
 
 def load(client: RawClient, key: str) -> int:
     """The token this client is given for a key that nobody loads."""
-    value, token = client.call("CACHE.FETCH", key)
+    value, token = client.call("CACHE.FETCH", key, *LOAD)
     assert value is None
     assert isinstance(token, int)
     return token
@@ -136,7 +142,7 @@ def test_the_loader_s_connection_is_closed(cluster: Cluster, key: str) -> None:
 @pytest.mark.parametrize("leads", [True, False])
 def test_the_loader_s_node_is_killed(cluster: Cluster, key: str, leads: bool) -> None:
     """It led the shard, or did not; what its client had loaded and brings to another node is refused."""
-    leader = ring_of(cluster["n1"]).of(key).leader
+    leader = wait_for_ring(cluster).of(key).leader
     victim = next(node for name, node in cluster.nodes.items() if (name == leader) == leads)
     others = cluster.others(victim)
     token = load(victim.raw(), key)
@@ -145,11 +151,11 @@ def test_the_loader_s_node_is_killed(cluster: Cluster, key: str, leads: bool) ->
     victim.kill()
     loader, next_token = line.next_loader()
     assert next_token > token
-    assert others[0].ask("CACHE.FILL", key, token, "late") is None
+    assert others[0].insist("CACHE.FILL", key, token, "late") is None
     assert loader.call("CACHE.FILL", key, next_token, "loaded") == b"OK"
     assert line.replies() == [[b"loaded", None]] * len(line.waiting)
     victim.restart()
-    wait_until(lambda: victim.ask("CACHE.FETCH", key) == ["loaded", None])
+    assert victim.insist("CACHE.FETCH", key) == ["loaded", None]
 
 
 def test_the_loader_is_too_slow(cluster: Cluster, key: str) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.clusters import Cluster, Node
+from tests.clusters import CALM, Cluster, Node
 from tests.raw_client import RawClient
-from tests.rings import wait_for_ring
+from tests.rings import running_ring, wait_for_ring
 from tests.servers import Server, wait_until
 
 WAITERS = 100
+
+
+@pytest.fixture(scope="module")
+def one_ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Five nodes, all there."""
+    with running_ring(tmp_path_factory.mktemp("ring"), 5, *CALM) as cluster:
+        yield cluster
 
 
 def hand_on(clients: Sequence[RawClient], looks: RawClient) -> list[int]:
@@ -57,9 +64,9 @@ def test_a_hundred_on_one_server(sepakat: Server) -> None:
 
 
 @pytest.mark.parametrize("where", ["the leader", "a follower", "all nodes"])
-def test_a_hundred_on_a_cluster(three: Cluster, where: str) -> None:
-    leader = three.wait_for_lasting_leader()
-    follower, other = three.others(leader)
+def test_a_hundred_on_a_cluster(calm: Cluster, where: str) -> None:
+    leader = calm.wait_for_lasting_leader()
+    follower, other = calm.others(leader)
     nodes: list[Node] = {"the leader": [leader], "a follower": [follower], "all nodes": [leader, follower, other]}[
         where
     ]

@@ -11,13 +11,22 @@ import pytest
 import redis
 from redis import cluster as redis_cluster
 
-from tests.clusters import UNHURRIED, Cluster, error_of, new_cluster
+from tests.clusters import CALM, Cluster, error_of, new_cluster
 from tests.raw_client import RawClient
-from tests.rings import Ring, wait_for_ring
+from tests.rings import Ring, running_ring, wait_for_ring
 from tests.servers import HOST
+from tests.stages import LONG_MS
 
 SHARDS = 8
 LOCKS = 40
+LIFE = ("PX", LONG_MS)
+
+
+@pytest.fixture(scope="module")
+def one_ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Five nodes, all there."""
+    with running_ring(tmp_path_factory.mktemp("ring"), 5, *CALM) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -42,9 +51,10 @@ def test_locks_are_found_wherever_they_are(five: Cluster, ring: Ring) -> None:
     takes = five["n1"].raw()
     locks = [ring.key_in(number % SHARDS, f"lock:{number}") for number in range(LOCKS)]
     for number, lock in enumerate(locks):
-        assert takes.call("LOCK.ACQUIRE", lock, f"owner:{number % 2}", "SHARED" if number % 3 else "EXCLUSIVE") > 0
+        mode = "SHARED" if number % 3 else "EXCLUSIVE"
+        assert takes.call("LOCK.ACQUIRE", lock, f"owner:{number % 2}", mode, *LIFE) > 0
         assert takes.call("SET", f"value:{number}", 1) == b"OK"
-        assert takes.call("SEM.ACQUIRE", f"sem:{number}", "owner:0", "LIMIT", 2) > 0
+        assert takes.call("SEM.ACQUIRE", f"sem:{number}", "owner:0", "LIMIT", 2, *LIFE) > 0
     wanted, first_owners = sorted(map(str.encode, locks)), sorted(map(str.encode, locks[::2]))
     for node in five.nodes.values():
         asks = node.raw()
@@ -60,7 +70,7 @@ def test_the_graph_is_that_of_all_shards(five: Cluster, ring: Ring) -> None:
     holder, expected = five["n1"].raw(), []
     for number, node in enumerate(five.nodes.values()):
         lock = ring.key_away_from(node, f"waited:{number}")
-        assert holder.call("LOCK.ACQUIRE", lock, f"holder:{number}") > 0
+        assert holder.call("LOCK.ACQUIRE", lock, f"holder:{number}", *LIFE) > 0
         node.raw().send("LOCK.ACQUIRE", lock, f"waiter:{number}", "BLOCK", 0)
         expected.append((f"waiter:{number}", f"holder:{number}", lock))
 
@@ -68,7 +78,7 @@ def test_the_graph_is_that_of_all_shards(five: Cluster, ring: Ring) -> None:
         return sorted((edge["waiter"], edge["holder"], edge["key"]) for edge in asks("LOCK.GRAPH")["edges"])
 
     for node in five.nodes.values():
-        five.wait_until(lambda: edges(node.ask) == expected)  # noqa: B023 - it is called at once
+        five.wait_until(lambda: edges(node.insist) == expected)  # noqa: B023 - it is called at once
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -79,10 +89,10 @@ def test_a_job_is_done_in_one_step(five: Cluster, ring: Ring, protocol: int) -> 
         asks.call("HELLO", protocol)
         lock, queue, result = (f"{{{tag}}}{name}" for name in ("lock", "queue", "result"))
         assert asks.call("Q.PUSH", queue, "payload", "ID", "1") == b"1"
-        [[receipt, *_]] = asks.call("Q.POP", queue)
-        token = asks.call("LOCK.ACQUIRE", lock, "worker")
+        [[receipt, *_]] = asks.call("Q.POP", queue, "VISIBILITY", LONG_MS)
+        token = asks.call("LOCK.ACQUIRE", lock, "worker", *LIFE)
         waiter = five.others(node)[0].raw()
-        waiter.send("LOCK.ACQUIRE", lock, "next", "BLOCK", 0)
+        waiter.send("LOCK.ACQUIRE", lock, "next", *LIFE, "BLOCK", 0)
         five.wait_until(lambda: five["n1"].ask("LOCK.INFO", lock)["waiters"])  # noqa: B023 - it is called at once
 
         step = (("Q.ACK", queue, receipt), ("SET", result, "done"), ("LOCK.RELEASE", lock, "worker", "TOKEN", token))
@@ -120,7 +130,7 @@ def test_a_cluster_aware_client_finds_the_way_of_each(tmp_path: Path) -> None:
     """It asks where the keys of a call stand, and goes there; nobody passes on what comes to the wrong node."""
     library: Any = redis_cluster
     shape = ("--shards", "4", "--replicas", "1", "--routing", "redirect")
-    with new_cluster(tmp_path, 3, *UNHURRIED, shape=shape, direct=True) as cluster:
+    with new_cluster(tmp_path, 3, *CALM, shape=shape, direct=True) as cluster:
         cluster.start()
         wait_for_ring(cluster, replicas=1)
         nodes = [library.ClusterNode(HOST, node.port) for node in cluster.nodes.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +10,19 @@ from typing import Any
 import pytest
 import redis
 
-from tests.clusters import UNHURRIED, Cluster, Node, new_cluster, text_of
+from tests.clusters import CALM, Cluster, Node, new_cluster, text_of
 from tests.raw_client import RawClient
 from tests.redis_binaries import Redis
 from tests.servers import Server, sepakat_server, wait_until
 
 PATIENT = ("--cache-writeback-ms", "3600000", "--cache-lease-ms", "60000")
 """Lines stay as they are until something is done with them."""
+
+SENT_SECONDS = 3.0
+"""In so long what is sent has come."""
+
+A_MINUTE = range(31, 61)
+"""What is left of one, in seconds, however slow the machine is."""
 
 ROWS: tuple[tuple[str, object], ...] = (
     # a line, and what makes it another
@@ -69,9 +76,9 @@ ROWS: tuple[tuple[str, object], ...] = (
     ("GET a", "3"),
     ("CACHE.SET a 4 SYNC NX", None),
     ("CACHE.SET a 5 EX 60", "OK"),
-    ("TTL a", 60),
+    ("TTL a", A_MINUTE),
     ("CACHE.SET a 6 PX 60000", "OK"),
-    ("TTL a", 60),
+    ("TTL a", A_MINUTE),
     ("CACHE.SET a 7", "OK"),
     ("TTL a", -1),
     ("CACHE.GET a", "7"),
@@ -93,7 +100,7 @@ ROWS: tuple[tuple[str, object], ...] = (
     ("CACHE.FILL page 1 html PX 60000", "OK"),
     ("CACHE.FETCH page", ["html", None]),
     ("CACHE.FETCH page PX 5000", ["html", None]),
-    ("TTL page", 60),
+    ("TTL page", A_MINUTE),
     ("CACHE.FILL page 1 late", None),
     ("CACHE.GET page", "html"),
     ("CACHE.FETCH page", ["html", None]),
@@ -206,7 +213,8 @@ def test_rows(server: Server, protocol: int) -> None:
             if line.startswith("BLOCKED UNTIL "):
                 gone(client, line.split()[-1])
                 continue
-            assert ask(client, line) == expected, line
+            reply = ask(client, line)
+            assert reply in expected if isinstance(expected, range) else reply == expected, line
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -350,9 +358,9 @@ def test_keys_of_several_shards(tmp_path_factory: pytest.TempPathFactory) -> Non
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with new_cluster(tmp_path_factory.mktemp("caches"), 3, *UNHURRIED, *PATIENT, direct=True) as three:
+    with new_cluster(tmp_path_factory.mktemp("caches"), 3, *CALM, *PATIENT, direct=True) as three:
         three.start()
-        three.wait_for_leader()
+        three.wait_for_lasting_leader()
         yield three
 
 
@@ -453,9 +461,17 @@ def read_often_and_written(clients: list[RawClient], value: str) -> None:
     assert ask(clients[0], f"SET k {value}") == "OK"
 
 
+def is_sent(clients: list[RawClient], value: str) -> bool:
+    """Whether all have in their lines what is written, though they do not ask; one that stands still may not."""
+    read_often_and_written(clients, value)
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: states(clients) == "SSS", SENT_SECONDS)
+        return True
+    return False
+
+
 def test_who_reads_often_is_sent_what_was_written_unless_that_is_turned_off(clients: list[RawClient]) -> None:
-    read_often_and_written(clients, "1")
-    wait_until(lambda: states(clients) == "SSS")
+    wait_until(lambda: is_sent(clients, "1"))
     try:
         for client in clients:
             assert ask(client, "CONFIG SET cache-propagation no") == "OK"
@@ -467,8 +483,7 @@ def test_who_reads_often_is_sent_what_was_written_unless_that_is_turned_off(clie
     finally:
         for client in clients:
             assert ask(client, "CONFIG SET cache-propagation yes") == "OK"
-    read_often_and_written(clients, "3")
-    wait_until(lambda: states(clients) == "SSS")
+    wait_until(lambda: is_sent(clients, "3"))
     assert [ask(client, "CACHE.GET k") for client in clients] == ["3"] * 3
 
 
@@ -555,7 +570,7 @@ def test_when_its_time_is_over_the_next_has_the_token(cluster: Cluster, clients:
     assert ask(clients[0], f"CACHE.FILL k {token} late") is None
     assert ask(clients[1], f"CACHE.FILL k {next_token} html EX 60") == "OK"
     assert ask(clients[0], "CACHE.FETCH k") == ["html", None]
-    assert ask(clients[0], "TTL k") == 60
+    assert ask(clients[0], "TTL k") in A_MINUTE
 
 
 @pytest.mark.parametrize("line", ["SET k here", "CACHE.SET k here SYNC", "APPEND k here", "RENAME {k}new k"])
