@@ -24,9 +24,9 @@ class Kept(NamedTuple):
 
 
 class KeptReads(NamedTuple):
-    """Reads up to ``number``, and what they are. ``due``: what is due comes first."""
+    """Reads of ``author`` up to ``number``, and what they are. ``due``: what is due comes first."""
 
-    peer: str
+    author: bytes
     number: int
     args: Sequence[Sequence[Any]]
     due: bool
@@ -73,9 +73,9 @@ class Gate:
         self.entry = None
         return kept if self.admits(kept, index) else None
 
-    def holds_reads_of(self, peer: str) -> bool:
-        """Whether reads are kept back that the peer sent."""
-        return any(one.peer == peer for one in self.reads)
+    def holds_reads_of(self, author: bytes) -> bool:
+        """Whether reads are kept back that this node sent in this run."""
+        return any(one.author == author for one in self.reads)
 
     @property
     def minds_reads(self) -> bool:
@@ -89,15 +89,15 @@ class Gate:
     def admits_reads(self, reads: KeptReads) -> bool:
         """Whether they may be carried out now; else they are kept back.
 
-        Those that a peer asks for again take the place of what is kept back of it.
+        Those that a node asks for again take the place of what is kept back of it.
         """
         directory = self.directory
-        former = [one for one in self.reads if one.peer == reads.peer]
+        former = [one for one in self.reads if one.author == reads.author]
         if directory is None or not (directory.minds_reads or former):
             return True
         if any(one.number > reads.number for one in former):
             return False
-        others = [one for one in self.reads if one.peer != reads.peer]
+        others = [one for one in self.reads if one.author != reads.author]
         if directory.look(reads.args) and all(directory.look(one.args) for one in former):
             self.reads = others
             return True
@@ -114,7 +114,7 @@ class Gate:
         found: list[KeptReads] = []
         waiting: list[KeptReads] = []
         for one in self.reads:
-            behind = any(other.peer == one.peer for other in waiting)
+            behind = any(other.author == one.author for other in waiting)
             if directory.look(one.args) and not behind:
                 found.append(one)
             else:
@@ -124,8 +124,8 @@ class Gate:
 
     def take_forwards(self) -> list[tuple[str, Forward]]:
         """The batches of those whose reads are not kept back any more."""
-        found = [one for one in self.forwards if not self.holds_reads_of(one[0])]
-        self.forwards = [one for one in self.forwards if self.holds_reads_of(one[0])]
+        found = [one for one in self.forwards if not self.holds_reads_of(one[1].author)]
+        self.forwards = [one for one in self.forwards if self.holds_reads_of(one[1].author)]
         return found
 
     def take_early(self) -> list[tuple[str, AskRead | Look]]:

@@ -33,7 +33,7 @@ class Hosting:
         self._forwarding = forwarding
         self._outbox = outbox
         self._wanted: dict[tuple[bytes, int], str] = {}  # who is to be told, by author and number
-        self._looks: dict[tuple[str, int], Look] = {}  # reads that wait until it is sure that this node leads
+        self._looks: dict[tuple[bytes, int], tuple[str, Look]] = {}  # reads that wait until it is sure to lead, of whom
         self._ready: list[tuple[str, Look, int, int]] = []  # to whom, what, from which index on, as of when
 
     def begin(self) -> None:
@@ -97,20 +97,16 @@ class Hosting:
 
     # Reads
 
-    def look(self, peer: str, message: Look) -> bool:
-        """Reads came, and wait to be `confirmed`; whether that is to be asked for.
-
-        Not while there are some of that number from an earlier run of the peer:
-        what confirms those was sent before these came.
-        """
-        return self._looks.setdefault((peer, message.number), message).author == message.author
+    def look(self, peer: str, message: Look) -> None:
+        """Reads came, and wait to be `confirmed`."""
+        self._looks[message.author, message.number] = peer, message
 
     def confirmed(self, asked: Asked, now_ms: int) -> bool:
         """This node leads for sure; whether those were such reads."""
-        look = self._looks.pop((asked.peer, asked.number), None)
-        if look is None:
+        waiting = self._looks.pop((asked.author, asked.number), None)
+        if waiting is None:
             return False
-        self._ready.append((asked.peer, look, asked.index, now_ms))
+        self._ready.append((*waiting, asked.index, now_ms))
         return True
 
     @property

@@ -51,7 +51,7 @@ class Leadership:
         self._led: Leading | None = None  # the term of office that was begun last
         self._settled: Leading | None = None  # the one that was settled last
         self._rung_index = 0  # the last entry that was made because something was due
-        self._asked: list[tuple[str, int]] = []  # reads of others that wait for what is due to happen
+        self._asked: list[tuple[bytes, int]] = []  # reads of others that wait for what is due to happen
         self.began_ms = 0.0  # when that was, on the monotonic clock
         self._former: FormerLeases | None = None
         self._caching = False  # caches may hold lines, for all that is known before this node has carried out all
@@ -130,7 +130,7 @@ class Leadership:
         """
         raft = self._raft
         assert raft.leading is not None
-        return self._must_wait or self.gate.is_shut or self.gate.holds_reads_of(raft.name)
+        return self._must_wait or self.gate.is_shut or self.gate.holds_reads_of(self._clients.author)
 
     @property
     def _must_wait(self) -> bool:
@@ -166,7 +166,7 @@ class Leadership:
     def take(self, peer: str, message: Forward) -> None:
         """Another node's batch, for the next entry."""
         raft = self._raft
-        if self.gate.reads and self.gate.holds_reads_of(peer):
+        if self.gate.reads and self.gate.holds_reads_of(message.author):
             self.gate.forwards.append((peer, message))
             return
         if message.wanted and not self._hosting.take(peer, message):
@@ -183,20 +183,20 @@ class Leadership:
             self.gate.early.append((peer, message))
         elif message.args is None and self.gate.minds_reads:
             self._outbox.append((peer, NameReads(raft.term, message.number)))
-        elif self._admits_reads(peer, message.number, message.args or [], due=due):
-            self._ask(peer, message.number, due=due)
+        elif self._admits_reads(message.author, message.number, message.args or [], due=due):
+            self._ask(message.author, message.number, due=due)
 
     def ask_own(self, number: int, args: list[list[bytes]], *, due: bool) -> None:
         """This node's own reads up to ``number``, which are these, have been waiting: are they asked for?"""
-        leading, gate, name = self._raft.leading, self.gate, self._raft.name
+        leading, gate, author = self._raft.leading, self.gate, self._clients.author
         assert leading is not None
-        if self._is_too_early or gate.entry is not None or gate.holds_reads_of(name):
+        if self._is_too_early or gate.entry is not None or gate.holds_reads_of(author):
             return
-        if number > leading.reads.asked_by(name) and self._admits_reads(name, number, args, due=due):
-            self._ask(name, number, due=due)
+        if number > leading.reads.asked_by(author) and self._admits_reads(author, number, args, due=due):
+            self._ask(author, number, due=due)
 
-    def _admits_reads(self, peer: str, number: int, args: list[list[bytes]], *, due: bool) -> bool:
-        return self.gate.directory is None or self.gate.admits_reads(KeptReads(peer, number, args, due))
+    def _admits_reads(self, author: bytes, number: int, args: list[list[bytes]], *, due: bool) -> bool:
+        return self.gate.directory is None or self.gate.admits_reads(KeptReads(author, number, args, due))
 
     def go_on(self) -> None:
         """Caches gave up what they held, maybe: what was kept back for that goes on."""
@@ -209,7 +209,7 @@ class Leadership:
             else:
                 self.ask(peer, early, due=False)
         for one in gate.take_reads():
-            self._ask(one.peer, one.number, due=one.due)
+            self._ask(one.author, one.number, due=one.due)
         for peer, message in gate.take_forwards():
             self.take(peer, message)
         gate.let_go(self._raft.log.last_index)
@@ -221,15 +221,16 @@ class Leadership:
         if self._is_too_early:
             self.gate.early.append((peer, message))
             return
-        if self._hosting.look(peer, message) and self._admits_reads(peer, message.number, message.calls, due=due):
-            self._ask(peer, message.number, due=due)
+        self._hosting.look(peer, message)
+        if self._admits_reads(message.author, message.number, message.calls, due=due):
+            self._ask(message.author, message.number, due=due)
 
-    def _ask(self, peer: str, number: int, *, due: bool) -> None:
+    def _ask(self, author: bytes, number: int, *, due: bool) -> None:
         assert self._raft.leading is not None
         if due:
-            self._asked.append((peer, number))
+            self._asked.append((author, number))
         else:
-            self._raft.leading.ask_read(peer, number)
+            self._raft.leading.ask_read(author, number)
 
     def propose(self, now_ms: int, *, due: bool) -> None:
         """Makes this turn's entry: of what came from clients here and from other nodes, or of what is due."""
@@ -252,8 +253,8 @@ class Leadership:
         elif batch.calls and not (self._is_too_early or self.gate.entry):  # which may have reads before these
             batch = clients.close(raft.now_ms, raft.term, logged=False)
             batch.named, number = True, batch.number
-            if self._admits_reads(raft.name, number, batch.logged, due=False):
-                leading.ask_read(raft.name, number)
+            if self._admits_reads(clients.author, number, batch.logged, due=False):
+                leading.ask_read(clients.author, number)
 
     def _log_first(self, now_ms: int, directory: Directory, *, due: bool) -> None:
         """What the directory has to say in the log, and what was kept back and may go on."""
@@ -291,8 +292,8 @@ class Leadership:
         if due:
             self._rung_index = index
         leading.replicate_all()
-        for peer, number in self._asked:
-            leading.ask_read(peer, number, index)
+        for author, number in self._asked:
+            leading.ask_read(author, number, index)
         self._asked.clear()
 
     def _log_calls(self, now_ms: int, calls: list[list[bytes]]) -> None:
@@ -311,8 +312,10 @@ class Leadership:
         for asked in confirmed:
             if self._hosting.confirmed(asked, now_ms):
                 continue
-            if asked.peer == raft.name:
-                self._clients.outstanding.readable(asked.number, asked.index, now_ms)
+            author, number, index = asked.author, asked.number, asked.index
+            if author == self._clients.author:
+                self._clients.outstanding.readable(number, index, now_ms)
             else:
-                self._outbox.append((asked.peer, Readable(raft.term, asked.number, asked.index, now_ms)))
-                leading.tell(asked.peer)
+                peer = batches.node_of(author)
+                self._outbox.append((peer, Readable(raft.term, author, number, index, now_ms)))
+                leading.tell(peer)

@@ -503,7 +503,7 @@ class Shard:
         if wanted:
             self._look_again(leader, patience_ms)
         elif number := outstanding.unconfirmed():
-            self._outbox.append((leader, AskRead(raft.term, number, self._named_reads(number))))
+            self._outbox.append((leader, AskRead(raft.term, self.clients.author, number, self._named_reads(number))))
 
     def _settle_as_leader(self) -> None:
         """A leader has nobody to ask: what it does not know itself, nobody knows."""
@@ -731,7 +731,7 @@ class Shard:
             if batch.lost is None:
                 self._outbox.append((leader, self._forwarding.send(batch, wanted=not here)))
         elif here:
-            self._outbox.append((leader, AskRead(term, batch.number, self._named_reads(batch.number))))
+            self._outbox.append((leader, AskRead(term, clients.author, batch.number, self._named_reads(batch.number))))
         else:
             self._outbox.append((leader, Look(term, clients.author, batch.number, batch.logged)))
 
@@ -749,7 +749,8 @@ class Shard:
             self._naming_term = message.term
             number = self.clients.outstanding.unconfirmed()
             if number:
-                self._outbox.append((peer, AskRead(message.term, number, self._named_reads(number))))
+                asked = AskRead(message.term, self.clients.author, number, self._named_reads(number))
+                self._outbox.append((peer, asked))
 
     def _named_reads(self, number: int) -> list[list[bytes]] | None:
         """What reads up to that number are, where the leader wants to know it."""
@@ -766,7 +767,7 @@ class Shard:
         self._leadership.pass_on_reads(self.now_ms)
 
     def _on_readable(self, peer: str, message: Readable) -> None:
-        if message.term == self.raft.term and self.here:
+        if message.term == self.raft.term and message.author == self.clients.author and self.here:
             self.clients.outstanding.readable(message.number, message.index, message.now_ms)
 
     def _on_outcome(self, peer: str, message: Outcome) -> None:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from cluster.raft.messages import AnyMessage, Append, Forward, Message
 from cluster.ring.slots import SYSTEM
 
-VERSION = 6
+VERSION = 7
 """Of the messages: nodes of another version are refused at the handshake."""
 
 FRAME_BYTES_MAX = 4 * 1024 * 1024

@@ -204,14 +204,14 @@ class Leading:
 
     # Reads
 
-    def ask_read(self, peer: str, number: int, index: int = 0) -> None:
-        """Reads of ``peer`` want to be served, at ``index`` at the earliest; `confirmed` has them when they may."""
+    def ask_read(self, author: bytes, number: int, index: int = 0) -> None:
+        """Reads of ``author`` want to be served, at ``index`` at the earliest; `confirmed` has them when they may."""
         raft = self._raft
         index = max(index, raft.commit, self.first_index)
         if self.settled and raft.now_ms < self.lease_until_ms():
-            self.confirmed.append(Asked(peer, number, index, 0))
+            self.confirmed.append(Asked(author, number, index, 0))
             return
-        self.reads.ask(Asked(peer, number, index, self._beat_us + 1))
+        self.reads.ask(Asked(author, number, index, self._beat_us + 1))
 
     # Replicating
 

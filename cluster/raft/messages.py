@@ -143,18 +143,23 @@ class Forward(Message, tag=13):
 
 
 class AskRead(Message, tag=14):
-    """From when on may reads up to ``number`` be served (ReadIndex, section 6.4)?
+    """From when on may reads up to ``number`` of ``author`` be served (ReadIndex, section 6.4)?
 
     ``args`` is what they are, where the leader wants to know (`NameReads`).
     """
 
+    author: bytes
     number: int
     args: list[list[bytes]] | None = None
 
 
 class Readable(Message, tag=15):
-    """Reads up to ``number`` may be served once ``index`` is applied, as of the leader's time ``now_ms``."""
+    """Reads of ``author`` up to ``number`` may be served once ``index`` is applied, as of the leader's ``now_ms``.
 
+    One of the same number that its node asked for in an earlier run was asked before those of this run.
+    """
+
+    author: bytes
     number: int
     index: int
     now_ms: int

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 
 class Asked(NamedTuple):
-    """Reads up to ``number`` of ``peer`` (or of the leader itself) that wait for heartbeats from ``after_us`` on."""
+    """Reads up to ``number`` of ``author``, a node in one run, that wait for heartbeats from ``after_us`` on."""
 
-    peer: str
+    author: bytes
     number: int
     index: int  # type: ignore[assignment]  # an entry's index, not tuple.index
     after_us: int
@@ -49,9 +49,9 @@ class Reads:
             found.append(self._asked.popleft())
         return found
 
-    def asked_by(self, peer: str) -> int:
-        """The last number of ``peer`` that waits; 0 for none."""
-        return max((asked.number for asked in self._asked if asked.peer == peer), default=0)
+    def asked_by(self, author: bytes) -> int:
+        """The last number of ``author`` that waits; 0 for none."""
+        return max((asked.number for asked in self._asked if asked.author == author), default=0)
 
     def __len__(self) -> int:
         return len(self._asked)

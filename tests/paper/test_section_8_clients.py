@@ -63,7 +63,7 @@ def test_before_that_is_committed_no_read_is_answered() -> None:
     group.settle()
     one = leading(group)
     assert not one.settled
-    one.ask_read("n1", 1)
+    one.ask_read(b"n1", 1)
     group.pass_ms(120)
     assert one.confirmed == []
     group.slow_disks.clear()
@@ -80,12 +80,12 @@ def test_a_read_index_needs_a_round_of_heartbeats_sent_after_it_was_asked() -> N
     group.wait(50)
     group.tick("n1")
     one = leading(group)
-    one.ask_read("n1", 7)
+    one.ask_read(b"n1", 7)
     group.settle()  # the answers to the heartbeats that were under way when it was asked
     assert one.confirmed == []
     assert beat(group) != []
     group.settle()
-    assert [(asked.peer, asked.number, asked.index) for asked in one.confirmed] == [("n1", 7, group["n1"].commit)]
+    assert [(asked.author, asked.number, asked.index) for asked in one.confirmed] == [(b"n1", 7, group["n1"].commit)]
 
 
 def test_a_read_index_is_the_commit_index_when_it_was_asked() -> None:
@@ -94,12 +94,12 @@ def test_a_read_index_is_the_commit_index_when_it_was_asked() -> None:
     index = group.write("n1")
     group.settle()
     one = leading(group)
-    one.ask_read("n2", 1)
+    one.ask_read(b"n2", 1)
     group.write("n1")
     group.settle()
     beat(group)
     group.settle()
-    assert [(asked.peer, asked.index) for asked in one.confirmed] == [("n2", index)]
+    assert [(asked.author, asked.index) for asked in one.confirmed] == [(b"n2", index)]
 
 
 def test_a_minority_s_answers_confirm_nothing() -> None:
@@ -108,7 +108,7 @@ def test_a_minority_s_answers_confirm_nothing() -> None:
     group.elect("n1")
     one = leading(group)
     group.cut("n3", "n4", "n5")
-    one.ask_read("n1", 1)
+    one.ask_read(b"n1", 1)
     group.pass_ms(200)
     assert one.confirmed == []
     group.heal()
@@ -121,7 +121,7 @@ def test_several_reads_share_one_round() -> None:
     group = without_leases()
     one = leading(group)
     for number in range(1, 6):
-        one.ask_read("n1", number)
+        one.ask_read(b"n1", number)
     assert len(beat(group)) == 2
     group.settle()
     assert [asked.number for asked in one.confirmed] == [1, 2, 3, 4, 5]
@@ -133,7 +133,7 @@ def test_answers_of_an_earlier_term_confirm_nothing() -> None:
     group.elect("n2")
     group.elect("n1")
     one = leading(group)
-    one.ask_read("n1", 1)
+    one.ask_read(b"n1", 1)
     late = Alive(1, one.reads.newest_us + 10**9, True)
     group["n1"].receive("n2", late)
     assert one.confirmed == []
@@ -143,7 +143,7 @@ def test_an_answer_of_somebody_who_follows_nobody_confirms_nothing() -> None:
     """6.4: a node that is there need not follow."""
     group = without_leases()
     one = leading(group)
-    one.ask_read("n1", 1)
+    one.ask_read(b"n1", 1)
     group["n1"].receive("n2", Alive(1, one.reads.newest_us, False))
     assert one.confirmed == []
 
@@ -170,8 +170,8 @@ def test_under_a_lease_a_read_is_served_at_once() -> None:
     """6.4.1: no messages at all."""
     group = with_leases()
     one = leading(group)
-    one.ask_read("n2", 5)
-    assert [(asked.peer, asked.number) for asked in one.confirmed] == [("n2", 5)]
+    one.ask_read(b"n2", 5)
+    assert [(asked.author, asked.number) for asked in one.confirmed] == [(b"n2", 5)]
 
 
 def test_a_lease_that_ran_out_leaves_a_read_to_the_next_round() -> None:
@@ -181,7 +181,7 @@ def test_a_lease_that_ran_out_leaves_a_read_to_the_next_round() -> None:
     group.cut("n1")
     group.pass_ms(250)
     assert one.lease_until_ms() <= group.now_ms
-    one.ask_read("n1", 1)
+    one.ask_read(b"n1", 1)
     assert one.confirmed == []
 
 
@@ -248,7 +248,7 @@ def test_who_is_alone_needs_no_lease() -> None:
     group = Group(1)
     group.pass_ms(10)
     assert leading(group).lease_until_ms() == float("inf")
-    leading(group).ask_read("n1", 1)
+    leading(group).ask_read(b"n1", 1)
     assert [asked.number for asked in leading(group).confirmed] == [1]
 
 

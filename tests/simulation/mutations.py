@@ -238,8 +238,8 @@ def lease_kept_while_handing_over() -> Patch:
 def read_index_without_round() -> Patch:
     """A leader without a lease confirms reads without asking anybody whether it still leads."""
 
-    def ask_read(leading: Leading, peer: str, number: int, index: int = 0) -> None:
-        leading.confirmed.append(Asked(peer, number, max(index, leading._raft.commit, leading.first_index), 0))
+    def ask_read(leading: Leading, author: bytes, number: int, index: int = 0) -> None:
+        leading.confirmed.append(Asked(author, number, max(index, leading._raft.commit, leading.first_index), 0))
 
     return patch.object(Leading, "ask_read", ask_read)
 

@@ -740,7 +740,7 @@ class SmallWorld:
                 self._append_kept(home, kept)
         looks, home.looks = home.looks, []
         for number in looks:
-            read = KeptReads(f"r{number}", number, [[b"GET", KEY]], False)
+            read = KeptReads(b"r%d" % number, number, [[b"GET", KEY]], False)
             if gate.directory is None or gate.admits_reads(read):
                 self._see(number)
 

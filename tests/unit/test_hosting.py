@@ -13,7 +13,7 @@ from cluster.forwarding import Forwarding
 from cluster.hosting import Hosting
 from cluster.machine.machine import Commands, Machine
 from cluster.machine.reply import OK, WAITING, CommandError, Reply
-from cluster.outcomes import KEPT_MS, Outcomes, decode
+from cluster.outcomes import KEPT_MS, Outcomes, decode, encode
 from cluster.raft.core import Raft
 from cluster.raft.messages import Ended, Forward, Look, Message, Outcome, Waits
 from cluster.raft.reads import Asked
@@ -165,12 +165,12 @@ def look(number: int, *calls: str, author: bytes = AUTHOR) -> Look:
 
 def test_reads_are_carried_out_once_it_is_sure_to_lead_and_has_carried_out_enough() -> None:
     host = Host()
-    assert host.hosting.look("n4", look(1, "GET x", "GET y"))
+    host.hosting.look("n4", look(1, "GET x", "GET y"))
     host.machine.apply(1000, [(_set, [b"SET", b"x", b"1"], b"")])
     host.hosting.serve(host.machine)
     assert host.outcomes() == []
     applied = host.raft.applied
-    assert host.hosting.confirmed(Asked("n4", 1, applied + 1, 0), 1000)
+    assert host.hosting.confirmed(Asked(AUTHOR, 1, applied + 1, 0), 1000)
     host.hosting.serve(host.machine)
     assert host.outcomes() == []
     assert host.hosting.waiting
@@ -184,8 +184,8 @@ def test_reads_are_carried_out_once_it_is_sure_to_lead_and_has_carried_out_enoug
 def test_reads_that_came_twice_are_carried_out_once() -> None:
     host = Host()
     for _ in range(2):
-        assert host.hosting.look("n4", look(1, "GET x"))
-    asked = Asked("n4", 1, 0, 0)
+        host.hosting.look("n4", look(1, "GET x"))
+    asked = Asked(AUTHOR, 1, 0, 0)
     assert host.hosting.confirmed(asked, 1000)
     assert not host.hosting.confirmed(asked, 1000)
     host.hosting.serve(host.machine)
@@ -195,30 +195,34 @@ def test_reads_that_came_twice_are_carried_out_once() -> None:
 def test_what_a_follower_asked_is_none_of_its_business() -> None:
     host = Host()
     host.hosting.look("n4", look(1, "GET x"))
-    assert not host.hosting.confirmed(Asked("n4", 2, 0, 0), 1000)
-    assert not host.hosting.confirmed(Asked("n2", 1, 0, 0), 1000)
+    assert not host.hosting.confirmed(Asked(AUTHOR, 2, 0, 0), 1000)
+    assert not host.hosting.confirmed(Asked(b"n2.b1", 1, 0, 0), 1000)
 
 
 def test_what_confirms_reads_of_an_earlier_run_does_not_confirm_later_ones() -> None:
     """A node started anew counts its batches from one again; somebody else may lead since the first were asked."""
     host = Host()
-    assert host.hosting.look("n4", look(1, "GET x", author=b"n4.b1"))
-    assert not host.hosting.look("n4", look(1, "GET x", author=b"n4.b2"))
-    host.hosting.confirmed(Asked("n4", 1, 0, 0), 1000)
-    assert host.hosting.look("n4", look(1, "GET x", author=b"n4.b2")), "it repeats what is not answered"
+    host.hosting.look("n4", look(1, "GET x", author=b"n4.b1"))
+    host.hosting.look("n4", look(1, "GET x", "GET y", author=b"n4.b2"))
+    assert host.hosting.confirmed(Asked(b"n4.b1", 1, 0, 0), 1000)
+    host.hosting.serve(host.machine)
+    assert host.outcomes() == [("n4", 1, [None], False)]
+    assert host.hosting.confirmed(Asked(b"n4.b2", 1, 0, 0), 1000)
+    host.hosting.serve(host.machine)
+    assert [message for _, message in host.sent] == [Outcome(2, b"n4.b2", 1, encode([None, None]), False)]
 
 
 def test_reads_that_nobody_confirmed_go_with_the_term() -> None:
     host = Host()
     host.hosting.look("n4", look(1, "GET x"))
     host.hosting.begin()
-    assert not host.hosting.confirmed(Asked("n4", 1, 0, 0), 1000)
+    assert not host.hosting.confirmed(Asked(AUTHOR, 1, 0, 0), 1000)
 
 
 def test_a_command_that_this_version_does_not_know_is_refused() -> None:
     host = Host()
     host.hosting.look("n4", look(1, "FUTURE x", "GET x"))
-    host.hosting.confirmed(Asked("n4", 1, 0, 0), 1000)
+    host.hosting.confirmed(Asked(AUTHOR, 1, 0, 0), 1000)
     host.hosting.serve(host.machine)
     ((_, _, (error, value), _),) = host.outcomes()
     assert isinstance(error, CommandError)

@@ -15,7 +15,7 @@ from resp_server.edge.link import FRAME_HEAD, Links
 from resp_server.edge.poller import READ, WRITE, Poller, new_poller
 from resp_server.logs import LOGGER
 
-SMALL = AskRead(0, 7)
+SMALL = AskRead(0, b"n2.b", 7)
 LARGE = Append(1, 0, 0, 0, [(1, b"x" * 300_000)])
 
 
@@ -73,7 +73,7 @@ def ends() -> Iterator[Ends]:
 
 
 def test_messages_arrive_whole_and_in_order(ends: Ends) -> None:
-    sent: list[Message] = [SMALL, LARGE, SMALL, *[AskRead(0, number) for number in range(2000)], LARGE]
+    sent: list[Message] = [SMALL, LARGE, SMALL, *[AskRead(0, b"n2.b", number) for number in range(2000)], LARGE]
     ends.near.send([("n2", 0, message) for message in sent])
     assert [message for _, _, message in ends.heard()] == sent
     ends.near.send([("n2", 0, SMALL)])
@@ -87,7 +87,7 @@ def test_a_frame_is_a_command_with_one_argument(ends: Ends) -> None:
 
 
 def test_a_turn_is_one_frame_for_all_shards(ends: Ends) -> None:
-    sent = [(shard, AskRead(shard, 1)) for shard in range(40)] + [(SYSTEM, LARGE)]
+    sent = [(shard, AskRead(shard, b"n2.b", 1)) for shard in range(40)] + [(SYSTEM, LARGE)]
     ends.near.send([("n2", shard, message) for shard, message in sent])
     frame = FRAME_HEAD % len(wire.encode(sent)) + wire.encode(sent)
     assert ends.sockets[1].recv(1000, socket.MSG_PEEK) == frame[:1000]
@@ -103,7 +103,7 @@ def test_what_goes_to_several_is_encoded_once(ends: Ends, monkeypatch: pytest.Mo
         return pack(message)
 
     monkeypatch.setattr(wire, "pack", counted)
-    ends.near.send([("n2", 0, LARGE), ("n2", 3, SMALL), ("n2", 9, LARGE), ("nobody", 0, AskRead(0, 8))])
+    ends.near.send([("n2", 0, LARGE), ("n2", 3, SMALL), ("n2", 9, LARGE), ("nobody", 0, AskRead(0, b"n2.b", 8))])
     assert encoded == [LARGE, SMALL]
     assert ends.heard() == [("n1", 0, LARGE), ("n1", 3, SMALL), ("n1", 9, LARGE)]
 

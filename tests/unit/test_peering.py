@@ -106,13 +106,13 @@ def test_the_listener_s_disk_is_part_of_what_it_proves() -> None:
 
 def test_what_is_said_on_the_wire() -> None:
     assert Dialer(HELLO, "").hello() == [
-        b"PEER", b"HELLO", b"6", b"c1", b"n1", b"127.0.0.1:7001", b"n2", b"disk1", b"1x3", NONCE.encode(),
+        b"PEER", b"HELLO", b"7", b"c1", b"n1", b"127.0.0.1:7001", b"n2", b"disk1", b"1x3", NONCE.encode(),
     ]  # fmt: skip
     assert Dialer(JOIN, "").hello() == [
-        b"PEER", b"JOIN", b"6", b"", b"127.0.0.1:7004", b"disk4", b"rack-4", NONCE.encode(),
+        b"PEER", b"JOIN", b"7", b"", b"127.0.0.1:7004", b"disk4", b"rack-4", NONCE.encode(),
     ]  # fmt: skip
     assert Dialer(HELLO, "").prove(OTHER_NONCE.encode()) == [b"PEER", b"PROVE", b""]
-    said = f"dialer|Hello|6|c1|n1|127.0.0.1:7001|n2|disk1|1x3|{NONCE}|{OTHER_NONCE}"
+    said = f"dialer|Hello|7|c1|n1|127.0.0.1:7001|n2|disk1|1x3|{NONCE}|{OTHER_NONCE}"
     proof = hmac.new(b"s3cret", said.encode(), "sha256").hexdigest()
     assert Dialer(HELLO, "s3cret").prove(OTHER_NONCE.encode()) == [b"PEER", b"PROVE", proof.encode()]
 

@@ -8,8 +8,8 @@ from cluster.raft.reads import Asked, Reads
 from cluster.raft.transfer import RESEND_MS, Transfer
 
 
-def asked(number: int, after_us: int, peer: str = "n2") -> Asked:
-    return Asked(peer, number, 10, after_us)
+def asked(number: int, after_us: int, author: bytes = b"n2") -> Asked:
+    return Asked(author, number, 10, after_us)
 
 
 def test_reads_are_confirmed_up_to_the_heartbeat_a_majority_answered() -> None:
@@ -33,9 +33,9 @@ def test_what_the_newest_one_waits_for() -> None:
 
 def test_what_somebody_asked_last() -> None:
     reads = Reads()
-    reads.ask(asked(4, 100, "n1"))
-    reads.ask(asked(9, 100, "n2"))
-    assert (reads.asked_by("n1"), reads.asked_by("n2"), reads.asked_by("n3")) == (4, 9, 0)
+    reads.ask(asked(4, 100, b"n1"))
+    reads.ask(asked(9, 100, b"n2"))
+    assert (reads.asked_by(b"n1"), reads.asked_by(b"n2"), reads.asked_by(b"n3")) == (4, 9, 0)
 
 
 def test_the_first_piece_is_due_at_once_and_the_next_when_it_is_answered() -> None:

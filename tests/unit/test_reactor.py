@@ -290,7 +290,7 @@ def hear(rig: Rig, monkeypatch: pytest.MonkeyPatch, *mails: list[tuple[str, int,
 def test_mail_is_read_before_the_time_is_taken(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a heartbeat would count from before it was sent, and its sender's lease on it would be too long."""
     rig.link()
-    hear(rig, monkeypatch, [("n2", 0, AskRead(0, 1))])
+    hear(rig, monkeypatch, [("n2", 0, AskRead(0, b"n2.b", 1))])
     rig.turn()
     assert rig.steps == ["hear", "advance", "receive", "tick"]
 
@@ -304,7 +304,7 @@ def test_signs_of_life_are_one_turn_s_work(rig: Rig, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("resp_server.edge.reactor.GATHER_MS", 60_000)
     monkeypatch.setattr(rig.reactor._poller, "poll", lambda timeout_s: [])
     signs = [[(peer, 0, SIGN_OF_LIFE)] for peer in ("n2", "n3", "n4")]
-    hear(rig, monkeypatch, *signs, [("n2", 0, SIGN_OF_LIFE), ("n2", 0, AskRead(0, 1))])
+    hear(rig, monkeypatch, *signs, [("n2", 0, SIGN_OF_LIFE), ("n2", 0, AskRead(0, b"n2.b", 1))])
     rig.reactor._serving = False
     rig.reactor.turn([])
     assert rig.steps == ["hear"] * 4 + ["advance"] + ["receive"] * 5 + ["tick"]
@@ -330,7 +330,7 @@ def test_who_serves_does_not_wait_for_signs_of_life(rig: Rig, monkeypatch: pytes
 def test_after_a_long_pause_mail_is_read_before_timers_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process may have been stopped after it looked for mail: what has come since says who leads."""
     rig.link()
-    hear(rig, monkeypatch, [], [("n2", 0, AskRead(0, 1))])
+    hear(rig, monkeypatch, [], [("n2", 0, AskRead(0, b"n2.b", 1))])
     rig.clock.set(START_MS + PAUSE_MS + 1)
     rig.turn()
     assert rig.steps == ["hear", "advance", "hear", "advance", "receive", "tick"]
@@ -359,7 +359,7 @@ def test_who_asked_late_in_a_turn_is_answered_by_what_holds_then(rig: Rig, monke
 def test_after_a_long_pause_in_a_turn_mail_is_read_before_timers_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.link()
     pause_before_commands(rig, monkeypatch, PAUSE_MS + 1)
-    hear(rig, monkeypatch, [], [("n2", 0, AskRead(0, 1))], [])
+    hear(rig, monkeypatch, [], [("n2", 0, AskRead(0, b"n2.b", 1))], [])
     rig.turn(SET)
     assert rig.steps == ["hear", "advance", "hear", "advance", "hear", "advance", "receive", "tick"]
 

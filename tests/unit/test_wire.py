@@ -98,7 +98,7 @@ def test_a_turn_is_one_frame_until_that_gets_long(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(wire, "FRAME_BYTES_MAX", 10_000)
     monkeypatch.setattr(wire, "FRAME_LETTERS_MAX", 50)
     sizes = [1, 6_000, 3_000, 2_000, 50_000, 1, *[9] * 120]
-    letters = [(shard, wire.pack(AskRead(0, 1)) + b"\xff" * size) for shard, size in enumerate(sizes)]
+    letters = [(shard, wire.pack(AskRead(0, b"n2.b", 1)) + b"\xff" * size) for shard, size in enumerate(sizes)]
     frames = list(wire.frames(letters))
     there = [b"".join(pieces) for pieces in frames]
     assert b"".join(there).count(b"\xff") == sum(sizes)
@@ -109,10 +109,10 @@ def test_a_turn_is_one_frame_until_that_gets_long(monkeypatch: pytest.MonkeyPatc
 
 def test_what_is_large_is_not_copied() -> None:
     large = wire.pack(Append(1, 0, 0, 0, [(1, b"x" * 300_000)]))
-    small = wire.pack(AskRead(0, 7))
+    small = wire.pack(AskRead(0, b"n2.b", 7))
     (pieces,) = wire.frames([(0, small), (1, large), (2, small)])
     assert pieces[1] is large
-    assert wire.decode(b"".join(pieces))[2] == (2, AskRead(0, 7))
+    assert wire.decode(b"".join(pieces))[2] == (2, AskRead(0, b"n2.b", 7))
 
 
 @pytest.mark.parametrize(
