@@ -215,8 +215,11 @@ class Leadership:
         gate.let_go(self._raft.log.last_index)
 
     def look(self, peer: str, message: Look, *, due: bool) -> None:
-        """A node without a replica wants this one to read for it."""
-        if self._raft.leading is None:
+        """A node without a replica wants this one to read for it, whichever term it knows of.
+
+        What comes before the term was begun will be asked again: what must be kept back is not known yet.
+        """
+        if self._raft.leading is None or self.begins:
             return
         if self._is_too_early:
             self.gate.early.append((peer, message))
