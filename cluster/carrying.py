@@ -70,7 +70,8 @@ class Carrying:
             if batch.lost is not None or batch.answers is not None:
                 clients.answer(machine, batch)
             else:
-                clients.carried_out(batch, _told(machine, batch, _share(replies, start, len(batch.calls))))
+                told = _told(machine, batch, _share(replies, start, len(batch.calls)), entry.index)
+                clients.carried_out(batch, told)
         for part in others:
             self._remember(machine, calls, part, _share(replies, part[0], part[1]), now_ms)
 
@@ -159,9 +160,15 @@ def _share(replies: list[Reply], start: int, count: int) -> list[Reply]:
     return replies if count == len(replies) else replies[start : start + count]
 
 
-def _told(machine: Machine, batch: Batch, replies: list[Reply]) -> list[Reply]:
-    """The replies to this node's batch. What was read beside the leader's back may be stale while there are caches."""
-    if batch.named or not batch.reads or batch.read_index is not None or not machine.caches.known:
+def _told(machine: Machine, batch: Batch, replies: list[Reply], index: int) -> list[Reply]:
+    """The replies to this node's batch in entry ``index``, or right before it.
+
+    What was read beside the leader's back may be stale while there are caches; so may be what it came to know of, and
+    had a cache write back for, only after that entry.
+    """
+    if batch.named or not batch.reads or not machine.caches.known:
+        return replies
+    if batch.read_index is not None and batch.read_index < index:
         return replies
     told = list(replies)
     for place in batch.reads:
