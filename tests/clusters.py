@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from redis.retry import Retry
 
 from tests.proxy import Network
 from tests.raw_client import RawClient, Word
-from tests.servers import HOST, START_SECONDS, STOP_SECONDS, Server, ServerFailed, free_ports, wait_until
+from tests.servers import HOST, START_SECONDS, Server, ServerFailed, free_ports, is_stopped, wait_until
 
 ROOT = Path(__file__).parents[1]
-ASK_SECONDS = 5.0  # how long a node that runs may take to say how it is
-ELECTION_SECONDS = 0.7
+ASK_SECONDS = 20.0  # how long a node that runs may take to say how it is
+CHANGE_SECONDS = 180.0  # how long the command line may take: `remove` waits until shards have moved
 UNHURRIED = ("--election-timeout", "700", "--heartbeat-interval", "70")
 """On a machine that is busy with other things a node may well be silent for a third of a second."""
 
@@ -46,7 +47,7 @@ def own_environment() -> dict[str, str]:
 def sepakat(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Runs the command line to its end, as an operator would."""
     command = [sys.executable, "-m", "resp_server", *map(str, words)]
-    return subprocess.run(command, env=own_environment(), capture_output=True, text=True, timeout=STOP_SECONDS)
+    return subprocess.run(command, env=own_environment(), capture_output=True, text=True, timeout=CHANGE_SECONDS)
 
 
 class Node:
@@ -118,9 +119,10 @@ class Node:
         self.paused = False
 
     def pause(self) -> None:
-        """SIGSTOP: it does nothing, and nobody is told."""
+        """SIGSTOP: it does nothing, and nobody is told; returns once that is so."""
         self.server.process.send_signal(signal.SIGSTOP)
         self.paused = True
+        wait_until(partial(is_stopped, self.server.process.pid))
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -386,6 +388,18 @@ def _takes_writes(node: Node) -> bool:
         client.socket.settimeout(ASK_SECONDS)
         return not error_of(client, "SET", "the-cluster-takes-writes", node.name)
     return False
+
+
+def let_lead(node: Node, shard: int = 0) -> None:
+    """CLUSTER FAILOVER; once more when the leader has not heard the node of late, as it then refuses at once."""
+    client = node.raw()
+
+    def leads() -> bool:
+        error = error_of(client, "CLUSTER", "FAILOVER", shard)
+        assert not error or "does not answer" in error, error
+        return not error
+
+    wait_until(leads)
 
 
 @contextlib.contextmanager

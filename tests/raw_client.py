@@ -60,8 +60,7 @@ class RawClient:
         return self.read()
 
     def is_closed(self) -> bool:
-        """Reads until the server closes; False if it still answers nothing after a second."""
-        self.socket.settimeout(1)
+        """Reads until the server closes; False if it does not."""
         try:
             while self.socket.recv(1 << 20):
                 pass
@@ -69,8 +68,6 @@ class RawClient:
             return False
         except ConnectionError:
             return True
-        finally:
-            self.socket.settimeout(HANG_SECONDS)
         return True
 
     def reset(self) -> None:

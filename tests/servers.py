@@ -78,6 +78,11 @@ def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) 
         time.sleep(PAUSE_SECONDS)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has reached the process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def free_port() -> int:
     """A loopback port nobody listens on just now."""
     [port] = free_ports(1)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tests.clusters import Cluster, Node, error_of
+from tests.clusters import Cluster, Node, error_of, let_lead
 from tests.raw_client import RawClient, Word
 from tests.rings import ring_of, wait_for_ring
 from tests.servers import START_SECONDS
@@ -32,7 +32,7 @@ class Stage:
         assert row.leader is not None
         self._shard = row.shard
         self._leader = cluster[row.leader]
-        self._let_lead(self._leader)
+        let_lead(self._leader, self._shard)  # chosen by hand it stays, whomever the ring wants
         self._heir = next(cluster[name] for name in row.nodes if name != row.leader)
         self.nodes: list[Node] = [node for node in cluster.serving if change == "failover" or node is not self._leader]
         """Those that live on."""
@@ -45,16 +45,12 @@ class Stage:
         """A new client, of one node or another."""
         return self.nodes[number % len(self.nodes)].raw()
 
-    def _let_lead(self, node: Node) -> None:
-        """Chosen by hand it stays, whomever the ring wants."""
-        assert node.raw().call("CLUSTER", "FAILOVER", self._shard) == b"OK"
-
     def depose(self) -> None:
         """Takes the leader away, and does not wait for the next one."""
         if self._change == "kill":
             self._leader.kill()
         else:
-            self._let_lead(self._heir)
+            let_lead(self._heir, self._shard)
 
     def wait_for_successor(self) -> None:
         """Returns once all know another leader, and are answered by it."""

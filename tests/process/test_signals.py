@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.conftest import StartSepakat
-from tests.servers import Server, ServerFailed, wait_until
+from tests.servers import Server, ServerFailed, is_stopped, wait_until
 
 SET = b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$1\r\n1\r\n"
 EXIT_SECONDS = 60
@@ -118,7 +118,7 @@ def test_a_pause_is_only_a_pause(start_sepakat: StartSepakat) -> None:
     client.set("long", 1, ex=1000)
     with server.connect() as connection:
         server.process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: Path(f"/proc/{server.process.pid}/stat").read_text().split()[2] == "T")
+        wait_until(lambda: is_stopped(server.process.pid))
         connection.sendall(b"GET long\r\nGET short\r\n")
         connection.settimeout(0.3)
         with pytest.raises(TimeoutError):
