@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from resp_server import local
 from resp_server.local import LocalError
-from tests.servers import free_port, free_ports_in_a_row
+from tests.servers import free_port, free_ports_in_a_row, is_stopped, wait_until
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60.0
@@ -30,7 +31,7 @@ sys.exit(0 if local.run(children, os.environ) else 1)
 """
 
 PATIENT = """
-import signal, sys
+import os, signal, sys
 def end(*_):
     print("bye")
     sys.exit(3)
@@ -40,7 +41,9 @@ while True:
     signal.pause()
 """
 STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready')\nsignal.pause()"
-STOPPED = PATIENT.replace('print("ready")', 'print("ready")\nimport os\nos.kill(os.getpid(), signal.SIGSTOP)')
+STOPPED = PATIENT.replace('"ready"', '"ready", os.getpid()').replace(
+    "while True:", "os.kill(os.getpid(), signal.SIGSTOP)\nwhile True:"
+)
 
 
 @contextmanager
@@ -129,7 +132,8 @@ def test_a_node_that_does_not_end_is_killed_after_a_while(tmp_path: Path) -> Non
 
 def test_a_node_that_is_stopped_ends_all_the_same(tmp_path: Path) -> None:
     with running(tmp_path, n1=STOPPED) as process:
-        said(process, "n1 | ready")
+        ready = said(process, "n1 | ready")[-1]
+        wait_until(partial(is_stopped, int(ready.split()[-1])))
         process.send_signal(signal.SIGTERM)
         assert rest(process)[-1] == "n1 ended with code 3"
 
