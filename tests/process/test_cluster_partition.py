@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from tests.clusters import ELECTION_SECONDS, Cluster, Node, error_of
+from tests.clusters import CALM_ELECTION_SECONDS, Cluster, Node, error_of
 from tests.histories import counting, registers_and_locks
 from tests.raw_client import RawClient
 from tests.servers import wait_until
@@ -66,19 +66,19 @@ def test_what_a_leader_took_before_it_knew_is_unsure_or_undone(three: Cluster) -
 
 
 @either_kind
-def test_a_follower_cut_from_all_serves_nothing(three: Cluster, silent: bool) -> None:
-    leader = three.wait_for_lasting_leader()
-    term = three.term()
-    follower = three.others(leader)[0]
+def test_a_follower_cut_from_all_serves_nothing(calm: Cluster, silent: bool) -> None:
+    leader = calm.wait_for_lasting_leader()
+    term = calm.term()
+    follower = calm.others(leader)[0]
     client = follower.raw()
-    three.network.isolate(follower.name, silent=silent)
+    calm.network.isolate(follower.name, silent=silent)
     wait_until(partial(is_down, client, "GET", "anything"))
     assert is_down(client, "SET", "anything", "1")
     assert leader.raw().call("SET", "meanwhile", "1") == b"OK"
-    three.network.heal()
+    calm.network.heal()
     wait_until(lambda: client.call("GET", "meanwhile") == b"1")
-    assert three.wait_for_leader() is leader
-    assert three.term() == term, "it stood for no election that could not be won"
+    assert calm.wait_for_leader() is leader
+    assert calm.term() == term, "it stood for no election that could not be won"
 
 
 def test_no_majority_anywhere(three: Cluster) -> None:
@@ -134,51 +134,51 @@ def undisturbed(cluster: Cluster, prefix: str, disturb: Callable[[Node, Node, No
 def for_several_elections(victim: Node) -> None:
     """Lets the time pass in which a node that hears no leader would stand for election more than once."""
     wait_until(partial(is_down, victim.raw(), "GET", "anything"))
-    time.sleep(3 * ELECTION_SECONDS)  # that nothing happens meanwhile is the point
+    time.sleep(2 * CALM_ELECTION_SECONDS)  # that nothing happens meanwhile is the point
 
 
-def test_a_follower_that_does_not_hear_the_leader(three: Cluster) -> None:
+def test_a_follower_that_does_not_hear_the_leader(calm: Cluster) -> None:
     def disturb(leader: Node, victim: Node, healthy: Node) -> None:
-        three.network.cut(leader.name, victim.name, silent=True)
+        calm.network.cut(leader.name, victim.name, silent=True)
         for_several_elections(victim)
 
-    undisturbed(three, "deaf", disturb)
+    undisturbed(calm, "deaf", disturb)
 
 
-def test_a_follower_that_hears_nobody(three: Cluster) -> None:
+def test_a_follower_that_hears_nobody(calm: Cluster) -> None:
     def disturb(leader: Node, victim: Node, healthy: Node) -> None:
-        three.network.cut_all([(leader.name, victim.name), (healthy.name, victim.name)])
+        calm.network.cut_all([(leader.name, victim.name), (healthy.name, victim.name)])
         for_several_elections(victim)
 
-    undisturbed(three, "hears-nobody", disturb)
+    undisturbed(calm, "hears-nobody", disturb)
 
 
-def test_a_follower_nobody_hears(three: Cluster) -> None:
+def test_a_follower_nobody_hears(calm: Cluster) -> None:
     def disturb(leader: Node, victim: Node, healthy: Node) -> None:
-        three.network.cut_all([(victim.name, leader.name), (victim.name, healthy.name)])
-        time.sleep(3 * ELECTION_SECONDS)  # in which nothing must happen
+        calm.network.cut_all([(victim.name, leader.name), (victim.name, healthy.name)])
+        time.sleep(2 * CALM_ELECTION_SECONDS)  # in which nothing must happen
 
-    undisturbed(three, "unheard", disturb)
+    undisturbed(calm, "unheard", disturb)
 
 
-def test_a_follower_that_reaches_only_the_other(three: Cluster) -> None:
+def test_a_follower_that_reaches_only_the_other(calm: Cluster) -> None:
     def disturb(leader: Node, victim: Node, healthy: Node) -> None:
-        three.network.partition({leader.name}, {victim.name})
+        calm.network.partition({leader.name}, {victim.name})
         for_several_elections(victim)
 
-    undisturbed(three, "one-only", disturb)
+    undisturbed(calm, "one-only", disturb)
 
 
 @either_kind
-def test_a_link_that_comes_and_goes(three: Cluster, silent: bool) -> None:
+def test_a_link_that_comes_and_goes(calm: Cluster, silent: bool) -> None:
     def disturb(leader: Node, victim: Node, healthy: Node) -> None:
         for number in range(15):
-            three.network.partition({leader.name}, {victim.name}, silent=silent)
+            calm.network.partition({leader.name}, {victim.name}, silent=silent)
             time.sleep(0.05 * (number % 4 + 1))  # some shorter than the pauses between heartbeats, some longer
-            three.network.heal()
+            calm.network.heal()
             time.sleep(0.05)
 
-    undisturbed(three, f"flapping-{silent}", disturb)
+    undisturbed(calm, f"flapping-{silent}", disturb)
 
 
 def test_a_leader_nobody_answers_makes_room(three: Cluster) -> None:
@@ -200,7 +200,8 @@ def test_a_leader_nobody_hears_makes_room(three: Cluster) -> None:
     three.network.cut_all([(leader.name, other.name) for other in others], silent=True)
     new = three.wait_for_leader(others)
     assert new.raw().call("SET", "unheard", "2") == b"OK"
-    assert error_of(leader.raw(), "GET", "unheard") or leader.raw().call("GET", "unheard") == b"2"
+    reply = leader.raw().call("GET", "unheard")
+    assert reply == b"2" or str(reply).startswith("CLUSTERDOWN")
     three.network.heal()
     three.wait_for_leader()
     assert leader.raw().call("GET", "unheard") == b"2"
@@ -223,27 +224,27 @@ def test_a_blocked_client_of_a_node_that_is_cut_off(three: Cluster) -> None:
     assert waiter.call("LOCK.RELEASE", "cut-wait", "bob") == 1
 
 
-def test_what_was_lost_on_the_way_to_the_leader_delays_nothing_later(three: Cluster) -> None:
+def test_what_was_lost_on_the_way_to_the_leader_delays_nothing_later(calm: Cluster) -> None:
     """Clients of one node whose writes go in its order: all catch up once what is missing was repeated."""
-    leader = three.wait_for_leader()
-    follower = three.others(leader)[0]
+    leader = calm.wait_for_leader()
+    follower = calm.others(leader)[0]
     rounds = 30
 
     def write(client: RawClient) -> None:
         for number in range(rounds):
             assert client.call("SET", "lost", number) == b"OK"
 
-    three.network.cut(follower.name, leader.name)
+    calm.network.cut(follower.name, leader.name)
     with ThreadPoolExecutor() as threads:
         started_s = time.monotonic()
         writers = []
         for client in [follower.raw() for _ in range(4)]:
             writers.append(threads.submit(write, client))
-            time.sleep(ELECTION_SECONDS / 8)  # so that not all are repeated together
-        three.network.heal()
+            time.sleep(CALM_ELECTION_SECONDS / 8)  # so that not all are repeated together
+        calm.network.heal()
         for writer in writers:
             writer.result()
-    assert time.monotonic() - started_s < rounds * ELECTION_SECONDS / 2, "every write waited to be repeated"
+    assert time.monotonic() - started_s < rounds * CALM_ELECTION_SECONDS / 2, "every write waited to be repeated"
 
 
 def test_slow_links(three: Cluster) -> None:
