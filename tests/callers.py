@@ -23,6 +23,7 @@ from tests.servers import HOST
 from tests.simulation.models import Output
 
 REPLY_SECONDS = 4.0  # longer than a pause of a test, so that what a paused node says afterwards is judged
+PATIENCE_SECONDS = 30.0  # of clients that never ask a paused node: an election and a busy machine are waited for
 MOVE_CHANCE = 0.05  # of a client going to another node after a reply
 DID_NOT_HAPPEN = ("CLUSTERDOWN", "MISCONF", "TRYAGAIN", "LOADING")
 MAY_HAVE_HAPPENED = ("UNCERTAIN",)
@@ -180,7 +181,7 @@ class ClusterAware:
             if self._client is None:
                 library: Any = redis_cluster
                 known = [library.ClusterNode(HOST, node.port) for node in self._nodes if node.runs]
-                self._client = library.RedisCluster(startup_nodes=known, socket_timeout=REPLY_SECONDS)
+                self._client = library.RedisCluster(startup_nodes=known, socket_timeout=PATIENCE_SECONDS)
             return _output(self._client.execute_command(words[0].decode(), *words[1:]))
         except (redis.ConnectionError, redis.TimeoutError, redis.RedisClusterException) as error:
             self.leave()
@@ -216,7 +217,7 @@ class CommandLine:
         try:
             ended = subprocess.run(
                 [*(word.encode() for word in line), *words],
-                env=programs.environment(), capture_output=True, timeout=REPLY_SECONDS,
+                env=programs.environment(), capture_output=True, timeout=PATIENCE_SECONDS,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise Unsure("redis-cli was not done in time") from None

@@ -11,7 +11,7 @@ import pytest
 import redis
 from redis import cluster as redis_cluster
 
-from tests.clusters import Cluster, Node, error_of
+from tests.clusters import Cluster, Node, error_of, let_lead
 from tests.raw_client import RawClient, packed
 from tests.redis_binaries import find
 from tests.rings import REPLICAS, Ring, ring_of, wait_for_ring
@@ -292,17 +292,26 @@ def test_a_client_is_unblocked_from_afar(five: Cluster, client: RawClient) -> No
 # Cluster-aware clients
 
 
+def names_leaders_first(cluster: Cluster, asks: RawClient) -> bool:
+    """Whether CLUSTER SLOTS tells the ring as every node sees it: the leader of each shard, then its other nodes."""
+    ring = wait_for_ring(cluster)
+    ports = {name: node.port for name, node in cluster.nodes.items()}
+    rows = sorted(asks.call("CLUSTER", "SLOTS"))
+    assert [(first, last) for first, last, *_ in rows] == [(row.first, row.last) for row in ring.rows]
+    for row, (_, _, master, *replicas) in zip(ring.rows, rows, strict=True):
+        assert {port for _, port, *_ in (master, *replicas)} == {ports[name] for name in row.nodes}
+        assert len(replicas) == len(row.nodes) - 1
+        assert master[0] == HOST.encode()
+        if master[1] != ports[str(row.leader)]:
+            return False
+    return True
+
+
 def test_slots_are_answered_as_redis_does(five: Cluster, client: RawClient) -> None:
-    ring = wait_for_ring(five)
-    ports = {name: node.port for name, node in five.nodes.items()}
     for node in five.nodes.values():
         asks = node.raw()
-        rows = sorted(asks.call("CLUSTER", "SLOTS"))
-        assert [(first, last) for first, last, *_ in rows] == [(row.first, row.last) for row in ring.rows]
-        for row, (_, _, master, *replicas) in zip(ring.rows, rows, strict=True):
-            assert row.leader is not None
-            assert (master[0], master[1]) == (HOST.encode(), ports[row.leader])
-            assert {port for _, port, *_ in replicas} == {ports[name] for name in row.nodes if name != row.leader}
+        five.wait_until(partial(names_leaders_first, five, asks))
+        rows = asks.call("CLUSTER", "SLOTS")
         lines = asks.call("CLUSTER", "NODES").decode().splitlines()
         assert len(lines) == 5
         ids = {identity.decode() for _, _, *members in rows for _, _, identity, *_ in members}
@@ -310,11 +319,15 @@ def test_slots_are_answered_as_redis_does(five: Cluster, client: RawClient) -> N
         mine = [line for line in lines if "myself" in line]
         assert [line.split()[0] for line in mine] == [asks.call("CLUSTER", "MYID").decode()]
         assert f":{node.port}@" in mine[0]
-        info = node.client().execute_command("CLUSTER INFO")
-        assert info["cluster_state"] == "ok"
-        assert info["cluster_slots_ok"] == "16384"
-        assert info["cluster_known_nodes"] == "5"
+        five.wait_until(partial(is_whole, node))
         assert node.client().info("cluster")["cluster_enabled"] == 1
+
+
+def is_whole(node: Node) -> bool:
+    """Whether CLUSTER INFO says that all slots can be served, by five nodes."""
+    info = node.client().execute_command("CLUSTER INFO")
+    assert info["cluster_known_nodes"] == "5"
+    return (info["cluster_state"], info["cluster_slots_ok"]) == ("ok", "16384")
 
 
 def test_what_is_in_a_slot(five: Cluster, client: RawClient) -> None:
@@ -332,7 +345,7 @@ def test_a_shard_is_led_by_whom_an_operator_wants(five: Cluster) -> None:
     row = wait_for_ring(five, leaders=True).rows[2]
     for name in (next(name for name in row.nodes if name != row.leader), row.leader):
         assert name is not None
-        assert five[name].raw().call("CLUSTER", "FAILOVER", row.shard) == b"OK"
+        let_lead(five[name], row.shard)
         wait_until(partial(all_say_it_leads, five, row.shard, name))
 
 
@@ -351,11 +364,15 @@ def test_redis_py_goes_to_the_leaders(five: Cluster, client: RawClient) -> None:
     assert aware.execute_command("LOCK.ACQUIRE", "aware", "ann") > 0
     assert aware.execute_command("LOCK.RELEASE", "aware", "ann") == 1
     assert aware.execute_command("Q.PUSH", "aware-queue", "payload")
-    ring = wait_for_ring(five, leaders=True)
-    aware.nodes_manager.initialize()
-    for key in KEYS:
-        assert aware.get_node_from_key(key).port == five[str(ring.of(key).leader)].port
+    five.wait_until(partial(knows_leaders, five, aware))
     aware.close()
+
+
+def knows_leaders(cluster: Cluster, aware: Any) -> bool:
+    """Whether a client that asks anew would send every key to who leads its shard."""
+    ring = wait_for_ring(cluster, leaders=True)
+    aware.nodes_manager.initialize()
+    return all(aware.get_node_from_key(key).port == cluster[str(ring.of(key).leader)].port for key in KEYS)
 
 
 @pytest.fixture
@@ -376,20 +393,26 @@ def moved_to(client: RawClient, *words: str) -> str:
 
 
 def test_redirects_name_the_leader(redirecting: Cluster, client: RawClient) -> None:
-    ring = wait_for_ring(redirecting)
     for node in redirecting.nodes.values():
-        asks = node.raw()
-        for key in KEYS[:40]:
-            row = ring.of(key)
-            assert row.leader is not None
-            slot = asks.call("CLUSTER", "KEYSLOT", key)
-            told = "" if row.leader == node.name else f"{slot} {redirecting[row.leader].address}"
-            assert moved_to(asks, "SET", key, "1") == told
-            assert moved_to(asks, "GET", key) == told
+        redirecting.wait_until(partial(sends_to_leaders, redirecting, node))
+
+
+def sends_to_leaders(cluster: Cluster, node: Node) -> bool:
+    """Whether a node answers for the keys it leads, and names the leader for all others."""
+    ring = wait_for_ring(cluster, leaders=True)
+    asks = node.raw()
+    for key in KEYS[:40]:
+        row = ring.of(key)
+        assert row.leader is not None
+        slot = asks.call("CLUSTER", "KEYSLOT", key)
+        told = "" if row.leader == node.name else f"{slot} {cluster[row.leader].address}"
+        if {moved_to(asks, "SET", key, "1"), moved_to(asks, "GET", key)} != {told}:
+            return False
+    return True
 
 
 def test_replicas_read_for_those_who_ask_them_to(redirecting: Cluster, client: RawClient) -> None:
-    ring = wait_for_ring(redirecting)
+    ring = wait_for_ring(redirecting, leaders=True)
     row = ring.of("read-me")
     assert row.leader is not None
     assert redirecting[row.leader].raw().call("SET", "read-me", "1") == b"OK"
