@@ -28,7 +28,8 @@ _keys = itertools.count(1)
 @pytest.fixture(scope="module", params=[3, 5])
 def one_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     flags = (*UNHURRIED, "--session-timeout", SESSION_TIMEOUT_MS)
-    with new_cluster(tmp_path_factory.mktemp("loading"), request.param, *flags, shape=CacheSoak.shape) as cluster:
+    folder = tmp_path_factory.mktemp("loading")
+    with new_cluster(folder, request.param, *flags, shape=CacheSoak.shape, direct=True) as cluster:
         cluster.start()
         wait_for_ring(cluster)
         yield cluster
@@ -37,7 +38,6 @@ def one_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 @pytest.fixture
 def cluster(one_cluster: Cluster) -> Iterator[Cluster]:
     """Nodes that run, whole, whatever the test before did to them."""
-    one_cluster.network.heal()
     one_cluster.start()
     wait_for_ring(one_cluster)
     yield one_cluster
