@@ -38,7 +38,7 @@ class Batch:
     ``reads`` are the places of those that are not logged where this node
     carries out the log itself, unless the batch is to be logged as a ``whole``
     because another node answers it. ``number`` is 0 while the batch is open.
-    ``named``: the leader knows what is read in it.
+    ``named``: the leader of ``term`` knows what is read in it.
     ``term`` is the one it was sent in, 0 when it was not, ``index`` its entry where this node made
     that. A batch without writes waits for ``read_index`` to be applied, None
     until the leader named it, and runs as of ``read_ms``. ``answers`` is there
@@ -91,8 +91,9 @@ class Batch:
         return self.whole or len(self.calls) > len(self.reads)
 
     def unsend(self) -> None:
-        """It certainly did not happen, and never will unless it is sent again."""
+        """It certainly did not happen, and never will unless it is sent again: that leader knows what it is sent."""
         self.term = self.index = 0
+        self.named = self.whole
 
     def encode(self) -> bytes:
         """The body of its part."""

@@ -70,8 +70,7 @@ class Carrying:
             if batch.lost is not None or batch.answers is not None:
                 clients.answer(machine, batch)
             else:
-                told = _told(machine, batch, _share(replies, start, len(batch.calls)), entry.index)
-                clients.carried_out(batch, told)
+                clients.carried_out(batch, _told(machine, batch, _share(replies, start, len(batch.calls)), entry))
         for part in others:
             self._remember(machine, calls, part, _share(replies, part[0], part[1]), now_ms)
 
@@ -160,15 +159,16 @@ def _share(replies: list[Reply], start: int, count: int) -> list[Reply]:
     return replies if count == len(replies) else replies[start : start + count]
 
 
-def _told(machine: Machine, batch: Batch, replies: list[Reply], index: int) -> list[Reply]:
-    """The replies to this node's batch in entry ``index``, or right before it.
+def _told(machine: Machine, batch: Batch, replies: list[Reply], entry: Entry) -> list[Reply]:
+    """The replies to this node's batch in an entry, or right before it.
 
-    What was read beside the leader's back may be stale while there are caches; so may be what it came to know of, and
-    had a cache write back for, only after that entry.
+    What was read beside the back of the entry's leader may be stale while there are caches; so may be what that came to
+    know of, and had a cache write back for, only after the entry.
     """
-    if batch.named or not batch.reads or not machine.caches.known:
+    named = batch.named and batch.term == entry.term
+    if named or not batch.reads or not machine.caches.known:
         return replies
-    if batch.read_index is not None and batch.read_index < index:
+    if batch.read_index is not None and batch.read_index < entry.index:
         return replies
     told = list(replies)
     for place in batch.reads:

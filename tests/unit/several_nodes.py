@@ -11,6 +11,7 @@ from cluster.node import Node
 from cluster.raft.core import Timing
 from cluster.raft.membership import static
 from cluster.raft.messages import Message
+from cluster.shard import Shard
 from cluster.storage import Identity, MemoryStorage
 from resp_server.commands.table import Table
 from resp_server.dispatch import Dispatcher
@@ -181,3 +182,13 @@ class SeveralNodes:
         received = b"".join(session.out)
         session.out.clear()
         return received
+
+
+def hand_over(cluster: SeveralNodes, leader: str, successor: str) -> Shard:
+    """Has a node ask another to lead the shard; that one's."""
+    node = cluster.members[leader].node
+    node.stir(node.shards[0])
+    leading = node.shards[0].raft.leading
+    assert leading is not None
+    leading.hand_over(successor)
+    return cluster.members[successor].node.shards[0]

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.shard import Shard
-from tests.unit.several_nodes import STEP_MS, SeveralNodes
+from tests.unit.several_nodes import STEP_MS, SeveralNodes, hand_over
 
 LEASE_MS = 500
-
-
-def hand_over(cluster: SeveralNodes, leader: str, successor: str) -> Shard:
-    """Has a node ask another to lead the shard; that one's."""
-    node = cluster.members[leader].node
-    node.stir(node.shards[0])
-    leading = node.shards[0].raft.leading
-    assert leading is not None
-    leading.hand_over(successor)
-    return cluster.members[successor].node.shards[0]
 
 
 def test_a_read_that_comes_behind_the_deciding_vote_waits_for_what_caches_have() -> None:
