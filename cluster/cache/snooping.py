@@ -89,10 +89,14 @@ class Overwritten:
 
     def carried_out(self, replica: Replica) -> list[bytes]:
         """The lines that can be read again."""
-        applied, last = replica.applied, replica.last_index
+        applied, last, ahead = replica.applied, replica.last_index, self._ahead
+        found = [
+            key
+            for key, index in self.after.items()
+            if applied >= min(index, last) and applied >= ahead.get(key, 0)  # what is waited for may have been cut off
+        ]
         if replica.settled >= self._ahead_max:
-            self._ahead.clear()
-        found = [key for key, index in self.after.items() if applied >= min(index, last)]  # it may have been cut off
+            ahead.clear()
         for key in found:
             del self.after[key]
         return found

@@ -92,6 +92,19 @@ def test_an_entry_that_was_cut_off_the_log_is_not_waited_for() -> None:
     assert lines.carried_out(log) == [b"k"]
 
 
+def test_a_log_that_was_cut_off_before_the_grant_has_to_come_to_it_first() -> None:
+    """Entries of a leader before name the line; the next one's, up to the grant, come in parts: memory is behind it."""
+    lines, log = Overwritten(), Log(b"a", b"k", b"k", b"k")
+    assert not lines.granted(b"k", 3, log, shared=True)
+    log.keys = [b"a", b"b"]
+    log.applied = 2
+    assert lines.carried_out(log) == []
+    log.keys += [b"k"]
+    assert lines.carried_out(log) == []
+    log.applied = 3
+    assert lines.carried_out(log) == [b"k"]
+
+
 def test_a_line_that_nobody_reads_between_writes_is_noticed() -> None:
     lines, log = Overwritten(), Log()
     for index in range(1, UNREAD_MAX + 2):
