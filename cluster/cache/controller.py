@@ -511,9 +511,9 @@ class Controller:
     def _on_recall(self, office: Office, message: Recall) -> None:
         office.floor = max(office.floor, message.serial)
         key, line = message.key, self.lines.get(message.key)
-        kept, reads = False, 0
+        kept, owned, reads = False, False, 0
         if line is not None and line.office is office:
-            reads = line.reads
+            owned, reads = line.state in (State.EXCLUSIVE, State.MODIFIED), line.reads
             self.traffic.invalidations_received += not message.share
             actions = self.lines.move(line, Event.SHARE if message.share else Event.INVALIDATE)
             if Action.WRITE_BACK in actions:
@@ -523,9 +523,12 @@ class Controller:
             else:
                 kept = True
         self._say(office, Yield(office.term, self.author, message.serial, key, kept, office.last, reads))
-        if line is not None and not kept and message.serial < office.granted and key not in self._misses:
+        if line is not None and message.serial < office.granted and key not in self._misses:
             # It was late, maybe: from before the line was granted, and nobody waits for the answer.
-            self._say(office, Release(office.term, self.author, office.granted, key, office.last))
+            if not kept:
+                self._say(office, Release(office.term, self.author, office.granted, key, office.last))
+            elif owned:
+                self._leave(key)  # the leader takes it for owned still
         miss = self._misses.get(key)
         if line is not None and not kept and miss is not None and not miss.number:
             self._pursue(key, miss)  # it waited for what was to come by the log

@@ -275,3 +275,18 @@ def test_what_was_asked_for_long_ago_is_held_as_the_leader_takes_it_to_be(shared
     held = (directory.holders(b"k"), directory.is_owned(b"k"))
     assert held == ((), False)
     assert cache.state(b"k") == "I"
+
+
+def test_an_owner_that_is_asked_late_to_share_is_not_taken_for_the_owner_any_more(shared: SeveralNodes) -> None:
+    """What it is asked is from before it was granted the line, and nobody waits for its answer."""
+    leader = shared.members[shared.leader].node.shards[0]
+    owner = shared.members[shared.followers[0]].node
+    assert shared.ask(owner.name, "CACHE.SET own 1") == b"+OK\r\n"
+    directory = leader.gate.directory
+    assert directory is not None
+    assert directory.is_owned(b"own")
+    owner.receive(shared.leader, 0, Recall(leader.raft.term, owner.author, 0, b"own", True))
+    shared.pass_time(LEASE_MS)
+    assert directory.holders(b"own") == ()
+    assert shared.ask(owner.name, "CACHE.STATE own") == b"$1\r\nI\r\n"
+    assert shared.ask(owner.name, "CACHE.GET own") == b"$1\r\n1\r\n"
