@@ -111,8 +111,8 @@ def test_the_leader_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_member_without_its_memory_is_not_trusted(tmp_path: Path) -> None:
-    """What it had acknowledged is gone, so it must not count towards a majority."""
-    with running_cluster(tmp_path, 3, *UNHURRIED, shape=EVERYWHERE) as cluster:
+    """What it had acknowledged is gone, so it must not count towards a majority; who hears a leader says so."""
+    with running_cluster(tmp_path, 3, *CALM, shape=EVERYWHERE) as cluster:
         leader = cluster.wait_for_leader()
         one, two = cluster.others(leader)
         forgetful, other = (one, two) if system_leader(cluster) != one.name else (two, one)
