@@ -209,7 +209,7 @@ def test_who_waits_at_a_node_that_fell_silent_asks_another(three: Cluster) -> No
         silent.pause()
         for _ in range(CLIENTS):
             threads.start(wait)
-        three.wait_until(lambda: len(speaks.ask("LOCK.INFO", "silent")["waiters"]) == CLIENTS)
+        three.wait_until(lambda: len(info(speaks, "silent")["waiters"]) == CLIENTS)
     threads.join()
     assert len(set(tokens)) == CLIENTS
     silent.resume()

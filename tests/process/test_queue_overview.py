@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.clusters import UNHURRIED, Cluster, new_cluster, sepakat
+from tests.clusters import CALM, Cluster, new_cluster, sepakat
 from tests.rings import ring_of
 
 QUEUES = [f"jobs:{number}" for number in range(6)]
@@ -17,7 +17,7 @@ QUEUES = [f"jobs:{number}" for number in range(6)]
 @pytest.mark.parametrize("routing", ["proxy", "redirect"])
 def test_the_queues_of_all_shards(tmp_path: Path, routing: str) -> None:
     shape = ("--shards", "4", "--replicas", "1", "--routing", routing)
-    with new_cluster(tmp_path, 3, *UNHURRIED, shape=shape, direct=True) as cluster:
+    with new_cluster(tmp_path, 3, *CALM, shape=shape, direct=True) as cluster:
         cluster.start()
         for name in QUEUES:
             for payload in ("first", "second"):
