@@ -43,7 +43,7 @@ def work_off(redis: Any, own: bytes) -> None:
     assert redis.execute_command("Q.LEN", "big") == 0
 
 
-LINK_BYTES_PER_S = 7 * 1024 * 1024
+LINK_BYTES_PER_S = 10 * 1024 * 1024
 
 
 @pytest.mark.parametrize("at", ["leader", "follower"])
