@@ -218,6 +218,8 @@ class Network:
         if self._thread.is_alive():
             self._order(self._end)
             self._thread.join(SETTLE_SECONDS)
+            self._rope.close()  # not by the thread: it may end before it is rung for
+            self._bell.close()
         assert not self._thread.is_alive()
 
     # The thread
@@ -247,8 +249,6 @@ class Network:
                 self._pass_on(connection)
             while not self._orders.empty():
                 self._orders.get()()
-        for sock in (self._bell, self._rope):
-            sock.close()
         self._selector.close()
 
     def _pause_s(self) -> float | None:
