@@ -503,7 +503,7 @@ class Shard:
         if wanted:
             self._look_again(leader, patience_ms)
         elif number := outstanding.unconfirmed():
-            self._outbox.append((leader, AskRead(raft.term, self.clients.author, number, self._named_reads(number))))
+            self._ask_read(leader, number)
 
     def _settle_as_leader(self) -> None:
         """A leader has nobody to ask: what it does not know itself, nobody knows."""
@@ -731,7 +731,7 @@ class Shard:
             if batch.lost is None:
                 self._outbox.append((leader, self._forwarding.send(batch, wanted=not here)))
         elif here:
-            self._outbox.append((leader, AskRead(term, clients.author, batch.number, self._named_reads(batch.number))))
+            self._ask_read(leader, batch.number)
         else:
             self._outbox.append((leader, Look(term, clients.author, batch.number, batch.logged)))
 
@@ -749,8 +749,11 @@ class Shard:
             self._naming_term = message.term
             number = self.clients.outstanding.unconfirmed()
             if number:
-                asked = AskRead(message.term, self.clients.author, number, self._named_reads(number))
-                self._outbox.append((peer, asked))
+                self._ask_read(peer, number)
+
+    def _ask_read(self, leader: str, number: int) -> None:
+        """Asks from when on this node's reads up to that number may be served."""
+        self._outbox.append((leader, AskRead(self.raft.term, self.clients.author, number, self._named_reads(number))))
 
     def _named_reads(self, number: int) -> list[list[bytes]] | None:
         """What reads up to that number are, where the leader wants to know it."""
