@@ -27,6 +27,7 @@ PATIENCE_SECONDS = 30.0  # of clients that never ask a paused node: an election 
 MOVE_CHANCE = 0.05  # of a client going to another node after a reply
 DID_NOT_HAPPEN = ("CLUSTERDOWN", "MISCONF", "TRYAGAIN", "LOADING")
 MAY_HAVE_HAPPENED = ("UNCERTAIN",)
+LEADER_LOST = "the leader was lost while it was under way"  # why, where a leader was killed
 
 
 class Unsure(Exception):

@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from tests.proxy import Network
 from tests.raw_client import RawClient, Word
-from tests.servers import HOST, START_SECONDS, Server, ServerFailed, free_ports, is_stopped, wait_until
+from tests.servers import HOST, START_SECONDS, Server, ServerFailed, answered, free_ports, is_stopped, wait_until
 
 ROOT = Path(__file__).parents[1]
 ASK_SECONDS = 20.0  # how long a node that runs may take to say how it is
@@ -31,6 +31,12 @@ UNHURRIED = ("--election-timeout", "700", "--heartbeat-interval", "70")
 CALM_ELECTION_SECONDS = 2.0
 CALM = ("--election-timeout", "2000", "--heartbeat-interval", "70")
 """Where nobody may be elected but by the test's own doing: not even when the machine lets a process wait for long."""
+
+LONG_LEASES = ("--cache-lease-ms", "60000")
+"""Who stands still for a moment loses no line of its cache."""
+
+PATIENT_CACHES = ("--cache-writeback-ms", "3600000", *LONG_LEASES)
+"""Lines stay as they are until something is done with them."""
 
 EVERYWHERE = ("--replicas", "5")
 """The shape of a cluster whose only shard is on every node, of up to five."""
@@ -166,15 +172,7 @@ class Node:
 
     def insist(self, *words: Word) -> Any:
         """As `ask`, of what may be asked more than once: the first reply that is no error."""
-        replies: list[Any] = []
-
-        def is_answered() -> bool:
-            with contextlib.suppress(OSError):
-                replies.append(self.ask(*words))
-            return bool(replies)
-
-        wait_until(is_answered)
-        return replies[0]
+        return answered(partial(self.ask, *words), OSError)
 
     def raft(self) -> dict[str, Any]:
         """What RAFT.INFO says of the first shard; raises `OSError` when it does not answer or has no replica of it."""
@@ -422,6 +420,23 @@ def running_cluster(folder: Path, size: int, *flags: str, shape: Sequence[str] =
         cluster.start()
         cluster.wait_for_leader()
         yield cluster
+
+
+@contextlib.contextmanager
+def calm_cluster(folder: Path, size: int, *flags: str) -> Iterator[Cluster]:
+    """A cluster whose nodes are all there, with a leader that stays; links are direct."""
+    with new_cluster(folder, size, *CALM, *flags, direct=True) as cluster:
+        cluster.start()
+        cluster.wait_for_lasting_leader()
+        yield cluster
+
+
+@contextlib.contextmanager
+def lent(cluster: Cluster) -> Iterator[Cluster]:
+    """A cluster of several tests, for one: clients leave at its end, and no node may have said what it should not."""
+    yield cluster
+    cluster.hang_up()
+    cluster.check_output()
 
 
 def error_of(client: RawClient, *words: Word) -> str:

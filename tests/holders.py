@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import subprocess
 import sys
@@ -10,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import IO, Any
 
 import redis
 import redis.asyncio
 
 from tests.clusters import Node, own_environment
-from tests.servers import HOST, START_SECONDS, Server, wait_until
+from tests.servers import HOST, START_SECONDS, Server, answered
 
 CLIENTS = 6
 HOLDS = 8  # of each client
@@ -31,16 +31,9 @@ def url(server: Server | Node) -> str:
 
 def look(server: Server | Node, *words: str) -> Any:
     """The reply to a command that only reads, text in RESP3, once there is a leader to ask."""
-    found: list[Any] = []
     with redis.Redis(port=server.port, protocol=3, decode_responses=True) as client:
-
-        def is_told() -> bool:
-            with contextlib.suppress(redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError):
-                found.append(client.execute_command(*words))
-            return bool(found)
-
-        wait_until(is_told)
-    return found[0]
+        ask: Callable[[], Any] = partial(client.execute_command, *words)
+        return answered(ask, redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError)
 
 
 def info(server: Server | Node, name: str = "lock") -> dict[str, Any]:

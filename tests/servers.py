@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
@@ -76,6 +77,26 @@ def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) 
     while not condition():
         assert time.monotonic() < give_up, "what the test waits for did not come"
         time.sleep(PAUSE_SECONDS)
+
+
+Reply = TypeVar("Reply")
+
+
+def answered(
+    ask: Callable[[], Reply],
+    *passing: type[Exception],
+    wait: Callable[[Callable[[], object]], None] = wait_until,
+) -> Reply:
+    """What ``ask``, which may be repeated, returns once it raises none of these."""
+    replies: list[Reply] = []
+
+    def is_answered() -> bool:
+        with suppress(*passing):
+            replies.append(ask())
+        return bool(replies)
+
+    wait(is_answered)
+    return replies[0]
 
 
 def is_stopped(pid: int) -> bool:

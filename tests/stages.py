@@ -7,12 +7,13 @@ import itertools
 import select
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from tests.clusters import Cluster, Node, error_of, let_lead
 from tests.raw_client import RawClient, Word
 from tests.rings import ring_of, wait_for_ring
-from tests.servers import START_SECONDS
+from tests.servers import START_SECONDS, answered
 
 LONG_MS = 3_600_000  # a life no test wants to see the end of
 PASSING = ("CLUSTERDOWN", "UNCERTAIN")
@@ -73,15 +74,10 @@ class Stage:
 
     def info(self, command: str, name: str) -> dict[str, Any]:
         """LOCK.INFO, SEM.INFO or LATCH.INFO, as some node answers, once it does."""
-        told: list[dict[str, Any]] = []
-
-        def is_told() -> bool:
-            with contextlib.suppress(OSError):
-                told.append(self.nodes[-1].ask(command, self.key(name)))
-            return bool(told)
-
-        self.cluster.wait_until(is_told)
-        return told[0]
+        told: dict[str, Any] = answered(
+            partial(self.nodes[-1].ask, command, self.key(name)), OSError, wait=self.cluster.wait_until
+        )
+        return told
 
     def owners(self, name: str, of: str = "holders", command: str = "LOCK.INFO") -> list[str]:
         """Who holds it, or waits for it, in their order."""

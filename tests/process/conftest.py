@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import redis
 
 from resp_server.client import Locks
-from tests.clusters import CALM, UNHURRIED, Cluster, running_cluster
+from tests.clusters import CALM, UNHURRIED, Cluster, lent, running_cluster
 from tests.holders import url
 from tests.proxy import NETWORK
 from tests.rings import running_ring
@@ -45,9 +45,8 @@ def one_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def three(one_cluster: Cluster) -> Iterator[Cluster]:
     """Three nodes that run, whole and agreed, whatever the test before did to them."""
     one_cluster.settle()
-    yield one_cluster
-    one_cluster.hang_up()
-    one_cluster.check_output()
+    with lent(one_cluster):
+        yield one_cluster
 
 
 @pytest.fixture(scope="module")
@@ -61,24 +60,28 @@ def one_calm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clust
 def calm(one_calm_cluster: Cluster) -> Iterator[Cluster]:
     """As `three`, for tests of what must not bring about an election."""
     one_calm_cluster.settle()
-    yield one_calm_cluster
-    one_calm_cluster.hang_up()
-    one_calm_cluster.check_output()
+    with lent(one_calm_cluster):
+        yield one_calm_cluster
 
 
 @pytest.fixture(scope="module")
-def one_ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def ring_flags() -> Sequence[str]:
+    """Flags of the nodes of `five` besides the usual; files whose tests need some have a fixture of this name."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+def one_ring(tmp_path_factory: pytest.TempPathFactory, ring_flags: Sequence[str]) -> Iterator[Cluster]:
     """Five nodes with eight shards, each on three of them, for the tests of one file."""
-    with running_ring(tmp_path_factory.mktemp("ring"), 5) as cluster:
+    with running_ring(tmp_path_factory.mktemp("ring"), 5, *ring_flags) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def five(one_ring: Cluster) -> Iterator[Cluster]:
     """Those five; a test leaves them as they were."""
-    yield one_ring
-    one_ring.hang_up()
-    one_ring.check_output()
+    with lent(one_ring):
+        yield one_ring
 
 
 @pytest.fixture(params=["three", "five"])

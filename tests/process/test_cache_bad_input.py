@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import hiredis
 import pytest
 
 from tests.bad_cache_calls import HELD, SHOWN, refused
-from tests.clusters import CALM, Cluster
+from tests.clusters import CALM, LONG_LEASES, Cluster
 from tests.raw_client import RawClient
-from tests.rings import running_ring
 
 UNKNOWN_TO_ALL = ("CACHE.FILL {t}loading 999 v", "CACHE.FILL {t}new 1 v PX 5", "CACHE.FILL {t}plain 0 v")
 """Calls with the token of nobody: null, and nothing is stored."""
 
 
 @pytest.fixture(scope="module")
-def one_ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Nodes that lose nothing of what was written to their caches for having stood still for a moment."""
-    with running_ring(tmp_path_factory.mktemp("ring"), 5, *CALM, "--cache-lease-ms", "60000") as cluster:
-        yield cluster
+def ring_flags() -> Sequence[str]:
+    """Nothing of what was written to caches is lost for having stood still for a moment."""
+    return (*CALM, *LONG_LEASES)
 
 
 def shown(clients: Sequence[RawClient]) -> list[Any]:

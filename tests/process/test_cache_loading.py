@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.clusters import UNHURRIED, Cluster, Node, new_cluster
+from tests.clusters import UNHURRIED, Cluster, Node, lent, new_cluster
 from tests.raw_client import HANG_SECONDS, RawClient
 from tests.rings import wait_for_ring
 from tests.servers import wait_until
@@ -40,9 +40,8 @@ def cluster(one_cluster: Cluster) -> Iterator[Cluster]:
     """Nodes that run, whole, whatever the test before did to them."""
     one_cluster.start()
     wait_for_ring(one_cluster)
-    yield one_cluster
-    one_cluster.hang_up()
-    one_cluster.check_output()
+    with lent(one_cluster):
+        yield one_cluster
 
 
 @pytest.fixture

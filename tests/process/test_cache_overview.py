@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.clusters import CALM, Node, new_cluster, sepakat
+from tests.clusters import PATIENT_CACHES, Node, calm_cluster, sepakat
 from tests.servers import wait_until
-
-PATIENT = ("--cache-writeback-ms", "3600000", "--cache-lease-ms", "60000")
 
 
 def of_all(node: Node, *silent: Node) -> dict[str, dict[str, Any]]:
@@ -39,9 +37,8 @@ def counts(seen: dict[str, Any], direction: str) -> dict[str, int]:
 
 
 def test_the_caches_of_all_nodes(tmp_path: Path) -> None:
-    with new_cluster(tmp_path, 3, *CALM, *PATIENT, direct=True) as cluster:
-        cluster.start()
-        leader = cluster.wait_for_lasting_leader()
+    with calm_cluster(tmp_path, 3, *PATIENT_CACHES) as cluster:
+        leader = cluster.wait_for_leader()
         reader, writer = cluster.others(leader)
         assert writer.raw().call("CACHE.SET", "page", "html") == b"OK"
         client = reader.raw()

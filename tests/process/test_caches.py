@@ -7,19 +7,15 @@ from functools import partial
 
 import pytest
 
-from tests.clusters import CALM, Cluster, Node, new_cluster
+from tests.clusters import LONG_LEASES, Cluster, Node, calm_cluster
 from tests.servers import wait_until
 from tests.stages import PASSING, insist
-
-PATIENT = ("--cache-lease-ms", "60000")
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes, all there, that lose no line for having stood still for a moment."""
-    with new_cluster(tmp_path_factory.mktemp("patient"), 3, *CALM, *PATIENT, direct=True) as cluster:
-        cluster.start()
-        cluster.wait_for_lasting_leader()
+    with calm_cluster(tmp_path_factory.mktemp("patient"), 3, *LONG_LEASES) as cluster:
         yield cluster
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import select
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +16,8 @@ import redis.asyncio
 from redis import cluster as redis_cluster
 
 from resp_server.client import LockLost, Locks
-from tests.clusters import UNHURRIED, Cluster, Node, new_cluster, own_environment
+from tests import interrupts
+from tests.clusters import UNHURRIED, Cluster, Node, new_cluster
 from tests.holders import CLIENTS, LONG_S, SHORT_S, Holder, Threads, Visits, info, url, waits_for
 from tests.servers import HOST, START_SECONDS, Server, wait_until
 
@@ -75,28 +74,14 @@ def first_to_speak(*holders: Holder) -> Holder:
 
 
 INTERRUPTED = """
-import random
-import signal
-import sys
 import redis
 from resp_server.client import Locks
 
-def interrupt(*_):
-    raise KeyboardInterrupt
-
-def again(ignored):
-    if ignored.exc_type is KeyboardInterrupt:  # it came in a destructor, where Python raises nothing
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
-    else:
-        sys.__unraisablehook__(ignored)
-
-sys.unraisablehook = again
 url = f"redis://127.0.0.1:{sys.argv[1]}"
-locks, looks, chance = Locks(url), redis.Redis.from_url(url, protocol=3), random.Random(7)
-signal.signal(signal.SIGALRM, interrupt)
+locks, looks = Locks(url), redis.Redis.from_url(url, protocol=3)
 for _ in range(100):
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.0005 + chance.random() * 0.02)
+        interrupt_soon()
         while True:
             with locks.hold("lock", ttl=60.0):
                 pass
@@ -109,9 +94,7 @@ for _ in range(100):
 
 
 def test_an_interrupt_at_any_moment_leaves_nothing(server: Server) -> None:
-    command = [sys.executable, "-c", INTERRUPTED, str(server.port)]
-    ended = subprocess.run(command, env=own_environment(), capture_output=True, text=True, timeout=2 * START_SECONDS)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    interrupts.run(INTERRUPTED, str(server.port))
 
 
 # Servers that go and come

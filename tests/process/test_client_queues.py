@@ -25,6 +25,7 @@ from resp_server.client_queues import (
     Queues,
     QueueTimeout,
 )
+from tests import interrupts
 from tests.clusters import own_environment
 from tests.consumers import Deliveries, Worker, told
 from tests.holders import LONG_S, SHORT_S, Threads, url
@@ -259,28 +260,14 @@ def one_of(jobs: Queue) -> Iterator[Any]:
 
 
 INTERRUPTED = """
-import random
-import signal
-import sys
 from resp_server.client_queues import Queues
 
-def interrupt(*_):
-    raise KeyboardInterrupt
-
-def again(ignored):
-    if ignored.exc_type is KeyboardInterrupt:  # it came in a destructor, where Python raises nothing
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
-    else:
-        sys.__unraisablehook__(ignored)
-
-sys.unraisablehook = again
-jobs, chance = Queues(sys.argv[1]).queue("jobs"), random.Random(7)
-signal.signal(signal.SIGALRM, interrupt)
+jobs = Queues(sys.argv[1]).queue("jobs")
 acked = set()
 for number in range(100):
     jobs.push(str(number))
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.0005 + chance.random() * 0.02)
+        interrupt_soon()
         for message in jobs.consume(visibility=float(sys.argv[2]), count=3):
             if message.id in acked:
                 sys.exit(f"{message} came after it was acknowledged")
@@ -295,9 +282,7 @@ def test_an_interrupt_at_any_moment_loses_nothing(server: Server, jobs: Queue) -
     """On a slow machine a message may well be taken and given back more often than a queue lets it be by default."""
     with redis.Redis(port=server.port) as client:
         client.execute_command("Q.CONFIG", "jobs", "MAXDELIVERIES", 1_000_000)
-    command = [sys.executable, "-c", INTERRUPTED, url(server), str(SHORT_S)]
-    ended = subprocess.run(command, env=own_environment(), capture_output=True, text=True, timeout=2 * START_SECONDS)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    interrupts.run(INTERRUPTED, url(server), str(SHORT_S))
     threads = Threads()
     threads.start(lambda: list(jobs.consume()))
     wait_until(lambda: counts(server) == {"acked": 100})

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from tests.clusters import CALM, Cluster, Node
 from tests.raw_client import RawClient
-from tests.rings import running_ring, wait_for_ring
+from tests.rings import wait_for_ring
 from tests.servers import Server, wait_until
 
 WAITERS = 100
 
 
 @pytest.fixture(scope="module")
-def one_ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Five nodes, all there."""
-    with running_ring(tmp_path_factory.mktemp("ring"), 5, *CALM) as cluster:
-        yield cluster
+def ring_flags() -> Sequence[str]:
+    """All nodes are there."""
+    return CALM
 
 
 def hand_on(clients: Sequence[RawClient], looks: RawClient) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from redis import cluster as redis_cluster
 
 from tests.clusters import CALM, Cluster, error_of, new_cluster
 from tests.raw_client import RawClient
-from tests.rings import Ring, running_ring, wait_for_ring
+from tests.rings import Ring, wait_for_ring
 from tests.servers import HOST
 from tests.stages import LONG_MS
 
@@ -23,10 +23,9 @@ LIFE = ("PX", LONG_MS)
 
 
 @pytest.fixture(scope="module")
-def one_ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Five nodes, all there."""
-    with running_ring(tmp_path_factory.mktemp("ring"), 5, *CALM) as cluster:
-        yield cluster
+def ring_flags() -> Sequence[str]:
+    """All nodes are there."""
+    return CALM
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from tests.clusters import UNHURRIED, Cluster, Node, running_cluster
+from tests.clusters import UNHURRIED, Cluster, Node, lent, running_cluster
 from tests.raw_client import RawClient
 from tests.servers import wait_until
 from tests.stages import insist
@@ -38,9 +38,8 @@ def three(hasty: Cluster) -> Iterator[Cluster]:
     """Those three, whole and agreed, without a lock."""
     hasty.settle()
     assert insist(hasty.wait_for_leader().raw(), "FLUSHALL") == b"OK"
-    yield hasty
-    hasty.hang_up()
-    hasty.check_output()
+    with lent(hasty):
+        yield hasty
 
 
 def held(node: Node, key: str = "lock", owner: str = "ann") -> RawClient:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clusters import UNHURRIED, Cluster, new_cluster, sepakat
+from tests.clusters import UNHURRIED, Cluster, lent, new_cluster, sepakat
 from tests.queue_traffic import PATIENT_VISIBILITY_MS, Plan, three_queues, traffic
 from tests.rings import REPLICAS, ring_of, wait_for_ring
 from tests.troubles import (
@@ -49,9 +49,8 @@ def cluster(one_cluster: Cluster) -> Iterator[Cluster]:
         node.resume()
     one_cluster.start()
     wait_for_ring(one_cluster)
-    yield one_cluster
-    one_cluster.hang_up()
-    one_cluster.check_output()
+    with lent(one_cluster):
+        yield one_cluster
 
 
 def queues(cluster: Cluster) -> list[Plan]:

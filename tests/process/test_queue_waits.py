@@ -10,7 +10,7 @@ import pytest
 
 from tests.clusters import CALM, Cluster, Node
 from tests.raw_client import RawClient
-from tests.rings import ring_of, running_ring
+from tests.rings import ring_of
 
 CROWD = 200
 LOOKS = 40
@@ -45,10 +45,9 @@ def idle(clients: Sequence[RawClient]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def one_ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Five nodes whose leaders stay: an election is an entry of the log, and what was on its way is uncertain."""
-    with running_ring(tmp_path_factory.mktemp("calm"), 5, *CALM) as cluster:
-        yield cluster
+def ring_flags() -> Sequence[str]:
+    """Leaders stay: an election is an entry of the log, and what was on its way is uncertain."""
+    return CALM
 
 
 @pytest.fixture(params=[1, 8])

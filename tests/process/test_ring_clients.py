@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.callers import DID_NOT_HAPPEN, ClusterAware, CommandLine, NewCaller, Plain
+from tests.callers import DID_NOT_HAPPEN, LEADER_LOST, ClusterAware, CommandLine, NewCaller, Plain
 from tests.clusters import Node, sepakat
 from tests.histories import Load, counting, growing
 from tests.redis_binaries import find
@@ -18,7 +18,6 @@ from tests.rings import ring_of, running_ring, wait_for_ring
 SHARDS = 16
 NODE_TIMEOUT = "7000"  # ten of the election timeouts
 BENCHMARK_SECONDS = 20.0
-LEADER_LOST = "the leader was lost while it was under way"
 REST_SECONDS = 0.01  # the load is to be there all the time, and the machine has other things to do
 
 CONNECTION_LOST = re.compile(

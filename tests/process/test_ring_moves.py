@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from tests.callers import LEADER_LOST
 from tests.clusters import Cluster, Node, error_of, sepakat
 from tests.histories import Counting, counting
 from tests.raw_client import packed
@@ -18,7 +19,6 @@ NODE_TIMEOUT = ("--node-timeout", "7000")  # ten of the election timeouts of UNH
 MOVED_MAX = 1.3  # of the replicas that must move
 SHARE = 6  # replicas that a sixth node gets, of 48, at least
 VALUE = b"x" * 1000
-LEADER_LOST = "the leader was lost while it was under way"
 
 
 def write(node: Node, prefix: str, count: int) -> list[str]:

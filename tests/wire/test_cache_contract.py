@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from tests.clusters import CALM, Cluster, Node, new_cluster, text_of
+from tests.clusters import PATIENT_CACHES, Cluster, Node, calm_cluster, text_of
 from tests.raw_client import RawClient
 from tests.redis_binaries import Redis
 from tests.servers import Server, sepakat_server, wait_until
-
-PATIENT = ("--cache-writeback-ms", "3600000", "--cache-lease-ms", "60000")
-"""Lines stay as they are until something is done with them."""
 
 SENT_SECONDS = 3.0
 """In so long what is sent has come."""
@@ -190,7 +187,7 @@ STATS = [
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("contract")
-    with sepakat_server(folder / "data", folder / "sepakat.log", *PATIENT) as running:
+    with sepakat_server(folder / "data", folder / "sepakat.log", *PATIENT_CACHES) as running:
         yield running
 
 
@@ -319,7 +316,10 @@ def test_what_is_too_large_for_the_cache_is_written_all_the_same(server: Server)
 def test_what_was_written_through_the_cache_outlives_the_server(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("again")
     for expected in (None, "1"):
-        with sepakat_server(folder / "data", folder / "sepakat.log", *PATIENT) as server, RawClient(server) as client:
+        with (
+            sepakat_server(folder / "data", folder / "sepakat.log", *PATIENT_CACHES) as server,
+            RawClient(server) as client,
+        ):
             assert ask(client, "CACHE.GET k") == expected
             assert ask(client, "CACHE.SET k 1") == "OK"
             assert ask(client, "CACHE.STATE k") == "M"
@@ -336,7 +336,7 @@ def test_a_write_is_durable_soon(tmp_path_factory: pytest.TempPathFactory) -> No
 def test_keys_of_several_shards(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("shards")
     with (
-        sepakat_server(folder / "data", folder / "sepakat.log", "--shards", "8", *PATIENT) as server,
+        sepakat_server(folder / "data", folder / "sepakat.log", "--shards", "8", *PATIENT_CACHES) as server,
         RawClient(server) as client,
     ):
         for number in range(20):
@@ -358,9 +358,7 @@ def test_keys_of_several_shards(tmp_path_factory: pytest.TempPathFactory) -> Non
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with new_cluster(tmp_path_factory.mktemp("caches"), 3, *CALM, *PATIENT, direct=True) as three:
-        three.start()
-        three.wait_for_lasting_leader()
+    with calm_cluster(tmp_path_factory.mktemp("caches"), 3, *PATIENT_CACHES) as three:
         yield three
 
 
