@@ -464,8 +464,6 @@ class Node:
         for office in self._offices:
             if now_ms >= office.next_ms():
                 office.look(now_ms)
-        if now_ms >= self._credit.next_ms:
-            self.lapsed(now_ms)
         if now_ms >= self._next_round_ms:
             self._next_round_ms = (now_ms // ROUND_MS + 1) * ROUND_MS
             self._look_around()
@@ -528,7 +526,7 @@ class Node:
     def next_tick_ms(self) -> float:
         """The monotonic time at which `tick` has something to do."""
         self._note()
-        at_ms = min(self._tick_at_ms, self._next_round_ms, self._credit.next_ms)
+        at_ms = min(self._tick_at_ms, self._next_round_ms)
         for office in self._offices:
             at_ms = min(at_ms, office.next_ms())
         return min(at_ms, self.contacts.next_presence_ms) if len(self.members.members) > 1 else at_ms
