@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +43,7 @@ from benchmarks.probes import (
     Endpoint,
     Load,
     MeasureFailed,
+    Pace,
     ask,
     closed_loop,
     command,
@@ -153,6 +155,21 @@ def test_probes_against_redis(real_redis: Server) -> None:
         closed_loop(redis, [(request("INCR"),)], rounds=1)
     with pytest.raises(MeasureFailed, match="unknown command 'NOPE'"):
         command(redis, "NOPE")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "computed", "limits"),
+    [(10.0, 8.9, False), (10.0, 9.1, True), (0.1, 0.095, True), (0.002, 0.002, False)],
+)
+def test_a_driver_that_computes_all_the_time_is_what_limits_a_loop(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, computed: float, limits: bool
+) -> None:
+    readings = SimpleNamespace(perf_counter=iter([0.0, seconds]).__next__, process_time=iter([0.0, computed]).__next__)
+    monkeypatch.setattr("benchmarks.probes.time", readings)
+    pace = Pace()
+    with pytest.raises(MeasureFailed, match="the driver is what limits") if limits else nullcontext():
+        pace.stop()
+    assert (pace.seconds, pace.driver_share) == (seconds, computed / seconds)
 
 
 def test_a_load_that_fails_says_so(full_redis: Server) -> None:
