@@ -59,7 +59,7 @@ class Atlas:
         self.full: tuple[
             str, ...
         ] = ()  # the nodes that said they have no memory left; the same object until it changes
-        self.queues: dict[bytes, Shape] = {}  # those that are spread over shards
+        self.queues: dict[bytes, Shape] = {}  # those that are spread over shards; the same object until that changes
         self._read_at = -1
 
     def read(self, machine: Machine, applied: int) -> None:
@@ -79,7 +79,9 @@ class Atlas:
         if full != self.full:
             self.full = full
         shaped = {key[len(_QUEUE) :]: queue_parts.decode(values[key]) for key in values if key.startswith(_QUEUE)}
-        self.queues = {key: shape for key, shape in shaped.items() if shape.count}
+        queues = {key: shape for key, shape in shaped.items() if shape.count}
+        if queues != self.queues:
+            self.queues = queues
 
     def place(self, shard: int) -> Place:
         """Where a shard was last reported to be."""

@@ -269,6 +269,7 @@ class Dispatcher:
             self._wake(number, origin, reply)
         if self._full is not self._node.atlas.full:
             self.hurry()
+        self._partitions.look_at_waits()
         if self._partitions.made:
             for session in self._partitions.known():
                 self._clear(session)

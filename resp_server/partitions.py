@@ -67,6 +67,7 @@ class Partitions:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._node = server.node
+        self._queues = self._node.atlas.queues
         self._turn = 0
         self.made: list[Hearing] = []
 
@@ -192,6 +193,20 @@ class Partitions:
         return sorted(range(len(where)), key=far)
 
     # Making and deleting them
+
+    def look_at_waits(self) -> None:
+        """Sends those who began to wait in one shard for a message of a queue that has parts by now to ask again.
+
+        A Q.POP that is still on its way there counts, too: what ends its wait comes after it.
+        """
+        queues = self._node.atlas.queues
+        if queues is self._queues:
+            return
+        self._queues = queues
+        for session in self._server.clients.values():
+            waits = session.awaiting is None and (session.waiting or session.pending)
+            if waits and session.last_command == "q.pop" and session.popped in queues:
+                self._server.shard_of(session.popped).unblock(NOBODY, session.origin, b"TIMEOUT")
 
     def known(self) -> list[Session]:
         """Answers those whose news are known by now, or who have waited long enough; whom."""

@@ -78,7 +78,8 @@ COMMANDS = (
         summary="Takes messages, which come back unless they are acknowledged within their visibility.",
         syntax="queue [COUNT n] [BLOCK ms] [VISIBILITY ms] [CONSUMER name]",
         reply=(
-            "Array of messages, each `[receipt, payload, deliveries, id]`; null when there is none (in time). "
+            "Array of messages, each `[receipt, payload, deliveries, id]`; null when there is none (in time; at once "
+            "when a queue with partitions of that name is made or deleted: ask again). "
             "Higher priority goes first, then first in, first out; of a group one at a time."
         ),
         complexity="O(N log M) where N is the number of messages taken and M of those that came back.",

@@ -301,6 +301,35 @@ def test_a_node_that_has_not_heard_of_it_says_so(three: SeveralNodes) -> None:
     assert str(call(three, "n2", "Q.POP jobs")).startswith("TRYAGAIN")
 
 
+def test_who_waits_before_it_is_made_is_told_to_ask_again(three: SeveralNodes) -> None:
+    waiters = [three.connect(name) for name in three.members]
+    for client in waiters:
+        assert three.send(client, "Q.POP later BLOCK 0", "PING") == b""
+    elsewhere = three.connect("n1")
+    assert three.send(elsewhere, "Q.POP other BLOCK 0") == b""
+    busy = three.connect("n1")
+    assert three.send(busy, "Q.POP later", "LOCK.ACQUIRE other-lock me") == b"*-1\r\n:1\r\n"
+    assert three.send(busy, "LOCK.ACQUIRE other-lock it BLOCK 0") == b""
+    assert create(three, "n2", f"Q.CREATE later PARTITIONS {PARTS}") == b"+OK\r\n"
+    three.pass_time(500)
+    for client in waiters:
+        assert three.received(client) == b"*-1\r\n+PONG\r\n"
+        assert three.send(client, "Q.POP later BLOCK 0") == b""
+    assert three.received(elsewhere) + three.received(busy) == b"", "what they wait for is something else"
+    for number in range(PARTS):
+        call(three, "n3", f"Q.PUSH later m{number}")
+    three.pass_time(500)
+    assert all(parsed(three.received(client)) for client in waiters)
+
+
+def test_who_is_about_to_wait_when_it_is_made_is_told_to_ask_again(three: SeveralNodes) -> None:
+    waiter = three.connect("n2")
+    three.members["n2"].dispatcher.execute(waiter, [b"Q.POP later BLOCK 0".split()])
+    assert create(three, "n2", f"Q.CREATE later PARTITIONS {PARTS}") == b"+OK\r\n"
+    three.pass_time(500)
+    assert three.received(waiter) == b"*-1\r\n"
+
+
 # Its end
 
 
