@@ -43,6 +43,10 @@ class Marks(NamedTuple):
     leaving: tuple[str, ...]
     lost: tuple[str, ...]
 
+    def state_of(self, node: str) -> str:
+        """`LEAVING`, `LOST` or `UP`."""
+        return LEAVING if node in self.leaving else LOST if node in self.lost else UP
+
 
 _NOWHERE = Place()
 _encode = msgspec.msgpack.Encoder().encode

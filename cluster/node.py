@@ -65,11 +65,10 @@ from cluster.raft.messages import (
     TimeoutNow,
     Vote,
 )
-from cluster.ring.placement import place
+from cluster.ring.placement import Placement, place
 from cluster.ring.slots import SYSTEM, ranges, shard_of_slots
 from cluster.shard import ALL_SLOTS, FOREVER_MS, Shard
 from cluster.silence import Silence
-from cluster.status import PeerStatus, RingRow, ShardStatus, Status
 from cluster.storage.contract import Entry, HardState, Identity, Recovered, Row
 from cluster.wishes import Change
 
@@ -847,46 +846,9 @@ class Node:
 
     # Looking
 
-    def status(self) -> Status:
-        """Everything a person may want to know of the cluster, as this node sees it."""
-        config, raft = self.members, self.system.raft
-        led, held = self._counts()
-        me = config.members.get(self.name, Member(self.name, self.address, "", self.zone))
-        return Status(
-            self.name,
-            self.identity.cluster,
-            me.address or self.address,
-            me.zone,
-            self._state_of(self.name),
-            self.system.leader,
-            raft.term,
-            config.voters,
-            config.learners,
-            led.get(self.name, 0),
-            held.get(self.name, 0),
-            raft.membership.left(self.name),
-            self.atlas.paused,
-            tuple(_shard_status(shard) for shard in self.shards if shard.member),
-            tuple(self._peer(config.members[peer], led, held) for peer in sorted(config.others(self.name))),
-        )
-
-    def ring(self) -> tuple[RingRow, ...]:
-        """Where every shard is, and is to be."""
-        targets = self._moves.targets()
-        rows = []
-        for shard, (first, last) in zip(self.shards, ranges(len(self.shards)), strict=True):
-            config = shard.raft.config
-            known = self.atlas.place(shard.number)
-            reported = not shard.here and known.voters
-            voters, learners = (known.voters, known.learners) if reported else (config.voters, config.learners)
-            target = targets[shard.number] if targets else None
-            wanted = target.nodes if target is not None else voters
-            moving = [*learners]
-            moving += [node for node in wanted if node not in voters and node not in learners]
-            moving += [node for node in voters if node not in wanted]
-            preferred = target.preferred if target is not None else None
-            rows.append(RingRow(shard.number, first, last, voters, shard.leader, preferred, tuple(moving)))
-        return tuple(rows)
+    def targets(self) -> list[Placement]:
+        """Where every shard is to be, and who is to lead it; empty while that is not known."""
+        return self._moves.targets()
 
     def nodes_of(self, number: int) -> tuple[str, ...]:
         """Every node with a replica of the shard, as far as is known here."""
@@ -894,48 +856,11 @@ class Node:
         config = shard.raft.config
         return (*config.voters, *config.learners) if shard.here else self.atlas.place(number).nodes
 
-    def _counts(self) -> tuple[dict[str, int], dict[str, int]]:
-        """How many shards each node leads, and has a part in."""
-        led: dict[str, int] = {}
-        held: dict[str, int] = {}
-        for shard in self.shards:
-            leader = shard.leader
-            if leader is not None:
-                led[leader] = led.get(leader, 0) + 1
-            config = shard.raft.config
-            nodes = config.others("") if shard.here else self.atlas.place(shard.number).nodes
-            for node in nodes:
-                held[node] = held.get(node, 0) + 1
-        return led, held
-
-    def _state_of(self, node: str) -> str:
-        marks = self.atlas.marks
-        if node in marks.leaving:
-            return system_state.LEAVING
-        return system_state.LOST if node in marks.lost else system_state.UP
-
     def reachable(self, node: str) -> bool:
         """Whether it was heard of late, or is this one."""
         silent_ms = self.contacts.silent_ms(node, self.monotonic_ms)
         limit_ms = REACHABLE_TIMEOUTS * self.timing.election_ms
         return node == self.name or (silent_ms is not None and silent_ms < limit_ms)
-
-    def _peer(self, member: Member, led: dict[str, int], held: dict[str, int]) -> PeerStatus:
-        peer = member.id
-        silent_ms = self.contacts.silent_ms(peer, self.monotonic_ms)
-        role = "leader" if peer == self.system.leader else "follower" if peer in self.members.voters else "learner"
-        return PeerStatus(
-            peer,
-            member.address,
-            member.zone,
-            role,
-            self.reachable(peer),
-            None if silent_ms is None else int(silent_ms),
-            self.contacts.round_trip_us(peer),
-            led.get(peer, 0),
-            held.get(peer, 0),
-            self._state_of(peer),
-        )
 
 
 def _config_of(nodes: Sequence[str]) -> Config:
@@ -949,19 +874,3 @@ def _system_config(members: Config) -> Config:
     if len(voters) <= SYSTEM_VOTERS:
         return members
     return Config(voters[:SYSTEM_VOTERS], (*voters[SYSTEM_VOTERS:], *members.learners), members.members)
-
-
-def _shard_status(shard: Shard) -> ShardStatus:
-    raft = shard.raft
-    return ShardStatus(
-        shard.number,
-        shard.leader,
-        raft.role,
-        raft.term,
-        raft.commit,
-        raft.applied,
-        raft.log.last_index,
-        raft.config.voters,
-        raft.config.learners,
-        shard.matches(),
-    )

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from cluster.raft.membership import Member
+from cluster.ring.slots import ranges
+
+if TYPE_CHECKING:
+    from cluster.node import Node
+    from cluster.shard import Shard
 
 
 class PeerStatus(NamedTuple):
@@ -81,3 +88,93 @@ class Status(NamedTuple):
     paused: bool
     shards: tuple[ShardStatus, ...]
     peers: tuple[PeerStatus, ...]
+
+
+def status_of(node: Node) -> Status:
+    """Everything a person may want to know of the cluster, as this node sees it."""
+    config, raft, marks = node.members, node.system.raft, node.atlas.marks
+    led, held = _counts(node)
+    me = config.members.get(node.name, Member(node.name, node.address, "", node.zone))
+    return Status(
+        node.name,
+        node.identity.cluster,
+        me.address or node.address,
+        me.zone,
+        marks.state_of(node.name),
+        node.system.leader,
+        raft.term,
+        config.voters,
+        config.learners,
+        led.get(node.name, 0),
+        held.get(node.name, 0),
+        raft.membership.left(node.name),
+        node.atlas.paused,
+        tuple(_shard(shard) for shard in node.shards if shard.member),
+        tuple(_peer(node, config.members[peer], led, held) for peer in sorted(config.others(node.name))),
+    )
+
+
+def ring_of(node: Node) -> tuple[RingRow, ...]:
+    """Where every shard is, and is to be, as far as this node knows."""
+    targets = node.targets()
+    rows = []
+    for shard, (first, last) in zip(node.shards, ranges(len(node.shards)), strict=True):
+        config = shard.raft.config
+        known = node.atlas.place(shard.number)
+        reported = not shard.here and known.voters
+        voters, learners = (known.voters, known.learners) if reported else (config.voters, config.learners)
+        target = targets[shard.number] if targets else None
+        wanted = target.nodes if target is not None else voters
+        moving = [*learners]
+        moving += [one for one in wanted if one not in voters and one not in learners]
+        moving += [one for one in voters if one not in wanted]
+        preferred = target.preferred if target is not None else None
+        rows.append(RingRow(shard.number, first, last, voters, shard.leader, preferred, tuple(moving)))
+    return tuple(rows)
+
+
+def _counts(node: Node) -> tuple[dict[str, int], dict[str, int]]:
+    """How many shards each node leads, and has a part in."""
+    led: dict[str, int] = {}
+    held: dict[str, int] = {}
+    for shard in node.shards:
+        leader = shard.leader
+        if leader is not None:
+            led[leader] = led.get(leader, 0) + 1
+        for one in node.nodes_of(shard.number):
+            held[one] = held.get(one, 0) + 1
+    return led, held
+
+
+def _peer(node: Node, member: Member, led: dict[str, int], held: dict[str, int]) -> PeerStatus:
+    peer = member.id
+    silent_ms = node.contacts.silent_ms(peer, node.monotonic_ms)
+    role = "leader" if peer == node.system.leader else "follower" if peer in node.members.voters else "learner"
+    return PeerStatus(
+        peer,
+        member.address,
+        member.zone,
+        role,
+        node.reachable(peer),
+        None if silent_ms is None else int(silent_ms),
+        node.contacts.round_trip_us(peer),
+        led.get(peer, 0),
+        held.get(peer, 0),
+        node.atlas.marks.state_of(peer),
+    )
+
+
+def _shard(shard: Shard) -> ShardStatus:
+    raft = shard.raft
+    return ShardStatus(
+        shard.number,
+        shard.leader,
+        raft.role,
+        raft.term,
+        raft.commit,
+        raft.applied,
+        raft.log.last_index,
+        raft.config.voters,
+        raft.config.learners,
+        shard.matches(),
+    )

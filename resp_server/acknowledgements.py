@@ -17,6 +17,7 @@ from typing import NamedTuple
 from cluster.machine.reply import CommandError, Reply
 from cluster.node import Answers, Node
 from cluster.shard import Shard
+from cluster.status import ring_of
 from resp_server.session import Session
 
 
@@ -56,7 +57,7 @@ class Acknowledgements:
         """
         node, shard = self._node, session.written
         if not shard.here:
-            return len(node.ring()[shard.number].nodes) // 2 + 1
+            return len(ring_of(node)[shard.number].nodes) // 2 + 1
         index = shard.applied_index
         found = self._count(shard, index)
         if found >= wanted or session.executing or not node.addresses():

@@ -24,7 +24,6 @@ ARROWS = {
     "cluster.cache": {"cluster.cache", "cluster.batch", "cluster.machine", "cluster.raft.messages"},
     "cluster.deadlock": set(),
     # Around a shard, from the inside out: nobody knows who stands further down.
-    "cluster.status": set(),
     "cluster.contacts": {"cluster.raft.messages"},
     "cluster.credit": {"cluster.raft.messages"},
     "cluster.pace": set(),
@@ -61,6 +60,7 @@ ARROWS = {
                           "cluster.machine", "cluster.raft", "cluster.ring", "cluster.storage.contract"},
     "cluster.silence": {"cluster.node", "cluster.shard", "cluster.batch"},
     "cluster.node": {"cluster"},
+    "cluster.status": {"cluster.node", "cluster.shard", "cluster.raft", "cluster.ring"},
     "resp_server.protocol": {"resp_server.protocol", "cluster.machine.reply"},
     "resp_server.edge": {"resp_server", "cluster"},
     "resp_server.cli": {"resp_server"},

@@ -11,6 +11,7 @@ from typing import Any
 from cluster.machine import slots
 from cluster.machine.reply import OK, WAITING, CommandError, Reply, Verbatim, syntax_error
 from cluster.machine.slots import SLOTS, slot_of
+from cluster.status import ring_of, status_of
 from cluster.wishes import Change
 from resp_server import address
 from resp_server.address import Address
@@ -29,7 +30,7 @@ _ADMIN = ("admin", "stale", "no_async_loading")
 
 def _topology(session: Session) -> Topology:
     node = session.server.node
-    return Topology(node.status(), node.ring(), _own_address(session))
+    return Topology(status_of(node), ring_of(node), _own_address(session))
 
 
 def _own_address(session: Session) -> Address:
@@ -42,7 +43,7 @@ def _own_address(session: Session) -> Address:
 
 
 def _epoch(session: Session) -> int:
-    status = session.server.node.status()
+    status = status_of(session.server.node)
     return max(status.term, *(shard.term for shard in status.shards), 0)
 
 
@@ -142,7 +143,7 @@ def _shard(session: Session, one: Range) -> dict[bytes, Any]:
 
 def _offsets(session: Session, number: int) -> dict[str, int]:
     """How far the nodes are with a shard, as far as this one knows."""
-    status = session.server.node.status()
+    status = status_of(session.server.node)
     known = next((shard for shard in status.shards if shard.shard == number), None)
     return {} if known is None else {**known.matches, status.node: known.applied}
 
@@ -164,7 +165,7 @@ def _fail_over(session: Session, args: list[bytes]) -> Reply:
     if len(args) > 3:
         raise wrong_subcommand(args)
     node = session.server.node
-    held = [shard.shard for shard in node.status().shards if node.name in shard.voters]
+    held = [shard.shard for shard in status_of(node).shards if node.name in shard.voters]
     if len(args) == 3:
         if args[2].upper() in (b"FORCE", b"TAKEOVER"):
             raise CommandError("a leader cannot be made without the others' votes: leave FORCE and TAKEOVER out")

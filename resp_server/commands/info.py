@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cluster.machine.machine import Machine
 from cluster.machine.reply import WAITING, Reply, Verbatim
-from cluster.status import PeerStatus, ShardStatus
+from cluster.status import PeerStatus, ShardStatus, ring_of, status_of
 from resp_server import REDIS_VERSION, __version__, memory
 from resp_server.commands.command import Command
 from resp_server.commands.raft import await_answers
@@ -187,8 +187,8 @@ def _database(counts: list[list[int]]) -> Fields:
 
 def _sepakat(server: Server) -> Fields:
     node = server.node
-    status = node.status()
-    ring = node.ring()
+    status = status_of(node)
+    ring = ring_of(node)
     fields: Fields = {
         "node_id": status.node,
         "cluster_id": status.cluster,

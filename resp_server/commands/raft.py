@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.machine.arguments import integer
 from cluster.machine.reply import WAITING, CommandError, Reply, syntax_error
-from cluster.status import PeerStatus, ShardStatus, Status
+from cluster.status import PeerStatus, ShardStatus, Status, ring_of, status_of
 from resp_server.commands.command import Command, wrong_arity
 from resp_server.commands.spreading import Merge
 from resp_server.places import Gather, Place
@@ -58,7 +58,7 @@ def _name(node: str | None) -> bytes | None:
 def _info(session: Session, args: list[bytes]) -> Reply:
     if len(args) > 2:
         raise wrong_arity("raft.info")
-    status = session.server.node.status()
+    status = status_of(session.server.node)
     shards = status.shards
     if len(args) == 2:
         number = shard_number(session, args[1])
@@ -119,7 +119,7 @@ def _ring(session: Session, args: list[bytes]) -> Reply:
             b"preferred": _name(row.preferred),
             b"moving": _names(row.moving),
         }
-        for row in session.server.node.ring()
+        for row in ring_of(session.server.node)
     ]
 
 
@@ -139,11 +139,11 @@ def _rebalance(session: Session, args: list[bytes]) -> Reply:
 
 def _rebalancing(session: Session) -> dict[bytes, Any]:
     node = session.server.node
-    status = node.status()
+    status = status_of(node)
     states = {status.node: status.state, **{peer.id: peer.state for peer in status.peers}}
     return {
         b"paused": int(status.paused),
-        b"moving": [row.shard for row in node.ring() if row.moving],
+        b"moving": [row.shard for row in ring_of(node) if row.moving],
         b"leaving": [name.encode() for name, state in sorted(states.items()) if state == "leaving"],
         b"lost": [name.encode() for name, state in sorted(states.items()) if state == "lost"],
         b"bandwidth": session.server.settings.rebalance_bandwidth,
@@ -152,7 +152,7 @@ def _rebalancing(session: Session) -> dict[bytes, Any]:
 
 def _nodes(session: Session, args: list[bytes]) -> Reply:
     """A map for each node; the one that is asked is its own judge."""
-    status = session.server.node.status()
+    status = status_of(session.server.node)
     state = "removed" if status.left else status.state
     own = PeerStatus(
         id=status.node,

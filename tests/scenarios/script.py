@@ -36,6 +36,7 @@ the files. An ``expect`` that does not hold is an error either way.
 from __future__ import annotations
 
 from cluster.machine.machine import Machine
+from cluster.status import ring_of
 from tests.scenarios.cluster import Cluster
 from tests.scenarios.host import Shape
 
@@ -161,7 +162,7 @@ class Script:
 
     def do_where(self, rest: str) -> None:
         """Each shard, as that node sees it."""
-        for row in self.cluster.hosts[rest].node.ring():
+        for row in ring_of(self.cluster.hosts[rest].node):
             moving = f", moving {' '.join(row.moving)}" if row.moving else ""
             self.cluster.events.append(f"shard {row.shard} on {' '.join(row.nodes)}, led by {row.leader}{moving}")
 

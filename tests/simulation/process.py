@@ -20,6 +20,7 @@ from cluster.raft.membership import Config
 from cluster.raft.messages import Message
 from cluster.ring.slots import SYSTEM
 from cluster.shard import FOREVER_MS, Shard
+from cluster.status import status_of
 from cluster.storage.contract import Identity
 from resp_server import peering
 from resp_server.commands.table import Table
@@ -494,7 +495,7 @@ class Process:
             self._busy_turns = self._busy_turns + 1 if applied == self._applied else 0
             self._applied = applied
             if self._busy_turns > BUSY_TURNS_MAX:
-                raise Violation("never spins", f"{self} has been busy for {self._busy_turns} turns: {node.status()}")
+                raise Violation("never spins", f"{self} has been busy for {self._busy_turns} turns: {status_of(node)}")
             self.wake(soon_us)
             return
         self._busy_turns = 0

@@ -12,6 +12,7 @@ from cluster.raft.core import Timing
 from cluster.raft.membership import static
 from cluster.raft.messages import Message
 from cluster.shard import Shard
+from cluster.status import ring_of
 from cluster.storage import Identity, MemoryStorage
 from resp_server.commands.table import Table
 from resp_server.dispatch import Dispatcher
@@ -115,7 +116,7 @@ class SeveralNodes:
         self.pass_time(500)  # everybody has met everybody
 
     def _settled(self) -> bool:
-        rows = [row for member in self.members.values() for row in member.node.ring()]
+        rows = [row for member in self.members.values() for row in ring_of(member.node)]
         return all(row.leader is not None and row.leader == row.preferred for row in rows)
 
     def pass_time(self, for_ms: int) -> None:

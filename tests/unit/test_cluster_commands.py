@@ -10,6 +10,7 @@ import hiredis
 import pytest
 
 from cluster.machine.slots import slot_of
+from cluster.status import status_of
 from tests.unit.several_nodes import ADDRESSES, SeveralNodes
 from tests.unit.wire_front import WireFront
 
@@ -204,9 +205,10 @@ def test_cluster_info_says_whether_there_is_a_leader(nodes: SeveralNodes) -> Non
     assert (info["cluster_state"], info["cluster_slots_ok"], info["cluster_slots_fail"]) == ("fail", "0", "16384")
 
 
-def test_a_node_that_listens_everywhere_is_where_the_client_found_it(alone: WireFront) -> None:
-    status = alone.server.node.status()
-    alone.server.node.status = lambda: status._replace(address="")  # type: ignore[method-assign]
+def test_a_node_that_listens_everywhere_is_where_the_client_found_it(
+    alone: WireFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resp_server.commands.cluster.status_of", lambda node: status_of(node)._replace(address=""))
     assert re.fullmatch(r"[0-9a-f]{40} 127.0.0.1:6379@6379 myself,master - 0 0 1 connected 0-16383\n\r\n",
                         alone.ask("CLUSTER NODES").decode().split("\r\n", 1)[1])  # fmt: skip
 
@@ -391,11 +393,10 @@ def test_info_tells_of_the_cluster_and_of_each_peer(nodes: SeveralNodes) -> None
     assert told(nodes, name, "ROLE") == ["master", 0, []]
 
 
-def test_info_has_minus_one_for_what_is_not_known(nodes: SeveralNodes) -> None:
-    node = nodes.members["n1"].node
-    status = node.status()
+def test_info_has_minus_one_for_what_is_not_known(nodes: SeveralNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = status_of(nodes.members["n1"].node)
     unknown = status.peers[0]._replace(reachable=False, last_contact_ms=None, round_trip_us=None)
-    node.status = lambda: status._replace(peers=(unknown,))  # type: ignore[method-assign]
+    monkeypatch.setattr("resp_server.commands.info.status_of", lambda node: status._replace(peers=(unknown,)))
     assert fields(told(nodes, "n1", "INFO sepakat"))[f"peer_{unknown.id}"].endswith(
         ",state=up,reachable=0,leads=1,replicas=1,last_contact_ms=-1,round_trip_us=-1"
     )

@@ -10,6 +10,7 @@ from cluster.moves import ARRIVING_MAX, STEADY_MS
 from cluster.node import Node
 from cluster.raft.messages import Append, Forward
 from cluster.shard import FORGOTTEN_MS
+from cluster.status import ring_of, status_of
 from tests.scenarios.cluster import Cluster
 from tests.scenarios.host import Asked, Shape
 from tests.unit.far import Fates
@@ -20,7 +21,7 @@ TIMEOUT_MS = 3_000.0
 def cluster_of(size: int, shards: int = 4, replicas: int = 3) -> Cluster:
     """Nodes with the shards they should have, each led by whom it should be, and all of that known to all."""
     cluster = Cluster(size, Shape(shards, replicas, TIMEOUT_MS))
-    until(cluster, lambda: all(row.leader == row.preferred for node in nodes(cluster) for row in node.ring()))
+    until(cluster, lambda: all(row.leader == row.preferred for node in nodes(cluster) for row in ring_of(node)))
     until(cluster, lambda: all(len(node.atlas.places) == shards for node in nodes(cluster)))
     return cluster
 
@@ -48,7 +49,7 @@ def voters(cluster: Cluster, number: int) -> list[str]:
 def in_place(cluster: Cluster) -> bool:
     """Whether every shard is where it should be, and nowhere else, as far as anybody knows."""
     for node in nodes(cluster):
-        for row in node.ring():
+        for row in ring_of(node):
             shard = node.shards[row.shard]
             if row.moving or row.leader != row.preferred or (not shard.member and shard.raft.log.last_index):
                 return False
@@ -102,7 +103,7 @@ def test_who_is_silent_for_long_is_lost_and_its_shards_go_to_others() -> None:
     until(cluster, lambda: all(node.atlas.marks.lost == (gone,) for node in nodes(cluster)), 2_000)
     until(cluster, lambda: all(gone not in voters(cluster, number) for number in range(2)))
     assert all(len(voters(cluster, number)) == 3 for number in range(2))
-    assert all(peer.state == "lost" for node in nodes(cluster) for peer in node.status().peers if peer.id == gone)
+    assert all(peer.state == "lost" for node in nodes(cluster) for peer in status_of(node).peers if peer.id == gone)
 
 
 def test_who_is_back_is_up_again_and_has_its_shards() -> None:
@@ -146,7 +147,7 @@ def test_nobody_is_lost_to_a_leader_that_has_just_begun() -> None:
 def test_a_shard_is_not_moved_by_who_has_just_begun_to_lead_it() -> None:
     cluster = Cluster(3, Shape(1, 2))
     holders = [name for name in cluster.hosts if cluster.hosts[name].shard().here]
-    should = cluster.hosts["n1"].node.ring()[0].preferred
+    should = ring_of(cluster.hosts["n1"].node)[0].preferred
     other = next(name for name in holders if name != should)
     cluster.elect(other)
     cluster.hosts[other].shard().chosen_ms = None
@@ -174,11 +175,11 @@ def test_nothing_moves_while_that_is_stopped() -> None:
     cluster.join("n4", "n1")
     cluster.pass_ms(4_000)
     assert told(cluster) == []
-    assert all(node.status().paused for node in nodes(cluster))
+    assert all(status_of(node).paused for node in nodes(cluster))
     node.pause(Asked("go on"), pause=False)
     cluster.turn("n1")
     until(cluster, lambda: in_place(cluster))
-    assert cluster.hosts["n4"].node.status().replicas
+    assert status_of(cluster.hosts["n4"].node).replicas
 
 
 def test_one_comes_before_another_goes() -> None:
@@ -299,14 +300,14 @@ def test_a_replica_that_hears_of_no_leader_is_kept_as_long_as_nobody_says_otherw
 @pytest.mark.parametrize("shards", [1, 4])
 def test_the_ring_tells_what_is_on_the_move(shards: int) -> None:
     cluster = cluster_of(3, shards=shards)
-    assert all(row.moving == () for node in nodes(cluster) for row in node.ring())
+    assert all(row.moving == () for node in nodes(cluster) for row in ring_of(node))
     cluster.fate = fates = Fates()
     fates.lose(Append, to="n4")
     cluster.join("n4", "n1")
     cluster.pass_ms(4_000)
-    (row, *_) = (row for row in nodes(cluster)[0].ring() if row.moving)
+    (row, *_) = (row for row in ring_of(nodes(cluster)[0]) if row.moving)
     assert "n4" in row.moving
     assert len(row.nodes) == 3
     fates.mend()
     until(cluster, lambda: in_place(cluster))
-    assert all(row.moving == () for node in nodes(cluster) for row in node.ring())
+    assert all(row.moving == () for node in nodes(cluster) for row in ring_of(node))

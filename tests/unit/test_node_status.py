@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cluster.node import Node
 from cluster.shard import Shard
+from cluster.status import status_of
 from tests.scenarios.cluster import Cluster
 
 
@@ -33,7 +34,7 @@ def test_every_node_tells_the_same_story() -> None:
     cluster.hosts["n1"].write("SET x 1")
     cluster.pass_ms(200)
     for name in cluster.hosts:
-        status = node(cluster, name).status()
+        status = status_of(node(cluster, name))
         assert (status.node, status.cluster, status.address) == (name, "scenario", f"{name}:1")
         assert (status.leader, status.term, status.voters) == ("n1", 1, ("n1", "n2", "n3"))
         assert (status.state, status.left, status.paused) == ("up", False, False)
@@ -60,7 +61,7 @@ def test_a_peer_that_is_gone_is_told_so() -> None:
     cluster.crash("n3")
     cluster.pass_ms(1000)
     for name in ("n1", "n2"):
-        (gone,) = [peer for peer in node(cluster, name).status().peers if peer.id == "n3"]
+        (gone,) = [peer for peer in status_of(node(cluster, name)).peers if peer.id == "n3"]
         assert not gone.reachable
         assert gone.last_contact_ms is not None
         assert gone.last_contact_ms > 500
