@@ -19,6 +19,7 @@ from cluster.machine.reply import WAITING, Reply
 from cluster.outcomes import Outcomes, Waiting
 from cluster.raft.membership import MARK
 from cluster.storage.contract import Entry
+from cluster.waits import OwnWaits
 
 
 class Unreadable(Exception):
@@ -30,18 +31,17 @@ class Carrying:
 
     ``term`` is that of the last one. ``concerned`` collects the parts of others
     in what was carried out: (author, number), in order. ``outcomes`` has what
-    was answered to them. ``waits`` are those waits of this node's sessions that
-    another node told of. ``numbers`` is the last batch of each author that was
+    was answered to them. ``numbers`` is the last batch of each author that was
     carried out, ever: part of the state.
     """
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, waits: OwnWaits) -> None:
         self.term = 0
         self.concerned: list[tuple[bytes, int]] = []
         self.outcomes = Outcomes()
         self.numbers: dict[bytes, int] = {}
-        self.waits: dict[bytes, int] = {}
         self._clients = clients
+        self._waits = waits
         self._waits_begun = 0  # before the entry that is being carried out
         self._given_up: list[bytes] = []  # sessions of this node whose part of the entry nobody waits for
 
@@ -149,7 +149,7 @@ class Carrying:
         answered = {origin for _, batch in mine if batch.lost is None for origin in batch.origins.values()}
         for origin in self._given_up:
             waiter = machine.waiters.of(origin)
-            if waiter is None or origin in answered or self.waits.get(origin) == waiter.number:
+            if waiter is None or origin in answered or self._waits.told.get(origin) == waiter.number:
                 continue
             self._clients.owe(unblocking(machine, origin, number=waiter.number))
 

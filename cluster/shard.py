@@ -55,6 +55,7 @@ from cluster.raft.patience import extra_ms
 from cluster.ring.slots import SLOTS
 from cluster.snapshots import Snapshots, ledger_of, parts_of
 from cluster.storage.contract import Entry, HardState, Recovered, Row
+from cluster.waits import OwnWaits
 from cluster.wishes import Change, Departures, Wishes
 
 GIVE_UP_MS = 5_000.0
@@ -71,11 +72,6 @@ It is some five hundred entries of one SET of 100 bytes each, which take five mi
 
 RETAIN_BYTES = 16 * 1024 * 1024
 """How much of all shards' logs behind their checkpoints is kept for followers that are a little behind."""
-
-ASK_WAITS_MS = 1_000.0
-"""How often a distant node asks what became of its sessions that wait: it is told anyway, unless that is lost."""
-
-WAITS_PER_MESSAGE = 1_000
 
 FORGOTTEN_MS = 5_000.0
 """A replica that its shard has no longer, and that was not told, is given up after so long without a leader."""
@@ -139,7 +135,6 @@ class Shard:
         self._forwarding = Forwarding(author)
         self._lease_until_ms = 0.0
         self._next_retry_ms = 0.0
-        self._next_ask_waits_ms = 0.0
         self._naming_term = 0  # in which the leader wants to know what is read
         self._retried_term = 0  # in which everything was repeated at once
         self._told_number = 0  # the last batch of this node of which another one said what became of it
@@ -149,10 +144,10 @@ class Shard:
         self.raft = Raft(name, members, shard=number, timing=timing, chance=chance, voters_max=voters_max)
         self.snapshots = Snapshots(self.raft, self._new_machine)
         self._wishes = Wishes(self.raft)
-        self._carrying = Carrying(self.clients)
+        self._waits = OwnWaits(self.clients)
+        self._carrying = Carrying(self.clients, self._waits)
         self._hosting = Hosting(self.raft, self._carrying, self._forwarding, self._outbox)
         self._leadership = Leadership(self.raft, self.clients, self._forwarding, self._hosting, self._outbox)
-        self._woken: list[Woken] = []  # what is to be told, once the client knows that it waits
         self._matches: dict[str, int] = {}  # what the leader last said to be durable where
         self._handlers: dict[type[Message], Callable[[str, Any], None]] = {
             Forward: self._on_forward,
@@ -162,7 +157,7 @@ class Shard:
             Look: self._on_look,
             Outcome: self._on_outcome,
             Waits: self._on_waits,
-            Ended: self._on_ended,
+            Ended: lambda _, ended: self._waits.hear(ended),
             Wish: self._on_wish,
             WishRefused: lambda _, refused: self._wishes.refused(refused),
             WishGranted: self._on_wish_granted,
@@ -252,7 +247,7 @@ class Shard:
         if known is not None and (term < known[0] or (term, peer) == known):
             return False
         self._elsewhere = (term, peer)
-        self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
+        self._ask_at_once()
         return True
 
     def led_no_more(self, peer: str) -> bool:
@@ -273,7 +268,7 @@ class Shard:
         """There is a link to the peer again: what it may have missed is sent at once."""
         self.disconnected(peer)  # whatever was sent before
         if peer == self.last_leader:
-            self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
+            self._ask_at_once()
             self._retried_term = 0
         leading = self.raft.leading
         if leading is not None and peer in leading.progress:
@@ -357,7 +352,7 @@ class Shard:
     @property
     def _unsettled(self) -> bool:
         """Whether something has to be repeated until it has an outcome."""
-        return bool(self.clients.waiting or self._carrying.waits or self._wishes.pending or self.clients.owed)
+        return bool(self.clients.waiting or self._waits.told or self._wishes.pending or self.clients.owed)
 
     def tick(self) -> None:
         """Runs the timers: elections, heartbeats, retries, and giving up on what has no outcome."""
@@ -481,6 +476,11 @@ class Shard:
         """Who votes, as far as is known here."""
         return self.raft.config.voters if self.member else self.reported_voters or self.raft.config.voters
 
+    def _ask_at_once(self) -> None:
+        """The leader is asked anew for all that may be lost."""
+        self._next_retry_ms = self.monotonic_ms
+        self._waits.ask_at_once(self.monotonic_ms)
+
     def _retry(self) -> None:
         """Repeats to the leader what it may not have heard."""
         raft, outstanding = self.raft, self.clients.outstanding
@@ -495,7 +495,7 @@ class Shard:
         self._retried_term = term
         patience_ms = 0 if news else self.timing.election_ms / 2
         now_ms, wanted = self.monotonic_ms, not self.here
-        self._ask_waits(leader)
+        self._outbox += [(leader, Waits(term, waits)) for waits in self._waits.questions(now_ms)]
         if news or leader not in self._contacts.sending:
             again = self._forwarding.repeat(outstanding.sent_before(term), now_ms, patience_ms, wanted=True)
             again += self._forwarding.repeat(outstanding.sent_in(term), now_ms, patience_ms, wanted=wanted)
@@ -507,7 +507,7 @@ class Shard:
 
     def _settle_as_leader(self) -> None:
         """A leader has nobody to ask: what it does not know itself, nobody knows."""
-        leading, waits, outstanding = self.raft.leading, self._carrying.waits, self.clients.outstanding
+        leading, outstanding = self.raft.leading, self.clients.outstanding
         assert leading is not None
         if number := outstanding.unconfirmed():
             self._leadership.ask_own(number, self._reads_to(number), due=self.due)
@@ -516,24 +516,13 @@ class Shard:
             return
         for batch in outstanding.sent_before(self.raft.term):
             batch.lost = uncertain("this node was too far behind to see what became of it")
-        for origin, wait in list(waits.items()):
-            waiter = self.machine.waiters.of(origin)
-            del waits[origin]
-            if waiter is None or waiter.number != wait:
-                self._woken.append((origin, wait, uncertain("the wait ended, it is not known how")))
+        self._waits.settle(self.machine)
 
     def _look_again(self, leader: str, patience_ms: float) -> None:
         for batch in self.clients.outstanding.unread():
             if self.monotonic_ms - batch.sent_ms >= patience_ms:
                 batch.sent_ms = self.monotonic_ms
                 self._outbox.append((leader, Look(self.term, self.clients.author, batch.number, batch.logged)))
-
-    def _ask_waits(self, leader: str) -> None:
-        if self._carrying.waits and self.monotonic_ms >= self._next_ask_waits_ms:
-            self._next_ask_waits_ms = self.monotonic_ms + ASK_WAITS_MS
-            waits = list(self._carrying.waits.items())
-            for first in range(0, len(waits), WAITS_PER_MESSAGE):
-                self._outbox.append((leader, Waits(self.term, waits[first : first + WAITS_PER_MESSAGE])))
 
     def _give_up(self) -> None:
         """Answers what has no outcome: nobody waits longer than two election timeouts for a leader that is gone."""
@@ -580,7 +569,7 @@ class Shard:
 
     def end_session(self, origin: bytes) -> None:
         """A client is gone: whatever ends with its session ends."""
-        self._carrying.waits.pop(origin, None)
+        self._waits.forget(origin)
         self.clients.owe((self.machine.handler(END_SESSION), [END_SESSION, origin], b""))
 
     @property
@@ -605,7 +594,7 @@ class Shard:
         """Ends a wait by hand (CLIENT UNBLOCK); ``reason`` is TIMEOUT or ERROR. A client of None waits no longer."""
         call = unblocking(self.machine, origin, reason)
         if client is None:
-            self._carrying.waits.pop(origin, None)
+            self._waits.forget(origin)
             self.clients.owe(call)
         else:
             self.submit(client, call[0], call[1])
@@ -795,21 +784,13 @@ class Shard:
             replies = [no_leader(self.number) if place in reads else next(writes) for place in range(len(batch.calls))]
         for place, reply in enumerate(replies):
             if type(reply) is Waiting:
-                self._carrying.waits[batch.origins[place]] = reply.number
+                self._waits.told[batch.origins[place]] = reply.number
                 replies[place] = WAITING
         self._told_number = max(self._told_number, message.number)
         self.clients.told(batch, replies)
 
     def _on_waits(self, peer: str, message: Waits) -> None:
         self._hosting.look_after(peer, self.machine, message)
-
-    def _on_ended(self, peer: str, message: Ended) -> None:
-        """A wait of a session of this node has ended."""
-        if self._carrying.waits.get(message.origin) != message.wait:
-            return
-        del self._carrying.waits[message.origin]
-        reply = decode(message.reply)[0] if message.reply else uncertain("the wait ended, it is not known how")
-        self._woken.append((message.origin, message.wait, reply))
 
     def _on_wish(self, peer: str, message: Wish) -> None:
         refusal = self._wishes.hear(peer, message)
@@ -844,10 +825,10 @@ class Shard:
         if raft.leading is not None and (carrying.concerned or woken):
             self._tell_others(woken)
         carrying.concerned.clear()
-        if woken:
-            woken = self._own_ends(woken)
-        if woken or self._woken:
-            woken = self._after_answers([*self._woken, *woken])
+        for ended in woken:
+            if not self._waits.is_own(ended[0]):
+                carrying.outcomes.ended(self.monotonic_ms, ended)
+        woken = self._waits.ends(woken, machine)
         if self._wishes.answers:
             self.clients.answers.append(self._wishes.answers)
             self._wishes.answers = []
@@ -869,43 +850,6 @@ class Shard:
                 hosting.ended(ended)
         for node in members:
             leading.tell(node)
-
-    def _own_ends(self, woken: list[Woken]) -> list[Woken]:
-        """Those of this node's clients; how the others' waits ended is remembered.
-
-        Of a wait that another node told of, only the end of that very one counts:
-        this replica may be behind, and come by the end of one before.
-        """
-        waits, own = self._carrying.waits, self.clients.author + b"."
-        found = []
-        for ended in woken:
-            origin, number, _ = ended
-            if not origin.startswith(own):
-                self._carrying.outcomes.ended(self.monotonic_ms, ended)
-            elif waits.get(origin, number) == number:
-                waits.pop(origin, None)
-                found.append(ended)
-        return found
-
-    def _after_answers(self, woken: list[Woken]) -> list[Woken]:
-        """Keeps back the ends of waits whose clients do not know yet that they wait: their batch waits for its turn.
-
-        Of those, one whose client has begun to wait anew since was given up, and its end is nobody's. A replica
-        that is behind may come by the end of a wait long past in the turn in which another node tells the latest's.
-        """
-        untold = {origin for batch in self.clients.outstanding for origin in batch.origins.values()}
-        last: dict[bytes, int] = {}
-        for origin, number, _ in woken:
-            last[origin] = max(number, last.get(origin, 0))
-        current = [ended for ended in woken if ended[1] == last[ended[0]] and not self._waits_anew(ended)]
-        self._woken = [ended for ended in current if ended[0] in untold]
-        return [ended for ended in current if ended[0] not in untold] if self._woken else current
-
-    def _waits_anew(self, ended: Woken) -> bool:
-        """Whether the session began another wait after this one, as far as is known here."""
-        origin, number, _ = ended
-        waiter = self.machine.waiters.of(origin)
-        return (waiter is not None and waiter.number > number) or self._carrying.waits.get(origin, 0) > number
 
     # Checkpoints
 
@@ -948,13 +892,13 @@ class Shard:
         if installation is None:
             return
         former, self.machine = self.machine, installation.machine
-        self._remember_waits(former)
+        self._waits.replaced(former, self.machine)
         self.checkpoint_index = installation.index
         self.bytes_since_checkpoint = 0
         self._carrying.term = max(self._carrying.term, installation.term)
         self._carrying.outcomes = Outcomes(installation.term)
         self._carrying.numbers = dict(installation.numbers)
-        self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
+        self._ask_at_once()
 
     # Giving the replica up
 
@@ -987,22 +931,14 @@ class Shard:
         """Nothing of the replica is left on the disk but its term and vote: from here on this node is distant."""
         raft = self.raft
         former, self.machine = self.machine, self._new_machine()
-        self._remember_waits(former)
+        self._waits.replaced(former, self.machine)
         raft.given_up()
         self.snapshots.abandon()
         self.checkpoint_index = self.bytes_since_checkpoint = 0
         self._carrying.term = 0
         self._carrying.outcomes = Outcomes(raft.term)
         self._carrying.numbers = {}
-        self._next_retry_ms = self._next_ask_waits_ms = self.monotonic_ms
-
-    def _remember_waits(self, former: Machine) -> None:
-        """Another state took the place of ``former``: what ended unseen, the leader is asked."""
-        own = self.clients.author + b"."
-        for waiter in former.waiters.everyone():
-            known = self.machine.waiters.of(waiter.origin)
-            if waiter.origin.startswith(own) and (known is None or known.number != waiter.number):
-                self._carrying.waits[waiter.origin] = waiter.number
+        self._ask_at_once()
 
     def ledger_of_dropped(self) -> bytes:
         """What the disk keeps of a replica that was given up: the configuration it is no part of."""

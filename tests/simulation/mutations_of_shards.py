@@ -26,6 +26,7 @@ from cluster.ring.rebalance import Remove, View
 from cluster.shard import FOREVER_MS, Shard
 from cluster.storage import MemoryStorage
 from cluster.storage.contract import HardState
+from cluster.waits import OwnWaits
 from cluster.wishes import Wishes
 from tests.simulation import moving
 from tests.simulation.mutation import CRASHES, CUTS, Mutation, Patch
@@ -95,18 +96,17 @@ def told_never_once_more() -> Patch:
 
 def end_of_any_wait() -> Patch:
     """That a wait has ended is taken for the end of whatever the session waits for."""
-    on_ended = Shard._on_ended
+    hear = OwnWaits.hear
 
-    def whatever(shard: Shard, peer: str, message: Ended) -> None:
-        wait = shard._carrying.waits.get(message.origin, message.wait)
-        on_ended(shard, peer, msgspec.structs.replace(message, wait=wait))
+    def whatever(waits: OwnWaits, message: Ended) -> None:
+        hear(waits, msgspec.structs.replace(message, wait=waits.told.get(message.origin, message.wait)))
 
-    return patch.object(Shard, "_on_ended", whatever)
+    return patch.object(OwnWaits, "hear", whatever)
 
 
 def waits_forgotten_with_the_replica() -> Patch:
     """A node that gives its replica up does not ask what became of those who waited in it."""
-    return patch.object(Shard, "_remember_waits", lambda shard, former: None)
+    return patch.object(OwnWaits, "replaced", lambda waits, former, machine: None)
 
 
 def looks_without_asking() -> Patch:

@@ -17,7 +17,8 @@ from cluster.raft.messages import (
     Presence,
     Waits,
 )
-from cluster.shard import ASK_WAITS_MS, GIVE_UP_MS
+from cluster.shard import GIVE_UP_MS
+from cluster.waits import ASK_MS
 from tests.scenarios.host import Asked
 from tests.unit.far import Far
 
@@ -334,10 +335,10 @@ def test_it_asks_when_nobody_says_that_a_wait_is_over(far: Far) -> None:
     far.write("Q.PUSH mail hello", at=far.others[0])
     assert far.answers(100) == ["waits"]
     far.fates.mend()
-    (answer,) = far.answers(ASK_WAITS_MS + PATIENCE_MS)
+    (answer,) = far.answers(ASK_MS + PATIENCE_MS)
     assert '"hello"' in answer
     sent = far.fates.sent(Waits)
-    far.cluster.pass_ms(3 * ASK_WAITS_MS)
+    far.cluster.pass_ms(3 * ASK_MS)
     assert far.fates.sent(Waits) == sent, "there is nothing to ask any more"
 
 
@@ -376,7 +377,7 @@ def test_a_wait_of_which_nobody_knows_how_it_ended(far: Far, monkeypatch: pytest
         outcomes = far.cluster.hosts[name].shard()._carrying.outcomes
         outcomes.ended(far.cluster.now_ms + 20, (b"n9.b1.1", 99, None))
     far.fates.mend()
-    assert far.answers(ASK_WAITS_MS + PATIENCE_MS) == ["-UNCERTAIN"]
+    assert far.answers(ASK_MS + PATIENCE_MS) == ["-UNCERTAIN"]
 
 
 def test_the_answer_that_it_waits_is_lost_and_the_wait_is_over_meanwhile(far: Far) -> None:
@@ -386,7 +387,7 @@ def test_the_answer_that_it_waits_is_lost_and_the_wait_is_over_meanwhile(far: Fa
     far.write("Q.PUSH mail hello", at=far.leader)
     far.cluster.pass_ms(10)
     far.fates.mend()
-    waits, answer = far.answers(ASK_WAITS_MS + PATIENCE_MS)
+    waits, answer = far.answers(ASK_MS + PATIENCE_MS)
     assert waits == "waits"
     assert '"hello"' in answer
 
@@ -406,7 +407,7 @@ def test_a_wait_long_past_that_a_replica_comes_by_is_not_the_one_that_ends_now(f
     for _ in range(2):
         far.write("Q.POP mail BLOCK 0")
     assert far.answers(20) == ["waits", "waits"]
-    origin, number = max(far.shard._carrying.waits.items(), key=lambda wait: wait[1])
+    origin, number = max(far.shard._waits.told.items(), key=lambda wait: wait[1])
     far.shard.receive(far.leader, Ended(far.shard.term, origin, number, encode([b"second"])))
     far.shard.machine.woken.append((origin, number - 1, b"first"))
     far.cluster.turn(far.distant)
@@ -441,7 +442,7 @@ def test_a_client_that_leaves_ends_its_wait(far: Far) -> None:
     assert len(far.cluster.hosts[far.leader].shard().machine.waiters) == 0
     assert far.answers(20) == []
     sent = far.fates.sent(Waits)
-    far.cluster.pass_ms(3 * ASK_WAITS_MS)
+    far.cluster.pass_ms(3 * ASK_MS)
     assert far.fates.sent(Waits) == sent
 
 

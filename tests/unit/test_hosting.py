@@ -17,6 +17,7 @@ from cluster.outcomes import KEPT_MS, Outcomes, decode, encode
 from cluster.raft.core import Raft
 from cluster.raft.messages import Ended, Forward, Look, Message, Outcome, Waits
 from cluster.raft.reads import Asked
+from cluster.waits import OwnWaits
 from tests.paper.group import Group
 
 AUTHOR = b"n4.b1"
@@ -47,7 +48,8 @@ class Host:
         self.raft: Raft = self.group.elect("n1", settled=settled)
         assert self.raft.term == 2
         self.machine = Machine(COMMANDS)
-        self.carrying = Carrying(Clients(b"n1.b1"))
+        clients = Clients(b"n1.b1")
+        self.carrying = Carrying(clients, OwnWaits(clients))
         self.sent: list[tuple[str, Message]] = []
         self.hosting = Hosting(self.raft, self.carrying, Forwarding(b"n1.b1"), self.sent)
 
