@@ -1,9 +1,11 @@
-"""What unit tests are given: storages."""
+"""What unit tests are given: storages, and the program on a command line."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,9 @@ from cluster.storage import (
     Storage,
     SyncPolicy,
 )
+from resp_server import cli
 from tests.unit.storages import Disk
+from tests.unit.terminal import Run
 
 
 @pytest.fixture(params=["sqlite", "memory"])
@@ -35,3 +39,17 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The whole program, in this process."""
+
+    def run(*words: str) -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sepakat", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return run

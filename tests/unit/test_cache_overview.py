@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from resp_server import cache_overview, cli
+from resp_server import cache_overview
 from resp_server.address import Address
 from resp_server.ask import AskError
-
-Run = Callable[..., tuple[Any, str, str]]
-"""Runs ``sepakat cache words``: exit code, standard output, standard error."""
+from tests.unit.terminal import Run, lines
 
 
 def stats(**known: Any) -> dict[str, Any]:
@@ -78,21 +75,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sepakat", "cache", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return run
-
-
-def lines(output: str) -> list[str]:
-    """The lines that say something, with single spaces, without rules."""
-    found = [" ".join(line.split()) for line in output.splitlines()]
-    return [line for line in found if line.strip("─ ")]
+def run(run: Run) -> Run:
+    return partial(run, "cache")
 
 
 HEADER = "node lines M E S bytes hits misses ratio written back evicted invalidated leases lost"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from cluster.machine.glob import matcher
-from resp_server import ask, cli, lock_overview
+from resp_server import ask, lock_overview
 from resp_server.address import Address
 from resp_server.ask import AskError
-
-Run = Callable[..., tuple[Any, str, str]]
-"""Runs ``sepakat locks words``: exit code, standard output, standard error."""
+from tests.unit.terminal import Run, lines
 
 
 def hold(owner: str, **known: Any) -> dict[str, Any]:
@@ -84,20 +81,8 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Node:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sepakat", "locks", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return run
-
-
-def lines(output: str) -> list[str]:
-    """The lines that say something, with single spaces."""
-    return [words for line in output.splitlines() if (words := " ".join(line.split()))]
+def run(run: Run) -> Run:
+    return partial(run, "locks")
 
 
 def test_nothing_is_locked(node: Node, run: Run) -> None:
@@ -115,7 +100,6 @@ def test_holders_and_who_waits_for_them(node: Node, run: Run) -> None:
     assert lines(output) == [
         "3 locks, 3 waiters",
         "lock mode held by token ends in waiting",
-        "─" * len(lines(output)[2]),
         "b exclusive bob (2 times) 7 its connection 2",
         "c shared eve 7 4.2 s 1",
         "fay 7 11 min",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,9 +11,7 @@ import pytest
 from resp_server import cli, draining, overview
 from resp_server.address import Address
 from resp_server.ask import AskError
-
-Run = Callable[..., tuple[Any, str, str]]
-"""Runs ``sepakat words``: exit code, standard output, standard error."""
+from tests.unit.terminal import Run
 
 PORTS = {"n1": 7001, "n2": 7002, "n3": 7003}
 
@@ -93,18 +89,6 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Cluster:
         monkeypatch.setattr(module, "ask", nodes.ask)
     monkeypatch.delenv("SEPAKAT_REQUIREPASS", raising=False)
     return nodes
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sepakat", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return run
 
 
 def tables(output: str) -> dict[str, list[str]]:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
 import pytest
 
 from cluster.machine.glob import matcher
-from resp_server import ask, cli, queue_overview
+from resp_server import ask, queue_overview
 from resp_server.address import Address
 from resp_server.ask import AskError
 from resp_server.cli_queues import queue
-
-Run = Callable[..., tuple[Any, str, str]]
-"""Runs ``sepakat queue words``: exit code, standard output, standard error."""
+from tests.unit.terminal import Run, lines
 
 
 def info(**known: Any) -> dict[str, Any]:
@@ -79,21 +76,8 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Node:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sepakat", "queue", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return run
-
-
-def lines(output: str) -> list[str]:
-    """The lines that say something, with single spaces, without rules."""
-    found = [" ".join(line.split()) for line in output.splitlines()]
-    return [line for line in found if line.strip("─ ")]
+def run(run: Run) -> Run:
+    return partial(run, "queue")
 
 
 def test_there_is_no_queue(node: Node, run: Run) -> None:
