@@ -14,6 +14,7 @@ from cluster import batch as batches
 from cluster.machine.machine import Machine
 from cluster.raft.membership import MARK, Config, config_in
 from cluster.raft.messages import Appended, Message, Vote, Voted
+from cluster.ring.placement import place
 from cluster.ring.slots import SYSTEM, slot_of
 from cluster.shard import Shard
 from cluster.storage.contract import Entry
@@ -130,7 +131,7 @@ class Group:
         """A replica is about to be emptied: it must not be part of the group any more."""
         raft = shard.raft
         since = raft.membership.since
-        configs = [(0, self._simulation.founding)]
+        configs = [(0, self._founding())]
         for index, entry in sorted(self.committed.items()):
             config = config_in(entry.payload)
             if config is not None:
@@ -144,6 +145,14 @@ class Group:
             raise Violation("a member keeps its replica", f"{process} gives up {shard_of(shard)}")
         if raft.log.saved_index < raft.log.last_index:
             raise Violation("emptied while it is written", f"{process}: {shard_of(shard)}")
+
+    def _founding(self) -> Config:
+        """The configuration the group began with."""
+        founders, shape = self._simulation.founding.members, self._simulation.shape
+        if self.number == SYSTEM:
+            return self._simulation.founding
+        nodes = place(shape.shards, shape.replicas, dict.fromkeys(founders, ""))[self.number].nodes
+        return Config(nodes, (), {name: founders[name] for name in nodes})
 
     def empties(self, process: Process, shard: Shard) -> None:
         """A replica is emptied now: nobody counts on what it has."""
