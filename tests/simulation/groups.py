@@ -79,7 +79,7 @@ class Group:
         self._states: dict[int, dict[str, Any]] = {}
         self.leaders_us: list[tuple[int, int]] = []  # when one began to lead, and when its process had been started
         self._elected_us: deque[int] = deque(maxlen=ELECTIONS_MAX)
-        self.referee = (
+        self.referee: Referee | None = (
             None
             if number == SYSTEM
             else Referee(simulation.world, commands(), number, simulation.shape.shards, watch.standing)
