@@ -567,6 +567,8 @@ class Controller:
             return
         self._next_ms = FOREVER_MS
         self.write_backs.look(self.offices.values(), self.now_ms)
+        self.write_backs.give_up(self.now_ms - GIVE_UP_MS, self._is_lost)
+        self.answers += self.write_backs.flushed()
         for key, miss in list(self._misses.items()):
             self._pursue(key, miss)
         if self._next_renewal_ms < FOREVER_MS:

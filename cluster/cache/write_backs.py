@@ -16,12 +16,16 @@ from typing import NamedTuple
 from cluster.batch import Client
 from cluster.cache.lines import Lines, Traffic
 from cluster.cache.mesi import Event
-from cluster.cache.office import REPEAT_MS, Cell, Office, Unconfirmed
+from cluster.cache.office import REPEAT_MS, Cell, Office
 from cluster.machine.caches import NO_DEADLINE
+from cluster.machine.reply import CommandError, Reply
 from cluster.raft.messages import Message, WriteBack
 
 CELLS_MAX = 1000
 """Lines in one write-back."""
+
+
+UNFLUSHED = CommandError("it is not known whether all that was dirty is in memory, or will be", "UNCERTAIN")
 
 
 class Flush(NamedTuple):
@@ -29,12 +33,13 @@ class Flush(NamedTuple):
 
     client: Client
     lines: int
-    waits: tuple[tuple[Unconfirmed, int], ...]
+    since_ms: float
+    waits: tuple[tuple[Office, int], ...]
 
     @property
-    def is_over(self) -> bool:
-        """Whether all of them are carried out, or never will be."""
-        return not any(unconfirmed.has_any_up_to(number) for unconfirmed, number in self.waits)
+    def open(self) -> list[Office]:
+        """The shards where they are not all carried out yet."""
+        return [office for office, number in self.waits if office.unconfirmed.has_any_up_to(number)]
 
 
 class WriteBacks:
@@ -62,6 +67,7 @@ class WriteBacks:
         self._wake = wake
         self._dirty: OrderedDict[bytes, float] = OrderedDict()  # keys of lines in M, with since when
         self._flushes: list[Flush] = []
+        self._flushed: list[tuple[Client, Reply]] = []
 
     def allow(self, overdue_ms: float) -> None:
         """How long a line may be dirty from now on, those included that are so already."""
@@ -167,6 +173,7 @@ class WriteBacks:
     def lose(self, office: Office, keys: Iterable[bytes]) -> int:
         """Neither what is dirty of a shard's lines, these, nor what was sent may ever be in memory: how many lines."""
         lost = office.unconfirmed.lines + sum(self._dirty.pop(key, None) is not None for key in keys)
+        self._fail(lambda flush: office in flush.open)
         office.unconfirmed.give_up()
         return lost
 
@@ -174,14 +181,26 @@ class WriteBacks:
         """Sends all that is dirty; `flushed` has the client when all that was sent is carried out."""
         count = len(self._dirty)
         self.send_all(now_ms)
-        waits = tuple((office.unconfirmed, office.last) for office in offices if office.unconfirmed)
-        self._flushes.append(Flush(client, count, waits))
+        waits = tuple((office, office.last) for office in offices if office.unconfirmed)
+        self._flushes.append(Flush(client, count, now_ms, waits))
 
-    def flushed(self) -> list[tuple[Client, int]]:
-        """The clients whose flushes are over since this was last asked, with how many lines were dirty."""
-        over = [flush for flush in self._flushes if flush.is_over]
-        self._flushes = [flush for flush in self._flushes if not flush.is_over]
-        return [(flush.client, flush.lines) for flush in over]
+    def give_up(self, before_ms: float, is_lost: Callable[[int], bool]) -> None:
+        """Answers those whose flushes wait since then, or for a shard that has no leader."""
+        if self._flushes:
+            self._fail(lambda flush: flush.since_ms <= before_ms or any(is_lost(one.number) for one in flush.open))
+
+    def _fail(self, is_hopeless: Callable[[Flush], bool]) -> None:
+        """What it was about goes on all the same, as far as there is anything left of it."""
+        failed = [flush for flush in self._flushes if flush.open and is_hopeless(flush)]
+        self._flushed += [(flush.client, UNFLUSHED) for flush in failed]
+        self._flushes = [flush for flush in self._flushes if flush not in failed]
+
+    def flushed(self) -> list[tuple[Client, Reply]]:
+        """Whose flushes are over since this was last asked, with how many lines were dirty, or that it is uncertain."""
+        self._flushed += [(flush.client, flush.lines) for flush in self._flushes if not flush.open]
+        self._flushes = [flush for flush in self._flushes if flush.open]
+        told, self._flushed = self._flushed, []
+        return told
 
 
 def _rest_of(cell: Cell, now_ms: float) -> bytes:

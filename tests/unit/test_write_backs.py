@@ -9,7 +9,7 @@ from cluster.cache import write_backs
 from cluster.cache.lines import FOREVER_MS, Line, Lines, Traffic
 from cluster.cache.mesi import Event, State
 from cluster.cache.office import REPEAT_MS, Office
-from cluster.cache.write_backs import WriteBacks
+from cluster.cache.write_backs import UNFLUSHED, WriteBacks
 from cluster.machine.caches import NO_DEADLINE
 from cluster.raft.messages import Message, WriteBack
 
@@ -160,9 +160,28 @@ def test_what_is_lost_is_waited_for_no_more(node: Node) -> None:
     node.backs.flush(7, [node.office], 0)
     node.write(b"k", 0)
     assert node.backs.lose(node.office, [b"k"]) == 2
-    assert (node.count, node.backs.flushed()) == (0, [(7, 1)])
+    assert (node.count, node.backs.flushed()) == (0, [(7, UNFLUSHED)])
     node.said.clear()
     assert node.look(1000) == []
+
+
+def test_nobody_waits_long_for_a_flush(node: Node) -> None:
+    leaderless: list[int] = []
+    node.write(b"k", 0)
+    node.backs.flush(7, [node.office], 10)
+    node.backs.flush(8, [node.office], 20)
+    node.backs.give_up(10, leaderless.__contains__)
+    assert node.backs.flushed() == [(7, UNFLUSHED)]
+    node.backs.give_up(19, leaderless.__contains__)
+    assert node.backs.flushed() == []
+    leaderless.append(node.office.number)
+    node.backs.give_up(19, leaderless.__contains__)
+    assert node.backs.flushed() == [(8, UNFLUSHED)]
+    node.backs.flush(9, [node.office], 30)
+    node.backs.confirm(node.office, 2, 30)
+    node.backs.give_up(100, leaderless.__contains__)
+    assert node.backs.flushed() == [(9, 0)], "nothing is waited for any more"
+    assert node.count == 0
 
 
 def test_nothing_is_sent_before_it_is_known_who_leads_and_all_of_it_then(node: Node) -> None:
