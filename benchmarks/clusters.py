@@ -152,11 +152,12 @@ def _end_of(node: Node) -> str:
 
 @contextmanager
 def several_nodes(size: int, *flags: str) -> Iterator[Cluster]:
-    """So many nodes with empty folders that have agreed on a leader."""
+    """So many nodes with empty folders; who leads is who should, so nobody else comes to in the middle of a measure."""
     with tempfile.TemporaryDirectory(prefix="sepakat-bench-") as folder:
         cluster = Cluster(Path(folder), size, *flags)
         try:
             cluster.start()
+            cluster.settle()
             yield cluster
         finally:
             cluster.close()

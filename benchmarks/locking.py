@@ -133,7 +133,6 @@ def broken_after(change: Change, pick: Pick, shards: int = SHARDS) -> Samples:
     @contextmanager
     def samplers(bench: Bench) -> Samplers:
         with bench.cluster(3, "--shards", str(SHARDS)) as nodes:
-            nodes.settle()
 
             def sample() -> float:
                 taken = []

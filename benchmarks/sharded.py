@@ -37,7 +37,6 @@ def against_one_shard(bench: Bench) -> Samplers:
     """Durable writes over 16 shards, each to its leader, against as many through the leader of one."""
     requests = 100_000 // bench.divisor
     with bench.cluster(3, *_shards(16)) as many, bench.cluster() as one:
-        many.settle()
         yield (
             lambda: Load("set", CLIENTS, requests, aware=True).run(many.endpoint("n1"))["rps"],
             lambda: Load("set", CLIENTS, requests).run(one.endpoint(one.leader()))["rps"],
@@ -56,7 +55,6 @@ def mixed(
     @contextmanager
     def samplers(bench: Bench) -> Samplers:
         with bench.cluster(10, *_shards(32)) as nodes:
-            nodes.settle()
             load_keys(nodes.endpoint("n1"), plan.keys, 3)
 
             def sample() -> float:
@@ -72,7 +70,6 @@ def mixed(
 def idle(bench: Bench) -> Samplers:
     """Processor time of the busiest of ten nodes that nobody asks anything, in percent of a processor."""
     with bench.cluster(10, *_shards(32)) as nodes:
-        nodes.settle()
 
         def busiest() -> float:
             seconds = IDLE_SECONDS / bench.divisor
@@ -118,7 +115,6 @@ def joining(bench: Bench) -> Samplers:
     """p99 of plain clients that write through all of five nodes, while a sixth gets its share, against before."""
     plan = Plan(rate=WRITERS_OFFER, connections=WRITERS, keys=bench.many_keys)
     with bench.cluster(5, *_shards(16)) as nodes:
-        nodes.settle()
         five = _endpoints(nodes)
         load_keys(five[0], bench.many_keys, VALUE_BYTES)
         for endpoint in five:
