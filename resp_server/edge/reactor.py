@@ -6,7 +6,7 @@ the batch grows with the load, and nothing here is a task or a switch per
 client. Between turns the reactor waits on the poller's own descriptor through
 Trio, and under load it lets Trio's other tasks run every few milliseconds. After
 a turn that served clients, or made their writes durable, it looks for more for a
-moment first. When nothing but signs of life comes, those of all nodes are
+moment first, unless others wait for the processor. When nothing but signs of life comes, those of all nodes are
 gathered into one turn: they are sent at about the same time, and most of what
 an idle node costs are its turns.
 
@@ -38,6 +38,7 @@ from resp_server.edge.disk import Disk
 from resp_server.edge.link import Links, Mail
 from resp_server.edge.listeners import STANDING_MAX, Doorstep, Listeners
 from resp_server.edge.poller import BROKEN, GONE, READ, WRITE, new_poller
+from resp_server.edge.processors import Processors
 from resp_server.lapses import Lapses
 from resp_server.logs import LOGGER
 from resp_server.protocol.requests import Limits
@@ -97,6 +98,7 @@ class Reactor:
         self._clients_max = clients_max
         self._poller = new_poller()
         self._alarm = new_alarm(self._poller.fileno())
+        self._processors = Processors()
         self.links = Links(self._poller, self._node)
         self.on_peer: Callable[[str, str], None] = lambda peer, address: None
         self.after_turn: Callable[[], None] = lambda: None
@@ -142,9 +144,12 @@ class Reactor:
                 shared_ns = time.monotonic_ns()
 
     def _look_again(self) -> list[tuple[int, int]]:
-        """Polls without sleeping for a moment: the next request is often nearer than a wake-up."""
+        """Polls without sleeping for a moment, where nobody else wants the processor: a request is often that near."""
         poll = self._poller.poll
-        until_ns = time.monotonic_ns() + AWAKE_NS
+        now_ns = time.monotonic_ns()
+        if not self._processors.are_free(now_ns):
+            return []
+        until_ns = now_ns + AWAKE_NS
         while not (ready := poll(0)) and time.monotonic_ns() < until_ns:
             pass
         return ready
@@ -197,6 +202,7 @@ class Reactor:
         self._finish()
         self.links.close()
         self._alarm.close()
+        self._processors.close()
         self._poller.close()
 
     # A turn
