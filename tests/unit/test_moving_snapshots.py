@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cluster.raft.messages import Chunk
-from cluster.storage import Entry, HardState, MemoryStorage, StorageError
+from cluster.storage import Entry, HardState, MemoryStorage, Snapshot, StorageError
 from resp_server.edge import snapshots
 from resp_server.edge.snapshots import Snapshots
 from tests.unit.storages import entry, keys, row, write_checkpoint
@@ -140,10 +141,15 @@ class Rig:
 
 
 async def settled() -> None:
-    """Until threads and tasks have nothing more to do at this time."""
-    for _ in range(3):
-        await trio.to_thread.run_sync(lambda: None)
-        await wait_all_tasks_blocked(0.01)
+    """Until threads and tasks have nothing more to do at this time.
+
+    To Trio a task whose thread works is blocked, so threads are looked for as well.
+    """
+    threads = trio.to_thread.current_default_thread_limiter()
+    await wait_all_tasks_blocked()
+    while threads.borrowed_tokens:
+        await trio.sleep(0.001)
+        await wait_all_tasks_blocked()
 
 
 @pytest.fixture
@@ -211,6 +217,21 @@ async def test_a_view_is_given_up_when_nobody_is_sent_it_any_more(rig: Rig) -> N
         rig.of(0).to = []
         await rig.look()
         assert not rig.moving._readings
+
+
+@pytest.mark.trio
+async def test_a_thread_that_stands_still_is_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = rig.storage.snapshot
+
+    def late(shard: int) -> Snapshot | None:
+        time.sleep(0.3)
+        return snapshot(shard)
+
+    monkeypatch.setattr(rig.storage, "snapshot", late)
+    rig.of(1).dues, rig.of(1).to = [("n2", None, 0)], ["n2"]
+    async with rig.running():
+        await rig.look()
+        assert rig.of(1).anew == ["n2"]
 
 
 @pytest.mark.trio
