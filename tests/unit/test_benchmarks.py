@@ -142,6 +142,7 @@ def test_names_are_unique() -> None:
     assert len({measure.name for measure in MEASURES}) == len(MEASURES)
 
 
+@pytest.mark.usefixtures("any_pace")
 def test_probes_against_redis(real_redis: Server) -> None:
     redis = Endpoint(HOST, real_redis.port)
     load_keys(redis, 1_500, 100)
@@ -340,6 +341,7 @@ def test_headers_of_calls_are_told_once_and_referred_to_afterwards() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which(etcd.PROGRAM) is None, reason="etcd is not installed")
+@pytest.mark.usefixtures("any_pace")
 def test_every_put_reaches_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
     with etcd.etcd_cluster() as cluster:
         assert cluster.puts_per_second(clients=20, requests=999) > 0
@@ -356,6 +358,7 @@ def test_without_etcd_the_measure_says_what_is_missing(monkeypatch: pytest.Monke
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which(etcd.PROGRAM) is None, reason="etcd is not installed")
 @pytest.mark.parametrize("leases", [one_each, one_each_revoked, one_for_all])
+@pytest.mark.usefixtures("any_pace")
 def test_every_lock_is_taken_and_given_back_in_etcd(leases: Leases) -> None:
     with etcd.etcd_cluster() as cluster:
         assert lock_in_pairs(cluster, leases, clients=7, pairs=3).seconds > 0

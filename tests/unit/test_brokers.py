@@ -277,6 +277,7 @@ def _there(find: Callable[[], object]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not _there(rabbit.script), reason="RabbitMQ is not installed")
+@pytest.mark.usefixtures("any_pace")
 def test_every_message_reaches_rabbit_and_its_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     with rabbit.rabbit_cluster() as cluster:
         assert cluster.pushed(50, QUANTUM, b"x").seconds > 0
@@ -289,6 +290,7 @@ def test_every_message_reaches_rabbit_and_its_consumers(monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 @pytest.mark.skipif(not _there(partial(jetstream.program, synced=False)), reason="NATS is not installed")
+@pytest.mark.usefixtures("any_pace")
 def test_every_message_reaches_nats_and_its_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     with jetstream.jetstream_cluster() as cluster:
         assert cluster.pushed(50, QUANTUM, b"x").seconds > 0
