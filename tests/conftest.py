@@ -13,8 +13,8 @@ import pytest
 from tests import redis_binaries
 from tests.servers import Server, sepakat_server
 
-# Machines differ and are shared: how long one example takes proves nothing.
-hypothesis.settings.register_profile("sepakat", deadline=None)
+# Machines differ and are shared: how long an example takes, or is made in, proves nothing.
+hypothesis.settings.register_profile("sepakat", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("sepakat")
 
 
