@@ -201,6 +201,10 @@ class Reactor:
             self._drop(connection)
         self._finish()
         self.links.close()
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of what turns are waited for with."""
         self._alarm.close()
         self._processors.close()
         self._poller.close()

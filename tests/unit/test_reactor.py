@@ -63,8 +63,7 @@ async def test_a_client_that_never_pauses_starves_nothing_else(
         for _ in range(3):
             await trio.sleep(0)
         nursery.cancel_scope.cancel()
-    reactor._alarm.close()
-    reactor._poller.close()
+    reactor.close()
 
 
 class SetClock(Clock):
@@ -140,8 +139,7 @@ class Rig:
     def close(self) -> None:
         for connection in list(self.reactor._connections.values()):
             self.reactor._drop(connection)
-        self.reactor._alarm.close()
-        self.reactor._poller.close()
+        self.reactor.close()
         self.disk.close()
         for one in self.sockets:
             one.close()
