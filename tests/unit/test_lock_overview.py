@@ -109,6 +109,8 @@ def test_holders_and_who_waits_for_them(node: Node, run: Run) -> None:
         "├── cid waits for b, exclusive, for 3.1 s",
         "└── dan waits for b, exclusive, for 3.1 s",
     ]
+    shown = [line.strip() for line in output.splitlines() if line.strip()]
+    assert shown[2] == "─" * len(shown[2])
 
 
 def test_who_waits_for_whom_is_asked_where_it_can_be(node: Node, run: Run) -> None:
